@@ -1,0 +1,60 @@
+/* Passes: each a function over a module, listed in passes.def, run in the order of pipeline.c. */
+#ifndef MCC_PASSES_PASS_H
+#define MCC_PASSES_PASS_H
+
+#include "ir/ir.h"
+#include "ir/target.h"
+
+#include <stdio.h>
+
+typedef struct plan plan; /* the fusion plan, plan.h */
+
+typedef enum pass_quantize {
+    PASS_QUANTIZE_KEEP, /* the file's encodings */
+    PASS_QUANTIZE_F16,
+    PASS_QUANTIZE_BF16,
+    PASS_QUANTIZE_INT8,
+    PASS_QUANTIZE_INT4
+} pass_quantize;
+
+/* Options of the passes; zero is the default of each. */
+typedef struct pass_options {
+    pass_quantize quantize;
+    bool activations_f32;  /* keep activations in f32 beside quantized weights */
+    bool kv_f32;           /* KV pages in f32 instead of f16 */
+    const char *fusion;    /* none, pointwise, full (NULL: full); ignored when plan is set */
+    const char *plan_text; /* a plan to replay, or NULL */
+    const char *plan_file; /* its name, for messages */
+} pass_options;
+
+typedef struct pass_context {
+    ir_module *module;
+    ir_diag *diag;
+    const pass_options *options;
+    const ir_target *target;
+    plan *plan; /* made by fusion-plan, followed by fuse */
+} pass_context;
+
+/* A pass changes the module; false after an error. Choices a user may ask about are notes. */
+typedef bool pass_fn(pass_context *context);
+
+typedef struct pass_info {
+    const char *name;
+    pass_fn *run;
+    const char *summary;
+} pass_info;
+
+/* All passes, in pipeline order where they have one. */
+const pass_info *pass_list(int *count);
+const pass_info *pass_find(const char *name); /* NULL when unknown */
+
+/* What runs after each pass: the driver prints the module, reports progress, verifies. */
+typedef bool pass_after(void *user, const pass_info *pass, pass_context *context);
+
+/* The whole pipeline of `modelcc build`, in order. after may be NULL. */
+bool pass_run_pipeline(pass_context *context, pass_after *after, void *user);
+
+/* The passes named in a comma-separated list. */
+bool pass_run_list(pass_context *context, const char *names, pass_after *after, void *user);
+
+#endif

@@ -1,0 +1,173 @@
+/* The artifact, model.so, as it lies in the file: written by codegen/artifact, read by runtime/.
+ *
+ *   [ELF shared object: code and one exported descriptor]
+ *   [sections, each starting at a multiple of 4096: manifest, graph, plan, tables, tokenizer,
+ *    template, weights]
+ *   [footer, 4096 bytes, the last page of the file]
+ *
+ * dlopen maps the ELF part only. Everything else is read with pread or mapped in place, so that an
+ * artifact can be inspected and checked without running any of it. All numbers are little-endian;
+ * every offset and count below is untrusted until the loader has checked it. */
+#ifndef MCC_RUNTIME_ARTIFACT_H
+#define MCC_RUNTIME_ARTIFACT_H
+
+#include "runtime/step.h"
+
+#include <stdint.h>
+
+#define MCC_ARTIFACT_MAGIC "MODELCC\n"
+/* The runtime opens artifacts of this version and of the one before. */
+enum { MCC_ARTIFACT_VERSION = 1, MCC_ARTIFACT_PAGE = 4096, MCC_ARTIFACT_MAX_SECTIONS = 16 };
+
+typedef enum mcc_section_kind {
+    MCC_SECTION_CODE = 1, /* the ELF part, from offset 0 */
+    MCC_SECTION_MANIFEST, /* JSON: inputs, options, versions, hashes, licence, provenance */
+    MCC_SECTION_GRAPH,    /* the raised graph, before paging and fusion, as text */
+    MCC_SECTION_PLAN,     /* the fusion plan, as text */
+    MCC_SECTION_FUSED,    /* the fused graph the kernels were made from, as text */
+    MCC_SECTION_TABLES,   /* mcc_tables */
+    MCC_SECTION_TOKENIZER,
+    MCC_SECTION_TEMPLATE, /* the chat template's text */
+    MCC_SECTION_WEIGHTS
+} mcc_section_kind;
+
+typedef struct mcc_section {
+    uint32_t kind;
+    uint32_t reserved;
+    uint64_t offset, size;
+    uint8_t sha256[32]; /* of the section; of WEIGHTS: of the weights' hashes in table order */
+} mcc_section;
+
+typedef struct mcc_footer {
+    char magic[8];
+    uint32_t version;
+    uint32_t n_sections;
+    uint64_t file_bytes;
+    mcc_section sections[MCC_ARTIFACT_MAX_SECTIONS];
+    uint8_t sha256[32]; /* of the footer up to this field */
+} mcc_footer;
+
+/* --- tables: section TABLES ----------------------------------------------------------------------
+ */
+
+/* An array inside the section: `count` entries at byte `offset` from the section's start. */
+typedef struct mcc_span {
+    uint64_t offset;
+    uint32_t count;
+    uint32_t reserved;
+} mcc_span;
+
+/* Strings are byte offsets into `strings`, zero-terminated; 0 is the empty string. */
+typedef uint32_t mcc_string;
+
+/* c + t*T + s*S + r*R */
+typedef struct mcc_dim {
+    int64_t c, t, s, r;
+} mcc_dim;
+
+typedef struct mcc_weight_entry {
+    mcc_string name;
+    mcc_string type;        /* "q4_1[576, 576]@n16" */
+    uint64_t offset, bytes; /* in section WEIGHTS; offset is a multiple of 64 */
+    uint8_t sha256[32];
+} mcc_weight_entry;
+
+typedef struct mcc_kv_group_entry {
+    int64_t window; /* 0: full attention */
+    int32_t layers, heads, head_dim, page_tokens;
+    uint32_t dtype; /* 0 f32, 1 f16 */
+    uint32_t reserved;
+    uint64_t layer_bytes; /* of one page of one layer: 2 * heads * head_dim * page_tokens * size */
+} mcc_kv_group_entry;
+
+/* A buffer of the activation arena: at byte `offset`, of `bytes`, both affine in T, S, R and
+ * multiples of 64. */
+typedef struct mcc_buffer_entry {
+    mcc_dim offset, bytes;
+    mcc_string type;
+    uint32_t reserved;
+} mcc_buffer_entry;
+
+typedef enum mcc_arg_kind {
+    MCC_ARG_BUFFER = 1, /* index into buffers */
+    MCC_ARG_WEIGHT,     /* index into weights */
+    MCC_ARG_KV,         /* index: group; layer: within the group */
+    MCC_ARG_STEP        /* index: mcc_step_array */
+} mcc_arg_kind;
+
+typedef enum mcc_step_array {
+    MCC_STEP_TOKEN_IDS = 1,
+    MCC_STEP_POSITIONS,
+    MCC_STEP_OUTPUT_ROWS
+} mcc_step_array;
+
+typedef struct mcc_arg_entry {
+    uint32_t kind, index, layer, reserved;
+} mcc_arg_entry;
+
+/* One compiled function; its address is at the same index in the descriptor's target. */
+typedef struct mcc_kernel_entry {
+    mcc_string name;   /* the symbol, without the target's suffix */
+    mcc_string anchor; /* rows, matmul, attention */
+    uint32_t reserved[2];
+} mcc_kernel_entry;
+
+/* One kernel call of a step; launches run in order, with a barrier between two. Number of tiles:
+ * tiles_mult * ceil(dim / tiles_div), where dim is affine in T, S, R. A launch without tiles is
+ * skipped. */
+typedef struct mcc_launch_entry {
+    uint32_t kernel;
+    uint32_t first_arg, n_args; /* into args */
+    mcc_string label;           /* stable name of the fused op */
+    mcc_string ops;             /* the source ops it covers, separated by spaces */
+    uint32_t reserved;
+    mcc_dim tiles;
+    int64_t tiles_div, tiles_mult;
+} mcc_launch_entry;
+
+typedef struct mcc_output_entry {
+    mcc_string name; /* "logits" */
+    uint32_t buffer;
+    int64_t width; /* f32 per row; rows are the step's R */
+} mcc_output_entry;
+
+typedef struct mcc_tables {
+    uint32_t struct_bytes; /* of this struct when written */
+    uint32_t version;      /* MCC_ARTIFACT_VERSION */
+    mcc_string model_name, arch;
+    int64_t vocab_size, hidden_size, n_layers;
+    int64_t max_model_len;  /* positions the model was trained for */
+    uint64_t scratch_bytes; /* a thread's */
+    mcc_dim arena_bytes;
+    mcc_span strings; /* bytes */
+    mcc_span weights, kv_groups, buffers, args, kernels, launches, outputs;
+    uint64_t reserved[8];
+} mcc_tables;
+
+/* --- descriptor: the one symbol the ELF part exports
+ * ----------------------------------------------- */
+
+#define MCC_DESCRIPTOR_SYMBOL "modelcc_descriptor"
+
+/* CPU features a target needs, as bits. */
+enum {
+    MCC_CPU_X86_64_V3 = 1, /* AVX2, FMA, F16C, BMI2 */
+    MCC_CPU_X86_64_V4 = 2, /* AVX-512 F, BW, CD, DQ, VL */
+    MCC_CPU_AVX512_VNNI = 4
+};
+
+typedef struct mcc_target_code {
+    const char *name;      /* "cpu:x86-64-v4" */
+    uint64_t cpu_features; /* MCC_CPU_ bits; the loader takes the last target that fits */
+    uint32_t n_kernels;
+    uint32_t reserved;
+    mcc_cpu_kernel *const *kernels;
+} mcc_target_code;
+
+typedef struct mcc_descriptor {
+    uint32_t version; /* MCC_ARTIFACT_VERSION */
+    uint32_t n_targets;
+    const mcc_target_code *targets; /* from the least to the most demanding */
+} mcc_descriptor;
+
+#endif
