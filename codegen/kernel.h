@@ -1,0 +1,166 @@
+/* A fused kernel as plain data: what every backend generates code from.
+ *
+ * A kernel is an anchor (matmul, attention, or rows: none) with row programs around it. The anchor
+ * has one schedule per backend; a row program is a small DAG of scalar operations over the columns
+ * of one row, with reductions over that row. Backends know anchors and scalar operations, never the
+ * ops they came from; codegen/lower.c makes this description from a KERNEL op's body and is the
+ * only file in codegen that knows op names.
+ *
+ * Numerics, the same in every backend of one class and for any vector width: elementwise arithmetic
+ * in f32, each operation rounded once (no contraction except FMA nodes); a reduction over a row
+ * adds 16 interleaved partial sums (column c into partial c mod 16, ascending, columns beyond the
+ * row count as the identity) and then halves them: p[i] += p[i+8], then +4, +2, +1. */
+#ifndef MCC_CODEGEN_KERNEL_H
+#define MCC_CODEGEN_KERNEL_H
+
+#include "ir/ir.h"
+
+/* --- arguments -----------------------------------------------------------------------------------
+ */
+
+typedef enum cg_arg_kind { CG_ARG_BUFFER, CG_ARG_WEIGHT, CG_ARG_KV, CG_ARG_STEP } cg_arg_kind;
+
+/* An argument: a pointer at run time (see mcc_cpu_call). */
+typedef struct cg_arg {
+    cg_arg_kind kind;
+    const ir_value *value; /* of the module's graph: where the pointer comes from; ignored by
+                              backends and when kernels are compared */
+    ir_type type;          /* for KV unused */
+    bool written;
+    int kv_group;   /* KV: index into the module's groups */
+    ir_kv_group kv; /* KV: a copy of that group */
+} cg_arg;
+
+/* --- row programs --------------------------------------------------------------------------------
+ */
+
+typedef enum cg_node_kind {
+    CG_CONST,  /* value */
+    CG_INPUT,  /* this column of the anchor's output; `part` of a lockstep matmul */
+    CG_LOAD,   /* an element of an argument, converted to f32 */
+    CG_SCALAR, /* scalar op of other nodes */
+    CG_REDUCE, /* over all columns of the row: one number */
+    CG_ROTATE  /* rope's partner of operand 0: for pairs (a, b) of columns, column a gets -x[b] and
+                  column b gets x[a]; columns from dims on get 0 */
+} cg_node_kind;
+
+typedef enum cg_scalar_op {
+#define SCALAR(suffix, name, operands) CG_##suffix,
+#include "codegen/scalar.def"
+#undef SCALAR
+    CG_N_SCALAR_OPS
+} cg_scalar_op;
+
+typedef enum cg_reduce_op { CG_REDUCE_SUM, CG_REDUCE_MAX } cg_reduce_op;
+
+typedef enum cg_row_map {
+    CG_ROW_NONE,    /* the same for every row (a weight vector) */
+    CG_ROW_SELF,    /* the program's row */
+    CG_ROW_GATHERED /* row indices[row], an i32 argument; out-of-range indices read row 0 */
+} cg_row_map;
+
+/* Element (row, head, column) of an argument is at row*row_stride + head*head_stride + offset +
+ * column*column_stride elements (column_stride 0: one number per row and head). */
+typedef struct cg_access {
+    int arg;
+    cg_row_map row_map;
+    int index_arg; /* GATHERED: the argument that holds the indices */
+    int64_t row_stride, head_stride, offset, column_stride;
+} cg_access;
+
+typedef struct cg_node {
+    cg_node_kind kind;
+    bool per_row; /* one number per row and head (constants, reductions, what follows from them) */
+    int operands[3]; /* earlier nodes of the program */
+    double value;
+    int part;
+    cg_access access;
+    cg_scalar_op op;
+    cg_reduce_op reduce;
+    int64_t rotate_dims; /* a multiple of 2 */
+    bool rotate_half;    /* pairs (i, i + dims/2); else (2i, 2i+1) */
+} cg_node;
+
+typedef enum cg_store_kind {
+    CG_STORE,    /* node `value` to access, in the argument's element type (f32 or f16) */
+    CG_STORE_A8, /* quantized to a8: per group of 32 columns; access.row_stride and offset count
+                    elements (the whole a8 row has row_stride of them, and this program's columns
+                    start at offset + head*head_stride, a multiple of 32) */
+    CG_STORE_KV  /* nodes `value` (K) and `value2` (V) of head `head` to the page of this row's
+                    position; access.arg is the KV argument */
+} cg_store_kind;
+
+typedef struct cg_store {
+    cg_store_kind kind;
+    int value, value2;
+    cg_access access;
+} cg_store;
+
+/* For each row and each head: compute the nodes over `width` columns and store. */
+typedef struct cg_program {
+    int64_t heads; /* 1 for plain rows */
+    int64_t width; /* columns; for a matmul's epilogue N / parts, for attention's head_dim */
+    int n_nodes, n_stores;
+    cg_node *nodes; /* in an order in which operands come first */
+    cg_store *stores;
+} cg_program;
+
+/* --- kernels -------------------------------------------------------------------------------------
+ */
+
+typedef enum cg_anchor { CG_ANCHOR_ROWS, CG_ANCHOR_MATMUL, CG_ANCHOR_ATTENTION } cg_anchor;
+
+/* out[row][n] = sum over k of x[row][k] * w[n][k], then the epilogue (one program; its INPUT is
+ * out). x is f32 or a8, row-major with k columns. w is packed (layout "n16" or, with parts = 2,
+ * "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and out[row][j + n/2]
+ * (part 1) are computed together). Order of summation, whatever the number of rows and threads:
+ * quantized w and a8 x: per group of k the exact integer dot product, then in ascending group order
+ * f32 FMA; otherwise ascending k, f32 FMA. */
+typedef struct cg_matmul {
+    int x, w; /* arguments */
+    int64_t n, k;
+    int parts; /* 1 or 2 */
+} cg_matmul;
+
+/* Paged causal attention of H query heads over G key/value heads, an epilogue over each head's
+ * output (INPUT; heads = H, width = head_dim). Row t of q holds heads at q_access. The result is
+ * the merge, in ascending order, of partial softmaxes over absolute position ranges of
+ * CG_ATTENTION_RANGE (Dao et al. 2022, section 3.1). */
+enum { CG_ATTENTION_RANGE = 256 };
+
+typedef struct cg_attention {
+    cg_access q;
+    int kv; /* argument */
+    int64_t heads;
+    double scale, softcap; /* softcap 0: none */
+    int64_t window;        /* 0: full */
+} cg_attention;
+
+typedef struct cg_kernel {
+    const char *name; /* a readable symbol, unique per distinct kernel: matmul_q4_1_add_8f3a */
+    cg_anchor anchor;
+    ir_dim rows; /* T or R: how many rows a launch computes */
+    int n_args;
+    cg_arg *args;
+    int n_programs; /* rows: run one after another for each row; matmul, attention: one epilogue */
+    cg_program *programs;
+    cg_matmul matmul;
+    cg_attention attention;
+    int line; /* of the kernel op in the fused graph's text, for debug lines */
+} cg_kernel;
+
+/* How a launch of a kernel is split: tiles_mult * ceil(dim / tiles_div) tiles, the meaning of a
+ * tile being the backend's. */
+typedef struct cg_tiling {
+    ir_dim dim;
+    int64_t div, mult;
+} cg_tiling;
+
+/* Makes the description of one KERNEL op in `arena`; NULL after reporting every construct of its
+ * body that no schedule covers. Implemented in lower.c. */
+cg_kernel *cg_kernel_lower(const ir_op *op, ir_arena *arena, ir_diag *diag);
+
+/* Whether two kernels are the same code: equal but for arguments' values, name and line. */
+bool cg_kernel_equal(const cg_kernel *a, const cg_kernel *b);
+
+#endif
