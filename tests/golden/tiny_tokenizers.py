@@ -95,7 +95,7 @@ def sentencepiece_bpe(style, size):
     head = {"llama": ["<unk>", "<s>", "</s>"],
             "gemma": ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]}[style]
     bos = {"llama": "<s>", "gemma": "<bos>"}[style]
-    pieces, merges = _trained_pieces(size - len(head) - 256)
+    pieces, merges = _trained_pieces(size - len(head) - 256 - (4 if style == "gemma" else 0))
     vocab = {}
     for piece in head + byte_tokens() + pieces:
         vocab.setdefault(piece, len(vocab))
