@@ -18,10 +18,13 @@
 /* --- dims ------------------------------------------------------------------------------------- */
 
 /* A dimension: c + t*T + s*S + r*R, where T is the number of tokens in this step, S of sequences,
- * R of rows asked for. */
+ * R of rows asked for. No coefficient is negative or above IR_MAX_DIM (ir_type_check); arithmetic
+ * on dims saturates at INT64_MAX. */
 typedef struct ir_dim {
     int64_t c, t, s, r;
 } ir_dim;
+
+#define IR_MAX_DIM ((int64_t)1 << 40)
 
 ir_dim ir_dim_const(int64_t c);
 extern const ir_dim IR_DIM_T, IR_DIM_S, IR_DIM_R;
@@ -80,7 +83,8 @@ int64_t ir_encoding_row_bytes(const ir_encoding *encoding, int64_t k);
 /* Decodes one row of k elements to f32: the reference, plain loops, shared with no backend. */
 void ir_encoding_decode_row(const ir_encoding *encoding, const void *row, int64_t k, float *out);
 /* Encodes one row by round to nearest (absolute maximum, or minimum and maximum where the encoding
- * has an offset). Only q8_0, q4_1 and a8. */
+ * has an offset). Only q8_0, q4_1 and a8; k must be a multiple of 32. False for other encodings,
+ * and where x is not finite or its scale does not fit the encoding's. */
 bool ir_encoding_encode_row(const ir_encoding *encoding, const float *x, int64_t k, void *row);
 
 float ir_f16_to_f32(uint16_t h);
@@ -109,6 +113,10 @@ typedef struct ir_type {
 ir_type ir_tensor(ir_dtype dtype, int rank, const ir_dim *dims);
 ir_type ir_quantized(const ir_encoding *encoding, int rank, const ir_dim *dims);
 bool ir_type_equal(const ir_type *a, const ir_type *b);
+/* Checks what holds for every type: rank and coefficients in bounds, no empty dimension, at most
+ * one symbolic dimension, a quantized last dimension constant and a multiple of the block, a size
+ * in bytes that fits 2^50. */
+bool ir_type_check(const ir_type *type, const char *where, ir_diag *diag);
 /* Number of elements, or bytes in row-major storage, as an affine dim. Valid when at most one
  * dimension is symbolic (which the verifier ensures). */
 ir_dim ir_type_elements(const ir_type *type);
@@ -176,6 +184,20 @@ typedef struct ir_op_info {
 const ir_op_info *ir_op_info_get(ir_opcode code);
 bool ir_opcode_from_name(const char *name, ir_opcode *code);
 
+/* One attribute of a schema; name is `length` bytes of the schema string. */
+typedef struct ir_attr_schema {
+    const char *name;
+    int length;
+    ir_attr_kind kind;
+    bool optional;
+} ir_attr_schema;
+
+/* Reads the attribute at `schema` and returns where the next one begins, NULL at the end:
+ * for (const char *s = info->attributes; (s = ir_attr_schema_next(s, &a));) … */
+const char *ir_attr_schema_next(const char *schema, ir_attr_schema *attr);
+/* Finds an attribute in an op's schema by name. */
+bool ir_attr_schema_find(const ir_op_info *info, const char *name, ir_attr_schema *attr);
+
 struct ir_value {
     ir_type type;
     ir_op *def;      /* NULL for a region's argument */
@@ -233,6 +255,8 @@ struct ir_module {
     const char *arch; /* "llama", … */
     int n_weights, weights_capacity;
     ir_weight *weights;
+    int *weight_table; /* open hash table by name: index + 1 into weights, 0 where free */
+    int weight_table_size;
     int n_kv_groups;
     ir_kv_group *kv_groups;
     ir_graph *graph;
@@ -242,7 +266,7 @@ struct ir_module {
 /* A new module with an empty graph, in an arena of its own; NULL when memory is short. */
 ir_module *ir_module_create(const char *name, const char *arch);
 void ir_module_destroy(ir_module *module);
-/* Adds a weight (name copied; data not) and returns its index. */
+/* Adds a weight (name copied; data not) and returns its index. The name must be new. */
 int ir_module_add_weight(ir_module *module, const char *name, const ir_type *type, const void *data,
                          int64_t bytes);
 /* NULL when there is none. */
@@ -262,7 +286,9 @@ int ir_module_add_kv_group(ir_module *module, const ir_kv_group *group);
 #define IR_FLOAT_LIST(n, v, k)                                                                     \
     ((ir_attr){.name = (n), .kind = IR_ATTR_FLOATS, .count = (k), .floats = (v)})
 
-/* What to build. Everything is copied into the module's arena. */
+/* What to build. Everything is copied into the module's arena. Attributes are kept in the schema's
+ * order, and optional ones that equal their default are left out, so that equal ops look equal.
+ * A type stated for a result that is inferred must agree with the inference. */
 typedef struct ir_op_spec {
     ir_opcode code;
     const char *name;
@@ -293,7 +319,12 @@ ir_value *ir_constant_splat(ir_graph *graph, ir_diag *diag, double value);
 ir_value *ir_reshape(ir_graph *graph, ir_diag *diag, const char *name, ir_value *a, int rank,
                      const ir_dim *dims);
 
-/* An empty body for a REGION op; arguments are added with ir_graph_add_arg. */
+/* Checks an op's number of operands and results and its attributes against the table. */
+bool ir_op_check(const ir_op *op, ir_diag *diag);
+
+/* An empty body for a REGION op; arguments are added with ir_graph_add_arg. parent is NULL until
+ * the op exists: ir_op_create sets it. A body is closed: it uses its arguments and what its own ops
+ * compute, nothing from outside. */
 ir_graph *ir_graph_create(ir_module *module, ir_op *parent);
 ir_value *ir_graph_add_arg(ir_graph *graph, const ir_type *type);
 
