@@ -65,3 +65,11 @@ const char *fe_printable(ir_arena *arena, const void *data, size_t size) {
     memcpy(text + shown, shown < size ? "..." : "", shown < size ? 4 : 1);
     return text;
 }
+
+bool fe_name_is_clean(const void *data, size_t size, size_t longest) {
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] <= 0x20 || bytes[i] >= 0x7f)
+            return false;
+    return size >= 1 && size <= longest;
+}

@@ -35,4 +35,8 @@ bool fe_path_is_directory(const char *path);
  * long text is cut. Owned by the arena. */
 const char *fe_printable(ir_arena *arena, const void *data, size_t size);
 
+/* True for 1 to `longest` printable ASCII characters without spaces: keys and tensors' names, which
+ * stand in messages and in what we write. */
+bool fe_name_is_clean(const void *data, size_t size, size_t longest);
+
 #endif

@@ -71,10 +71,7 @@ static const char *read_name(reader *r, uint64_t longest) {
     fe_bytes name;
     if (!read_bytes(r, &name))
         return NULL;
-    bool printable = name.size > 0 && name.size <= longest;
-    for (size_t i = 0; printable && i < name.size; i++)
-        printable = name.data[i] > 0x20 && name.data[i] < 0x7f;
-    if (!printable) {
+    if (!fe_name_is_clean(name.data, name.size, longest)) {
         ir_error(r->diag, r->file,
                  "%s at offset %" PRIu64 " is \"%s\" (%zu bytes), expected 1 to %" PRIu64
                  " printable ASCII characters without spaces",
