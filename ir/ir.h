@@ -183,6 +183,8 @@ typedef struct ir_op_info {
 
 const ir_op_info *ir_op_info_get(ir_opcode code);
 bool ir_opcode_from_name(const char *name, ir_opcode *code);
+/* Whether an op's result types are stated by who builds it, rather than inferred. */
+bool ir_op_type_is_stated(const ir_op_info *info);
 
 /* One attribute of a schema; name is `length` bytes of the schema string. */
 typedef struct ir_attr_schema {
