@@ -50,17 +50,19 @@ typedef struct mcc_footer {
 /* --- tables: section TABLES ----------------------------------------------------------------------
  */
 
-/* An array inside the section: `count` entries at byte `offset` from the section's start. */
+/* An array inside the section: `count` entries at byte `offset`, a multiple of 8, from the
+ * section's start, where mcc_tables lies. */
 typedef struct mcc_span {
     uint64_t offset;
     uint32_t count;
     uint32_t reserved;
 } mcc_span;
 
-/* Strings are byte offsets into `strings`, zero-terminated; 0 is the empty string. */
+/* Strings are byte offsets into `strings`, zero-terminated; 0 is the empty string (so the first and
+ * the last byte of `strings` are zero). */
 typedef uint32_t mcc_string;
 
-/* c + t*T + s*S + r*R */
+/* c + t*T + s*S + r*R, all four >= 0 */
 typedef struct mcc_dim {
     int64_t c, t, s, r;
 } mcc_dim;
@@ -125,6 +127,13 @@ typedef struct mcc_launch_entry {
     int64_t tiles_div, tiles_mult;
 } mcc_launch_entry;
 
+/* A processor the code was compiled for, so that a reader can choose, or refuse, before dlopen. */
+typedef struct mcc_target_entry {
+    mcc_string name; /* "cpu:x86-64-v4" */
+    uint32_t reserved;
+    uint64_t cpu_features; /* MCC_CPU_ bits */
+} mcc_target_entry;
+
 typedef struct mcc_output_entry {
     mcc_string name; /* "logits" */
     uint32_t buffer;
@@ -141,7 +150,8 @@ typedef struct mcc_tables {
     mcc_dim arena_bytes;
     mcc_span strings; /* bytes */
     mcc_span weights, kv_groups, buffers, args, kernels, launches, outputs;
-    uint64_t reserved[8];
+    mcc_span targets; /* in the order of the descriptor's */
+    uint64_t reserved[6];
 } mcc_tables;
 
 /* --- descriptor: the one symbol the ELF part exports

@@ -47,10 +47,14 @@ typedef struct mcc_step_sampling {
 /* What a kernel is called with. args are the launch's arguments, in order, as pointers:
  *   buffer  its place in the activation arena
  *   weight  its place in the weight section
- *   kv      the group's pool, advanced to the layer: page p of this layer is at p * page_bytes
+ *   kv      the group's pool, advanced to the layer: page p of this layer is at p * layer_bytes
+ *           (a pool is [layer][page], so a layer's pages are one contiguous array)
  *   step    an array of the step block (token_ids, positions, output_rows)
  * A page of a layer holds K as [head][head_dim][page_tokens], then V as
- * [head][page_tokens][head_dim], in the group's element type. */
+ * [head][page_tokens][head_dim], in the group's element type. Positions not yet written may hold
+ * anything, NaNs too: they must be masked, not multiplied by zero. With a sliding
+ * window, page table entries below the absolute range of 256 positions that holds the window's
+ * first position (of the sequence's first token in this step) may be -1. */
 typedef struct mcc_cpu_call {
     const mcc_step *step;
     void *const *args;
