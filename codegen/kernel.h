@@ -37,7 +37,8 @@ typedef struct cg_arg {
 typedef enum cg_node_kind {
     CG_CONST,  /* value */
     CG_INPUT,  /* this column of the anchor's output; `part` of a lockstep matmul */
-    CG_LOAD,   /* an element of an argument, converted to f32 */
+    CG_LOAD,   /* an element of an argument, converted to f32; of a quantized or packed argument (a
+                  gathered table) the backend decodes the element that row and column name */
     CG_SCALAR, /* scalar op of other nodes */
     CG_REDUCE, /* over all columns of the row: one number */
     CG_ROTATE  /* rope's partner of operand 0: for pairs (a, b) of columns, column a gets -x[b] and
@@ -160,7 +161,12 @@ typedef struct cg_tiling {
  * body that no schedule covers. Implemented in lower.c. */
 cg_kernel *cg_kernel_lower(const ir_op *op, ir_arena *arena, ir_diag *diag);
 
-/* Whether two kernels are the same code: equal but for arguments' values, name and line. */
-bool cg_kernel_equal(const cg_kernel *a, const cg_kernel *b);
+/* The description as text, without arguments' values, name and line: kernels are the same code
+ * exactly when their texts are equal. In `arena`. Implemented in describe.c. */
+const char *cg_kernel_describe(const cg_kernel *kernel, ir_arena *arena);
+
+/* A readable symbol, the same for kernels of equal text: the anchor, the weight's encoding, the ops
+ * of the body that compute, and a hash of the text. */
+const char *cg_kernel_make_name(const cg_kernel *kernel, const ir_op *op, ir_arena *arena);
 
 #endif
