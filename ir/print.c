@@ -1,0 +1,168 @@
+/* Printing the text form: see text.h. Value ids are printed as they are, so that a dump after each
+ * pass differs from the one before only where the pass changed something. */
+#include "ir/text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_string(const char *text, FILE *out) {
+    fputc('"', out);
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p == '"' || *p == '\\')
+            fprintf(out, "\\%c", *p);
+        else if (*p == '\n')
+            fputs("\\n", out);
+        else if (*p == '\t')
+            fputs("\\t", out);
+        else if (*p < 0x20 || *p == 0x7f)
+            fprintf(out, "\\x%02x", *p);
+        else
+            fputc(*p, out);
+    }
+    fputc('"', out);
+}
+
+/* The fewest digits that read back as the same double. */
+static void print_float(double x, FILE *out) {
+    if (isnan(x)) {
+        fputs("nan", out);
+        return;
+    }
+    if (isinf(x)) {
+        fputs(x < 0 ? "-inf" : "inf", out);
+        return;
+    }
+    char digits[40];
+    for (int precision = 1; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, x);
+        if (strtod(digits, NULL) == x)
+            break;
+    }
+    fputs(digits, out);
+}
+
+static void print_attr(const ir_attr *attr, FILE *out) {
+    fprintf(out, "%s = ", attr->name);
+    switch (attr->kind) {
+    case IR_ATTR_INT:
+        fprintf(out, "%lld", (long long)attr->i);
+        break;
+    case IR_ATTR_FLOAT:
+        print_float(attr->f, out);
+        break;
+    case IR_ATTR_STRING:
+        print_string(attr->s, out);
+        break;
+    case IR_ATTR_INTS:
+        fputc('[', out);
+        for (int i = 0; i < attr->count; i++)
+            fprintf(out, "%s%lld", i ? ", " : "", (long long)attr->ints[i]);
+        fputc(']', out);
+        break;
+    case IR_ATTR_FLOATS:
+        fputc('[', out);
+        for (int i = 0; i < attr->count; i++) {
+            fputs(i ? ", " : "", out);
+            print_float(attr->floats[i], out);
+        }
+        fputc(']', out);
+        break;
+    }
+}
+
+static void print_value(const ir_value *value, FILE *out) {
+    if (value)
+        fprintf(out, "%%%d", value->id);
+    else
+        fputs("<missing>", out);
+}
+
+static void indent(int depth, FILE *out) {
+    for (int i = 0; i < depth; i++)
+        fputs("  ", out);
+}
+
+static void print_op(const ir_op *op, int depth, ir_arena *scratch, FILE *out);
+
+static void print_body(const ir_graph *body, int depth, ir_arena *scratch, FILE *out) {
+    fputs(" {\n", out);
+    if (body->n_args) {
+        indent(depth + 1, out);
+        fputs("args(", out);
+        for (int i = 0; i < body->n_args; i++) {
+            fputs(i ? ", " : "", out);
+            print_value(body->args[i], out);
+            fprintf(out, " : %s", ir_type_text(scratch, &body->args[i]->type));
+        }
+        fputs(")\n", out);
+    }
+    for (const ir_op *op = body->first; op; op = op->next)
+        print_op(op, depth + 1, scratch, out);
+    indent(depth, out);
+    fputc('}', out);
+}
+
+static void print_op(const ir_op *op, int depth, ir_arena *scratch, FILE *out) {
+    indent(depth, out);
+    for (int i = 0; i < op->n_results; i++) {
+        fputs(i ? ", " : "", out);
+        print_value(op->results[i], out);
+    }
+    fprintf(out, "%s%s", op->n_results ? " = " : "", ir_op_info_get(op->code)->name);
+    if (op->n_operands) {
+        fputc('(', out);
+        for (int i = 0; i < op->n_operands; i++) {
+            fputs(i ? ", " : "", out);
+            print_value(op->operands[i], out);
+        }
+        fputc(')', out);
+    }
+    if (op->n_attrs) {
+        fputs(" {", out);
+        for (int i = 0; i < op->n_attrs; i++) {
+            fputs(i ? ", " : "", out);
+            print_attr(&op->attrs[i], out);
+        }
+        fputc('}', out);
+    }
+    for (int i = 0; i < op->n_results; i++)
+        fprintf(out, "%s%s", i ? ", " : " : ", ir_type_text(scratch, &op->results[i]->type));
+    if (op->name) {
+        fputs(" @", out);
+        print_string(op->name, out);
+    }
+    if (op->body)
+        print_body(op->body, depth, scratch, out);
+    fputc('\n', out);
+}
+
+void ir_print_op(const ir_op *op, FILE *out) {
+    ir_arena *scratch = ir_arena_create();
+    if (!scratch)
+        return;
+    print_op(op, 0, scratch, out);
+    ir_arena_destroy(scratch);
+}
+
+void ir_print_module(const ir_module *module, FILE *out) {
+    ir_arena *scratch = ir_arena_create();
+    if (!scratch)
+        return;
+    fputs("module ", out);
+    print_string(module->name, out);
+    fputs(" {arch = ", out);
+    print_string(module->arch, out);
+    fputs("}\n", out);
+    for (int i = 0; i < module->n_kv_groups; i++) {
+        const ir_kv_group *g = &module->kv_groups[i];
+        fprintf(out,
+                "kv_group {window = %lld, layers = %lld, heads = %lld, head_dim = %lld, "
+                "dtype = %s, page_tokens = %lld}\n",
+                (long long)g->window, (long long)g->layers, (long long)g->heads,
+                (long long)g->head_dim, ir_dtype_name(g->dtype), (long long)g->page_tokens);
+    }
+    for (const ir_op *op = module->graph->first; op; op = op->next)
+        print_op(op, 0, scratch, out);
+    ir_arena_destroy(scratch);
+}
