@@ -1,0 +1,442 @@
+/* modelcc.h: run a model that modelcc compiled.
+ *
+ * An *artifact* (model.so) is opened once; *engines* made from it hold a KV cache and run steps;
+ * *requests* are prompts that an engine continues. A whole program:
+ *
+ *     mcc_error error = {.struct_size = sizeof error};
+ *     mcc_artifact *model;
+ *     mcc_engine *engine;
+ *     if (mcc_artifact_open("smollm2.so", NULL, &model, &error) ||
+ *         mcc_engine_create(model, NULL, &engine, &error))
+ *         return puts(error.text), 1;
+ *     mcc_request_params params = {.struct_size = sizeof params, .max_tokens = 64};
+ *     params.messages = "[{\"role\": \"user\", \"content\": \"What is a compiler?\"}]";
+ *     uint64_t id;
+ *     if (mcc_request_submit(engine, &params, &id, &error))
+ *         return puts(error.text), 1;
+ *     mcc_event event = {.struct_size = sizeof event};
+ *     do {
+ *         if (mcc_engine_step(engine, NULL, &error))
+ *             return puts(error.text), 1;
+ *         while (!mcc_engine_poll(engine, id, &event, &error) && event.kind != MCC_EVENT_NONE) {
+ *             fwrite(event.text, 1, event.text_bytes, stdout);
+ *             if (event.kind == MCC_EVENT_FINISHED)
+ *                 break;
+ *         }
+ *     } while (event.kind != MCC_EVENT_FINISHED);
+ *     mcc_engine_destroy(engine);
+ *     mcc_artifact_close(model);
+ *
+ * Conventions, for every function below:
+ *  - The result is MCC_OK (0) or the code of what went wrong; then `error` (may be NULL) has the
+ *    message, and nothing else has changed unless the function says so.
+ *  - Structs begin with struct_size, which the caller sets to sizeof(the struct) as it was
+ * compiled; fields that a caller's older struct lacks are taken as 0, or not written. A field that
+ * is 0 means its default.
+ *  - Text is UTF-8. Where a pointer and a byte count belong together, a count of 0 beside a
+ *    non-NULL pointer means that the text is zero-terminated.
+ *  - Pointers handed out belong to the object they came from and live as long, unless said
+ *    otherwise.
+ *  - Threads: an artifact is immutable once open and may be used by many threads. An engine may be
+ *    used by one thread at a time; different engines, even of one artifact or sharing a pool, may
+ * be used at the same time. There is no global state.
+ *  - Opening an artifact for running loads the code in it, as any shared library: open only what
+ * you trust. MCC_OPEN_INSPECT loads nothing.
+ */
+#ifndef MODELCC_H
+#define MODELCC_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define MCC_API __attribute__((visibility("default")))
+#else
+#define MCC_API
+#endif
+
+/* --- results -------------------------------------------------------------------------------------
+ */
+
+typedef int32_t mcc_status;
+enum {
+    MCC_OK = 0,
+    MCC_INVALID_ARGUMENT = 1, /* a parameter is out of range or contradicts another */
+    MCC_OUT_OF_MEMORY = 2,
+    MCC_IO_ERROR = 3,          /* a file cannot be opened, read or mapped */
+    MCC_BAD_ARTIFACT = 4,      /* the file is damaged, or not an artifact */
+    MCC_VERSION_MISMATCH = 5,  /* made by a version of modelcc that this runtime does not open */
+    MCC_CPU_MISMATCH = 6,      /* this processor lacks what the artifact's code needs */
+    MCC_UNSUPPORTED = 7,       /* the artifact has no such part (tokenizer, chat template, …) */
+    MCC_CAPACITY = 8,          /* does not fit: too long a prompt, too many tokens or requests */
+    MCC_NOT_FOUND = 9,         /* no such request, weight, kernel, … */
+    MCC_BUFFER_TOO_SMALL = 10, /* the size needed has been stored */
+    MCC_INTERNAL = 11          /* a bug in the runtime or in the artifact's code */
+};
+
+/* What went wrong, for a person: lower case, found versus needed, and what to do. */
+typedef struct mcc_error {
+    uint32_t struct_size;
+    mcc_status code;
+    char text[512]; /* zero-terminated */
+} mcc_error;
+
+/* "invalid argument", "out of memory", …; never NULL. */
+MCC_API const char *mcc_status_name(mcc_status status);
+
+/* The runtime's version, "0.1.0". */
+MCC_API const char *mcc_version(void);
+
+/* What this processor has, of what artifacts ask for: "x86-64-v3, x86-64-v4, avx512-vnni", or "".
+ * Writes at most `capacity` bytes, zero-terminated. */
+MCC_API void mcc_cpu_features(char *text, uint64_t capacity);
+
+/* --- artifacts -----------------------------------------------------------------------------------
+ */
+
+typedef struct mcc_artifact mcc_artifact;
+
+enum {
+    MCC_OPEN_INSPECT = 1,   /* never load the code: for looking; no engine can be made from it */
+    MCC_OPEN_CHECK = 2,     /* also read all weights and check their hashes */
+    MCC_OPEN_HUGE_PAGES = 4 /* copy the weights to huge pages instead of mapping the file: faster
+                               steps, slower opening, memory not shared between processes */
+};
+
+typedef struct mcc_artifact_options {
+    uint32_t struct_size;
+    uint32_t flags;     /* MCC_OPEN_ */
+    const char *target; /* use the code for this target ("cpu:x86-64-v3"); NULL: the most demanding
+                           one that this processor has the features for */
+} mcc_artifact_options;
+
+/* Opens an artifact: reads and checks its footer, tables and hashes (but not the weights'), chooses
+ * the target, and only then loads the code and maps the weights. options may be NULL. On success
+ * the caller closes *artifact. The file must not be changed in place while it is open; replacing
+ * it (as `modelcc build` does) is safe.
+ * Errors: IO_ERROR, BAD_ARTIFACT, VERSION_MISMATCH, CPU_MISMATCH, NOT_FOUND (no such target). */
+MCC_API mcc_status mcc_artifact_open(const char *path, const mcc_artifact_options *options,
+                                     mcc_artifact **artifact, mcc_error *error);
+
+/* Closes it; NULL is allowed. Its engines must have been destroyed. */
+MCC_API void mcc_artifact_close(mcc_artifact *artifact);
+
+/* Reads every weight and compares its hash, on `threads` threads (0: as many as are useful).
+ * Errors: BAD_ARTIFACT, naming the first damaged weight and its place in the file. */
+MCC_API mcc_status mcc_artifact_check(const mcc_artifact *artifact, int32_t threads,
+                                      mcc_error *error);
+
+typedef struct mcc_artifact_info {
+    uint32_t struct_size;
+    uint32_t version; /* of the artifact's format */
+    const char *model_name;
+    const char *arch;   /* "llama" */
+    const char *target; /* the chosen one; NULL when opened with MCC_OPEN_INSPECT and none fits */
+    int64_t vocab_size, hidden_size, n_layers;
+    int64_t max_model_len; /* positions the model was trained for */
+    uint64_t file_bytes, code_bytes, weight_bytes;
+    uint64_t kv_bytes_per_token; /* over all layers, of full attention and of windows */
+    uint64_t scratch_bytes;      /* per thread */
+    int32_t n_weights, n_kernels, n_launches, n_targets, n_kv_groups;
+    int32_t has_tokenizer, has_chat_template; /* 0 or 1 */
+    uint32_t reserved;
+} mcc_artifact_info;
+
+/* Fills *info; its strings belong to the artifact. */
+MCC_API mcc_status mcc_artifact_get_info(const mcc_artifact *artifact, mcc_artifact_info *info,
+                                         mcc_error *error);
+
+/* Texts that an artifact carries. */
+enum {
+    MCC_PART_MANIFEST = 2,     /* JSON: inputs, options, versions, hashes, licence, provenance */
+    MCC_PART_GRAPH = 3,        /* the model's graph as text, before paging and fusion */
+    MCC_PART_PLAN = 4,         /* the fusion plan */
+    MCC_PART_FUSED = 5,        /* the graph that the kernels were made from */
+    MCC_PART_CHAT_TEMPLATE = 8 /* Jinja */
+};
+
+/* Points *text at a part's bytes (not zero-terminated; they belong to the artifact) and stores
+ * their count. Errors: UNSUPPORTED when the artifact does not carry the part. */
+MCC_API mcc_status mcc_artifact_get_part(const mcc_artifact *artifact, int32_t part,
+                                         const char **text, uint64_t *bytes, mcc_error *error);
+
+typedef struct mcc_weight_info {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *name;
+    const char *type;      /* "q4_1[576, 576]@n16" */
+    uint64_t file_offset;  /* of its first byte */
+    uint64_t bytes;        /* as stored */
+    const uint8_t *sha256; /* 32 bytes */
+} mcc_weight_info;
+
+typedef struct mcc_kernel_info {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *name;   /* its symbol, without the target's suffix */
+    const char *anchor; /* "rows", "matmul", "attention" */
+    int32_t n_launches; /* of a step that use it */
+    int32_t reserved2;
+} mcc_kernel_info;
+
+typedef struct mcc_launch_info {
+    uint32_t struct_size;
+    int32_t kernel;    /* index */
+    const char *label; /* stable name of the fused op */
+    const char *ops;   /* the source ops it covers, separated by spaces */
+    /* tiles = tiles_mult * ceil((tiles[0] + tiles[1]*T + tiles[2]*S + tiles[3]*R) / tiles_div) */
+    int64_t tiles[4], tiles_div, tiles_mult;
+    uint64_t weight_bytes; /* of the weights it reads */
+} mcc_launch_info;
+
+typedef struct mcc_kv_group_info {
+    uint32_t struct_size;
+    int32_t layers, heads, head_dim, page_tokens;
+    int32_t dtype_bytes; /* of one element: 4 or 2 */
+    int64_t window;      /* tokens that a token sees, itself included; 0: all before it */
+    uint64_t page_bytes; /* of one page, over the group's layers */
+} mcc_kv_group_info;
+
+typedef struct mcc_target_info {
+    uint32_t struct_size;
+    int32_t fits;          /* 1 when this processor can run it */
+    const char *name;      /* "cpu:x86-64-v4" */
+    uint64_t cpu_features; /* bits: 1 x86-64-v3, 2 x86-64-v4, 4 avx512-vnni */
+} mcc_target_info;
+
+/* What is in the tables, by index from 0. Errors: NOT_FOUND past the last. */
+MCC_API mcc_status mcc_artifact_get_weight(const mcc_artifact *artifact, int32_t index,
+                                           mcc_weight_info *info, mcc_error *error);
+MCC_API mcc_status mcc_artifact_get_kernel(const mcc_artifact *artifact, int32_t index,
+                                           mcc_kernel_info *info, mcc_error *error);
+MCC_API mcc_status mcc_artifact_get_launch(const mcc_artifact *artifact, int32_t index,
+                                           mcc_launch_info *info, mcc_error *error);
+MCC_API mcc_status mcc_artifact_get_kv_group(const mcc_artifact *artifact, int32_t index,
+                                             mcc_kv_group_info *info, mcc_error *error);
+MCC_API mcc_status mcc_artifact_get_target(const mcc_artifact *artifact, int32_t index,
+                                           mcc_target_info *info, mcc_error *error);
+
+/* Bytes of activation memory that a step of T tokens, S sequences and R output rows needs. */
+MCC_API mcc_status mcc_artifact_arena_bytes(const mcc_artifact *artifact, int64_t T, int64_t S,
+                                            int64_t R, uint64_t *bytes, mcc_error *error);
+
+/* --- text ----------------------------------------------------------------------------------------
+ */
+
+enum {
+    /* mcc_tokenize: */
+    MCC_TEXT_ADD_SPECIAL = 1,   /* put around the text what the model expects (such as <s>) */
+    MCC_TEXT_PARSE_SPECIAL = 2, /* special tokens spelled out in the text become their ids */
+    /* mcc_detokenize: */
+    MCC_TEXT_SKIP_SPECIAL = 4, /* special tokens give no text */
+    /* mcc_apply_chat_template: */
+    MCC_TEXT_NO_GENERATION_PROMPT = 16 /* do not open the assistant's turn */
+};
+
+/* Turns text into token ids. *n becomes the number of tokens; `ids` (capacity `capacity`, may be
+ * NULL when that is 0) gets them. Errors: UNSUPPORTED without a tokenizer, BUFFER_TOO_SMALL (with
+ * *n set). */
+MCC_API mcc_status mcc_tokenize(const mcc_artifact *artifact, const char *text, uint64_t text_bytes,
+                                uint32_t flags, int32_t *ids, int64_t capacity, int64_t *n,
+                                mcc_error *error);
+
+/* Turns token ids into text, zero-terminated when there is room. *bytes becomes its length.
+ * Incomplete characters become U+FFFD. Errors: UNSUPPORTED, INVALID_ARGUMENT (an id that is not in
+ * the vocabulary), BUFFER_TOO_SMALL (with *bytes set). */
+MCC_API mcc_status mcc_detokenize(const mcc_artifact *artifact, const int32_t *ids, int64_t n,
+                                  uint32_t flags, char *text, uint64_t capacity, uint64_t *bytes,
+                                  mcc_error *error);
+
+/* Renders messages, a JSON array of {"role": …, "content": …}, with the model's chat template. The
+ * result brings its own special tokens: tokenize it with MCC_TEXT_PARSE_SPECIAL alone, as requests
+ * do. Zero-terminated when there is room; *bytes becomes its length. Errors: UNSUPPORTED without a
+ * template, INVALID_ARGUMENT (messages are not such JSON, or the template rejects them),
+ * BUFFER_TOO_SMALL (with *bytes set). */
+MCC_API mcc_status mcc_apply_chat_template(const mcc_artifact *artifact, const char *messages,
+                                           uint64_t messages_bytes, uint32_t flags, char *text,
+                                           uint64_t capacity, uint64_t *bytes, mcc_error *error);
+
+/* --- engines -------------------------------------------------------------------------------------
+ */
+
+/* Threads that engines share. Steps of different engines take turns on it. */
+typedef struct mcc_pool mcc_pool;
+
+/* Makes a pool of `threads` threads, the caller of a step being one of them. 0: as many as the
+ * processor affinity and the cgroup's quota allow. */
+MCC_API mcc_status mcc_pool_create(int32_t threads, mcc_pool **pool, mcc_error *error);
+/* NULL is allowed. Its engines must have been destroyed. */
+MCC_API void mcc_pool_destroy(mcc_pool *pool);
+
+typedef struct mcc_engine mcc_engine;
+
+enum {
+    MCC_ENGINE_NULL_DEVICE = 1 /* run no kernels, all logits are 0: measures what the engine itself
+                                  costs */
+};
+
+typedef struct mcc_engine_options {
+    uint32_t struct_size;
+    uint32_t flags;       /* MCC_ENGINE_ */
+    int32_t threads;      /* when pool is NULL; as mcc_pool_create says */
+    int32_t max_num_seqs; /* requests that run at the same time: 1 (0 means that too). Requests
+                             submitted beyond it wait in line. */
+    int32_t max_num_batched_tokens; /* tokens of one step at most: longer prompts are computed in
+                                       chunks, with the same results. 0: 128 */
+    int32_t max_eval_seqs;          /* sequences that mcc_engine_eval can hold. 0: 1 */
+    int64_t max_model_len;          /* tokens of a sequence at most. 0: the model's */
+    uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length. Memory is
+                                       reserved, and only used as sequences grow. */
+    mcc_pool *pool;                 /* NULL: the engine makes its own */
+} mcc_engine_options;
+
+/* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
+ * nothing. options may be NULL. The artifact (and the pool) must outlive it.
+ * Errors: INVALID_ARGUMENT, CAPACITY (more than the KV memory, or the model, allows),
+ * OUT_OF_MEMORY, UNSUPPORTED (opened with MCC_OPEN_INSPECT). */
+MCC_API mcc_status mcc_engine_create(const mcc_artifact *artifact,
+                                     const mcc_engine_options *options, mcc_engine **engine,
+                                     mcc_error *error);
+/* Frees it and all its requests; NULL is allowed. */
+MCC_API void mcc_engine_destroy(mcc_engine *engine);
+
+enum {
+    MCC_REQUEST_IGNORE_EOS = 1, /* go on when the model says it is done */
+    MCC_REQUEST_LOGPROBS = 2,   /* compute each token's log-probability (before temperature and
+                                   filters) */
+    MCC_REQUEST_NO_CACHE = 4    /* compute the whole prompt, even where the KV cache has it */
+};
+
+/* One prompt and how to continue it. Exactly one of prompt_ids, prompt and messages is set. */
+typedef struct mcc_request_params {
+    uint32_t struct_size;
+    uint32_t flags; /* MCC_REQUEST_ */
+    const int32_t *prompt_ids;
+    int64_t n_prompt_ids;
+    const char *prompt; /* text, tokenized with ADD_SPECIAL and PARSE_SPECIAL */
+    uint64_t prompt_bytes;
+    const char *messages; /* JSON array, rendered with the chat template */
+    uint64_t messages_bytes;
+    int64_t max_tokens; /* 0: up to max_model_len */
+    /* Sampling. Temperature 0 takes the most probable token, always. Otherwise, in this order:
+     * repetition penalty, temperature, top-k, top-p, min-p; the same seed gives the same tokens. */
+    float temperature;
+    int32_t top_k;            /* 0: all */
+    float top_p;              /* in (0, 1]; 0 means 1: all */
+    float min_p;              /* in [0, 1]: drop what is less probable than min_p * the most */
+    float repetition_penalty; /* > 0; 0 means 1: none. Over prompt and output. */
+    uint32_t reserved;
+    uint64_t seed;
+    const char *const *stop; /* texts that end the output; they are not part of it */
+    int32_t n_stop;
+    int32_t n_stop_token_ids;
+    const int32_t *stop_token_ids; /* beside the model's own */
+} mcc_request_params;
+
+/* Hands a request to the engine, which copies what it needs. Requests run in the order they came.
+ * What the KV cache still has of the prompt's beginning is not computed again. The caller polls
+ * until the request is finished.
+ * Errors: INVALID_ARGUMENT, UNSUPPORTED (no tokenizer or template), CAPACITY (the prompt leaves no
+ * room in max_model_len), OUT_OF_MEMORY. */
+MCC_API mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *params,
+                                      uint64_t *id, mcc_error *error);
+
+/* Ends a request where it is; an event MCC_EVENT_FINISHED follows. Errors: NOT_FOUND. */
+MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error *error);
+
+/* Runs one step: a chunk of a prompt, or one token. *unfinished (may be NULL) becomes the number of
+ * requests that are not finished. Without any, it does nothing. Errors: CAPACITY (KV memory),
+ * INTERNAL; the request at work is then finished with MCC_FINISH_ERROR. */
+MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
+
+enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
+enum {
+    MCC_FINISH_NONE = 0,
+    MCC_FINISH_STOP = 1,   /* the model's end token, a stop token or a stop text */
+    MCC_FINISH_LENGTH = 2, /* max_tokens or max_model_len */
+    MCC_FINISH_CANCELLED = 3,
+    MCC_FINISH_ERROR = 4
+};
+
+typedef struct mcc_event {
+    uint32_t struct_size;
+    int32_t kind;          /* MCC_EVENT_ */
+    int32_t token_id;      /* of MCC_EVENT_TOKEN, else -1 */
+    int32_t finish_reason; /* of MCC_EVENT_FINISHED: MCC_FINISH_ */
+    float logprob;         /* of the token, with MCC_REQUEST_LOGPROBS */
+    uint32_t reserved;
+    const char *text; /* what this event adds to the text: whole characters, possibly none, also in
+                         MCC_EVENT_FINISHED; zero-terminated; valid until the next call on the
+                         engine. "" without a tokenizer. */
+    uint64_t text_bytes;
+    /* Of MCC_EVENT_FINISHED: */
+    int64_t prompt_tokens;     /* of these … */
+    int64_t cached_tokens;     /* … so many were in the KV cache */
+    int64_t completion_tokens; /* all that were reported, the end token included */
+    double prefill_seconds;    /* in steps that computed the prompt; makes the first token too */
+    double decode_seconds;     /* in the steps after it */
+} mcc_event;
+
+/* Takes a request's next event: kind is MCC_EVENT_NONE when there is none yet. After
+ * MCC_EVENT_FINISHED the request is gone. Errors: NOT_FOUND. */
+MCC_API mcc_status mcc_engine_poll(mcc_engine *engine, uint64_t id, mcc_event *event,
+                                   mcc_error *error);
+
+/* Copies a request's prompt as token ids; *n becomes their number. Errors: NOT_FOUND,
+ * BUFFER_TOO_SMALL (with *n set). */
+MCC_API mcc_status mcc_request_prompt_ids(const mcc_engine *engine, uint64_t id, int32_t *ids,
+                                          int64_t capacity, int64_t *n, mcc_error *error);
+
+typedef struct mcc_engine_stats {
+    uint32_t struct_size;
+    int32_t threads;
+    int32_t requests_running, requests_waiting;
+    uint64_t steps;
+    /* Since the engine was made: */
+    uint64_t prefill_tokens, cached_tokens, generated_tokens;
+    double prefill_seconds, decode_seconds; /* wall time of the steps' kernels and bookkeeping */
+    /* Memory: */
+    uint64_t kv_bytes_reserved, kv_bytes_used; /* used: pages that sequences hold now */
+    uint64_t arena_bytes;                      /* reserved for activations */
+    int64_t max_model_len;
+    int32_t max_num_batched_tokens;
+    int32_t reserved;
+} mcc_engine_stats;
+
+MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,
+                                        mcc_error *error);
+
+/* --- evaluation: steps as they are ---------------------------------------------------------------
+ */
+
+/* One ragged step over the engine's sequences 0 … max_eval_seqs-1. The tokens of one sequence are
+ * adjacent and have consecutive positions; the first position is at most the number of tokens that
+ * the sequence holds (less: what it held from there on is forgotten). */
+typedef struct mcc_eval_step {
+    uint32_t struct_size;
+    int32_t n_tokens; /* T, 1 … max_num_batched_tokens */
+    int32_t n_rows;   /* R, 0 … n_tokens */
+    int32_t reserved;
+    const int32_t *token_ids;   /* [T] */
+    const int32_t *positions;   /* [T] */
+    const int32_t *sequences;   /* [T], the sequence of each token */
+    const int32_t *output_rows; /* [R], tokens whose logits are asked for, ascending */
+    const float *logits;        /* result: [R][vocab_size], valid until the next call on the engine;
+                                   NULL when R is 0 */
+} mcc_eval_step;
+
+/* Runs it. Not while requests are unfinished. Errors: INVALID_ARGUMENT, CAPACITY. */
+MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *error);
+
+/* Forgets all that the engine's sequences hold, and what requests could reuse of it. Not while
+ * requests are unfinished. */
+MCC_API mcc_status mcc_engine_reset(mcc_engine *engine, mcc_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
