@@ -25,7 +25,8 @@ ir_interp *ir_interp_create(const ir_module *module, ir_diag *diag);
 void ir_interp_destroy(ir_interp *interp);
 
 /* Called after each op, bodies included, with a result's value decoded to f32 (i32 values are
- * converted); valid during the call. */
+ * converted); valid during the call. Not for weights, weight_concat and pack, which stay as stored
+ * until an op reads their rows, nor for kv values. */
 typedef void ir_interp_watch(void *user, const ir_op *op, int result, const float *data,
                              int64_t count);
 void ir_interp_set_watch(ir_interp *interp, ir_interp_watch *watch, void *user);
@@ -43,7 +44,8 @@ float *ir_interp_constant(const ir_module *module, const ir_value *value, ir_are
 
 /* Values given for a kernel's (or any op's) operands, results returned as f32: to check one kernel
  * against a backend. inputs[i] has the elements of operand i (quantized operands: already decoded;
- * kv operands: NULL, slots empty). T, S, R come from `step`. Returns one array per result in
+ * kv operands: NULL, slots empty). T, S, R come from `step`; its arrays may be NULL where the op
+ * needs none of them. Returns one array per result in
  * `arena` (NULL for kv results). */
 bool ir_interp_op(const ir_op *op, const ir_interp_step *step, const float *const *inputs,
                   float **results, ir_arena *arena, ir_diag *diag);
