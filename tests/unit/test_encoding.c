@@ -3,6 +3,8 @@
 #include "check_main.h"
 #include "ir/ir.h"
 
+#include <cjson/cJSON.h>
+#include <ctype.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -265,6 +267,66 @@ START_TEST(decodes_super_blocks) {
 }
 END_TEST
 
+/* --- blocks decoded by the gguf package (tests/golden) -----------------------------------------
+ */
+
+static uint8_t *read_file(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "cannot open %s", path);
+    ck_assert_int_eq(fseek(file, 0, SEEK_END), 0);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *data = malloc(*size + 1);
+    ck_assert_uint_eq(fread(data, 1, *size, file), *size);
+    data[*size] = 0;
+    fclose(file);
+    return data;
+}
+
+static size_t json_size(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItem(object, key);
+    ck_assert(cJSON_IsNumber(item));
+    return (size_t)item->valuedouble;
+}
+
+/* Random and extreme blocks of every type, to the last bit. */
+START_TEST(decodes_as_gguf_does) {
+    size_t json_bytes, size;
+    char *json = (char *)read_file(MCC_TEST_DATA "/golden/quant_blocks.json", &json_bytes);
+    uint8_t *data = read_file(MCC_TEST_DATA "/golden/quant_blocks.bin", &size);
+    cJSON *root = cJSON_Parse(json);
+    const cJSON *types = cJSON_GetObjectItem(root, "types"), *type;
+    int seen = 0;
+    cJSON_ArrayForEach(type, types) {
+        char name[8] = {0};
+        const char *given = cJSON_GetStringValue(cJSON_GetObjectItem(type, "name"));
+        for (size_t i = 0; i < sizeof name - 1 && given[i]; i++)
+            name[i] = (char)tolower((unsigned char)given[i]);
+        const ir_encoding *e = ir_encoding_from_name(name);
+        ck_assert_msg(e != NULL, "no encoding %s", name);
+        ck_assert_uint_eq((size_t)e->block, json_size(type, "block_elements"));
+        ck_assert_uint_eq((size_t)e->block_bytes, json_size(type, "block_bytes"));
+        size_t k = json_size(type, "blocks") * (size_t)e->block;
+        size_t raw = json_size(type, "raw_offset"), values = json_size(type, "values_offset");
+        ck_assert(values + k * 4 <= size);
+        float *out = malloc(k * sizeof *out);
+        ir_encoding_decode_row(e, data + raw, (int64_t)k, out);
+        for (size_t i = 0; i < k; i++) {
+            float expected;
+            memcpy(&expected, data + values + i * 4, 4);
+            ck_assert_msg(bits_of(out[i]) == bits_of(expected), "%s element %zu: %a, not %a", name,
+                          i, out[i], expected);
+        }
+        free(out);
+        seen++;
+    }
+    ck_assert_int_eq(seen, IR_N_ENCODINGS - 1); /* all but a8 */
+    cJSON_Delete(root);
+    free(json);
+    free(data);
+}
+END_TEST
+
 /* --- encoding ----------------------------------------------------------------------------------
  */
 
@@ -367,6 +429,7 @@ static Suite *encoding_suite(void) {
     tcase_add_test(blocks, table_is_consistent);
     tcase_add_test(blocks, decodes_nibble_blocks);
     tcase_add_test(blocks, decodes_super_blocks);
+    tcase_add_test(blocks, decodes_as_gguf_does);
     tcase_add_test(blocks, encode_is_nearest);
     tcase_add_test(blocks, a8_row_holds_sums);
     tcase_add_test(blocks, encode_edges);
