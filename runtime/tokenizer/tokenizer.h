@@ -50,11 +50,11 @@ int64_t rt_tokenizer_decode(const rt_tokenizer *tokenizer, const int32_t *ids, i
 typedef struct rt_detok {
     const rt_tokenizer *tokenizer;
     unsigned flags;
-    int64_t pushed;      /* ids that gave text so far */
-    uint32_t to_strip;   /* leading spaces still to be dropped */
-    uint8_t pending[4];  /* the beginning of a character that is not complete yet */
+    int64_t pushed;     /* ids that gave text so far */
+    uint32_t to_strip;  /* leading spaces still to be dropped */
+    uint8_t pending[4]; /* the beginning of a character that is not complete yet */
     uint8_t pending_size;
-    bool pending_bytes;  /* pending came from byte tokens (<0xNN>) */
+    bool pending_bytes; /* pending came from byte tokens (<0xNN>) */
 } rt_detok;
 
 void rt_detok_init(rt_detok *detok, const rt_tokenizer *tokenizer, unsigned flags);
