@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compiler/frontend/list.h"
+
 /* Limits of the format's document (keys) and of good sense (names). */
 enum { longest_key = 65535, longest_name = 255, most_dims = 4 };
 enum { default_alignment = 32, largest_alignment = 1 << 20 };
@@ -266,23 +268,16 @@ static bool report_foreign(reader *r, const fe_gguf *gguf, const uint32_t *type_
             continue;
         if (!ok && r->diag->errors >= 64)
             return false; /* a damaged table, not a model */
-        size_t length = 0, count = 0;
+        fe_list names = {0};
         for (int64_t j = i; j < gguf->tensor_count; j++)
-            if (type_of[j] == type_of[i])
-                length += strlen(gguf->tensors[j].name) + 2, count++;
-        char *names = ir_arena_alloc(r->arena, length + 1), *end = names;
-        for (int64_t j = i; j < gguf->tensor_count; j++) {
-            if (type_of[j] != type_of[i])
-                continue;
-            seen[j] = true;
-            if (end != names)
-                end = stpcpy(end, ", ");
-            end = stpcpy(end, gguf->tensors[j].name);
-        }
-        ok = ir_error(
-            r->diag, r->file,
-            "tensor type %s is not supported; %zu tensor%s: %s (supported:" FE_FORMAT_NAMES ")",
-            foreign_name(r->arena, type_of[i]), count, count == 1 ? " has it" : "s have it", names);
+            if (type_of[j] == type_of[i]) {
+                seen[j] = true;
+                fe_list_add(&names, r->arena, gguf->tensors[j].name);
+            }
+        ok = ir_error(r->diag, r->file,
+                      "tensor type %s is not supported; tensors that have it (%lld): %s "
+                      "(supported:" FE_FORMAT_NAMES ")",
+                      foreign_name(r->arena, type_of[i]), names.count, names.text);
     }
     return ok;
 }

@@ -314,11 +314,12 @@ START_TEST(lists_all_unsupported_types) {
     put_tensor(&file, "d", 32, 0, 39, 0);
     put_tensor(&file, "e", 32, 0, 1000, 0);
     put_padding(&file, 512);
-    refuse("tensor type IQ2_XS is not supported; 2 tensors have it: a, c (supported: F32 F16");
+    refuse(
+        "tensor type IQ2_XS is not supported; tensors that have it (2): a, c (supported: F32 F16");
     ir_diag_clear(&diag);
-    refuse("tensor type MXFP4 is not supported; 1 tensor has it: d");
+    refuse("tensor type MXFP4 is not supported; tensors that have it (1): d");
     ir_diag_clear(&diag);
-    refuse("tensor type number 1000 is not supported; 1 tensor has it: e");
+    refuse("tensor type number 1000 is not supported; tensors that have it (1): e");
 }
 END_TEST
 
