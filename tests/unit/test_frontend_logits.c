@@ -1,6 +1,7 @@
 /* The graphs that the frontend builds, run by the reference interpreter, against the logits that
  * transformers computes for the tiny checkpoints of tests/golden/ (reference_io.py has the format).
  */
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -125,22 +126,40 @@ static void check_model(const char *model_path, const char *directory, const cha
     ir_diag_clear(&diag);
 }
 
-static const char *const checkpoints[] = {"tiny-llama",   "tiny-llama-tied",    "tiny-llama3",
-                                          "tiny-mistral", "tiny-qwen2",         "tiny-qwen3",
-                                          "tiny-gemma3",  "tiny-gemma3-softcap"};
+/* Checkpoints are found, not listed: a new one needs no change here. */
+static glob_t directories, files;
 
-START_TEST(hugging_face_checkpoint) {
-    char directory[4096];
-    snprintf(directory, sizeof directory, "%s/golden/%s", MCC_TEST_DATA, checkpoints[_i]);
-    check_model(directory, directory, "reference");
+static void find_checkpoints(void) {
+    if (glob(MCC_TEST_DATA "/golden/tiny-*", 0, NULL, &directories) != 0 ||
+        glob(MCC_TEST_DATA "/golden/gguf/*.gguf", 0, NULL, &files) != 0) {
+        fprintf(stderr, "no checkpoints in %s/golden\n", MCC_TEST_DATA);
+        exit(EXIT_FAILURE);
+    }
+}
+
+START_TEST(hugging_face_directory) {
+    const char *path = directories.gl_pathv[_i];
+    check_model(path, path, "reference");
+}
+END_TEST
+
+/* model.gguf has its reference in model.json and model.bin beside it. */
+START_TEST(gguf_file) {
+    const char *path = files.gl_pathv[_i];
+    const char *name = strrchr(path, '/') + 1;
+    char stem[256];
+    snprintf(stem, sizeof stem, "%.*s", (int)(strlen(name) - strlen(".gguf")), name);
+    check_model(path, MCC_TEST_DATA "/golden/gguf", stem);
 }
 END_TEST
 
 static Suite *suite(void) {
     Suite *s = suite_create("frontend_logits");
     TCase *c = tcase_create("checkpoints");
+    find_checkpoints();
     tcase_set_timeout(c, 120);
-    tcase_add_loop_test(c, hugging_face_checkpoint, 0, sizeof checkpoints / sizeof *checkpoints);
+    tcase_add_loop_test(c, hugging_face_directory, 0, (int)directories.gl_pathc);
+    tcase_add_loop_test(c, gguf_file, 0, (int)files.gl_pathc);
     suite_add_tcase(s, c);
     return s;
 }
