@@ -300,8 +300,9 @@ static bool parse_type(struct parser *p, ir_type *type) {
     }
     ir_token bracket = p->token;
     next(p);
-    /* A layout follows its bracket at once; with a space it would be an op's name. */
-    if (is_punct(p, '@') && p->token.text == bracket.text + 1) {
+    /* A layout follows its bracket at once; an op's name is a string. */
+    if (is_punct(p, '@') && p->token.text == bracket.text + 1 && p->lexer.at < p->lexer.end &&
+        *p->lexer.at != '"') {
         next(p);
         if (p->token.kind != IR_TOKEN_WORD)
             return fail(p, &p->token, "found %s, expected a layout's name", found(p));

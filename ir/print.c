@@ -23,7 +23,7 @@ static void print_string(const char *text, FILE *out) {
     fputc('"', out);
 }
 
-/* The fewest digits that read back as the same double. */
+/* Integers as such, other numbers with the fewest digits that read back as the same double. */
 static void print_float(double x, FILE *out) {
     if (isnan(x)) {
         fputs("nan", out);
@@ -34,6 +34,10 @@ static void print_float(double x, FILE *out) {
         return;
     }
     char digits[40];
+    if (fabs(x) < 1e15 && x == trunc(x)) {
+        fprintf(out, "%.0f", x);
+        return;
+    }
     for (int precision = 1; precision <= 17; precision++) {
         snprintf(digits, sizeof digits, "%.*g", precision, x);
         if (strtod(digits, NULL) == x)
