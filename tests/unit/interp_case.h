@@ -46,6 +46,16 @@ static inline ir_module *parse(const char *body) {
     return module;
 }
 
+/* Gives a weight of the text its data. */
+static inline void set_weight(ir_module *module, const char *name, const void *data) {
+    for (int i = 0; i < module->n_weights; i++)
+        if (strcmp(module->weights[i].name, name) == 0) {
+            module->weights[i].data = data;
+            return;
+        }
+    ck_abort_msg("the text has no weight %s", name);
+}
+
 /* The op named "op". */
 static inline const ir_op *find(const ir_module *module) {
     for (const ir_op *op = module->graph->first; op; op = op->next)

@@ -191,10 +191,8 @@ START_TEST(matmul_of_stored_weights) {
                                                                  : ir_bf16_to_f32(h);
                 }
             }
-            module->n_weights = 0; /* the text's weights have no data */
-            ir_type a_type = find(module)->operands[0]->type;
-            ir_module_add_weight(module, "a", &a_type, a, (int64_t)t * K * 4);
-            ir_module_add_weight(module, "w", type, stored, ir_type_bytes(type).c);
+            set_weight(module, "a", a);
+            set_weight(module, "w", stored);
             const float *got =
                 ir_interp_constant(module, find(module)->results[0], module->arena, &diag);
             ck_assert_ptr_nonnull(got);

@@ -23,14 +23,9 @@ static ir_module *layer_module(const char *rest, const char *kv_group) {
     char body[3000];
     snprintf(body, sizeof body, "%s%s%s", kv_group, LAYER, rest);
     ir_module *module = parse(body);
-    module->n_weights = 0;
-    static const char *const names[] = {"q", "k", "v"};
-    for (int i = 0; i < 3; i++) {
-        int heads = i ? KV_HEADS : HEADS;
-        ir_dim dims[] = {ir_dim_const(VOCAB), ir_dim_const(heads), ir_dim_const(DIM)};
-        ir_type type = ir_tensor(IR_F32, 3, dims);
-        ir_module_add_weight(module, names[i], &type, tables[i], VOCAB * heads * DIM * 4);
-    }
+    set_weight(module, "q", tables[0]);
+    set_weight(module, "k", tables[1]);
+    set_weight(module, "v", tables[2]);
     return module;
 }
 
@@ -267,10 +262,7 @@ END_TEST
 START_TEST(weights_are_checked) {
     ir_module *module =
         parse("%0 = weight {name = \"w\"} : f32[2, 3]\noutput(%0) {name = \"o\"}\n");
-    ir_type type = module->graph->first->results[0]->type;
     float data[6];
-    module->n_weights = 0;
-    ir_module_add_weight(module, "w", &type, NULL, 24);
     ck_assert_ptr_null(ir_interp_create(module, &diag));
     ck_assert_ptr_nonnull(strstr(diag.messages[0].text, "no data"));
     module->weights[0].data = data;
@@ -398,10 +390,8 @@ START_TEST(constants) {
     uint16_t a[4], b[2];
     for (int i = 0; i < 6; i++)
         *(i < 4 ? &a[i] : &b[i - 4]) = ir_f32_to_f16((float)(i * i));
-    const ir_op *op = module->graph->first;
-    module->n_weights = 0;
-    ir_module_add_weight(module, "a", &op->results[0]->type, a, sizeof a);
-    ir_module_add_weight(module, "b", &op->next->results[0]->type, b, sizeof b);
+    set_weight(module, "a", a);
+    set_weight(module, "b", b);
     const float *got = ir_interp_constant(module, find(module)->results[0], module->arena, &diag);
     ck_assert_ptr_nonnull(got);
     check_near(got, FLOATS(-1, -5, -9), 3, "constant");
@@ -438,8 +428,8 @@ START_TEST(stored_types) {
         snprintf(body, sizeof body, "%%0 = weight {name = \"w\"} : %s[2] @\"op\"\n", cases[i].type);
         ir_module *module = parse(body);
         const ir_value *value = find(module)->results[0];
-        module->n_weights = 0;
-        ir_module_add_weight(module, "w", &value->type, cases[i].data, cases[i].bytes);
+        ck_assert_int_eq(module->weights[0].bytes, cases[i].bytes);
+        set_weight(module, "w", cases[i].data);
         const float *got = ir_interp_constant(module, value, module->arena, &diag);
         ck_assert_ptr_nonnull(got);
         check_near(got, cases[i].expected, 2, cases[i].type);
