@@ -1,0 +1,51 @@
+/* Inside the matmul schedule: one block of rows times one tile of 16 outputs. Internal to
+ * codegen/cpu; matmul.c loops over tiles and rows, matmul_int8.c and matmul_f32.c multiply. */
+#ifndef MCC_CODEGEN_CPU_MATMUL_H
+#define MCC_CODEGEN_CPU_MATMUL_H
+
+#include "codegen/cpu/emit.h"
+#include "codegen/cpu/packed.h"
+
+enum { CG_CPU_MAX_BLOCK_ROWS = 8 };
+
+/* The product of `rows` consecutive rows of x, which begin at `x`, and the packed tile at `w`.
+ * sums[r] becomes <16 x float>. */
+typedef struct cg_cpu_product {
+    LLVMValueRef x, w;
+    int rows;
+    int64_t k, x_row_bytes;
+    const ir_type *w_type;
+    LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
+} cg_cpu_product;
+
+/* a8 activations, quantized weights: exact int32 dot products inside a group, f32 FMA across. */
+void cg_cpu_product_int8(cg_cpu_emitter *em, cg_cpu_product *p);
+/* f32 activations, any weight: f32 FMA in ascending k. */
+void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
+
+/* What both read of a quantized tile. --------------------------------------------------------- */
+
+/* The loops over runs and blocks of a quantized tile. Between begin and end the builder stands in
+ * the innermost block; `block` points at the block's code lines. */
+typedef struct cg_cpu_blocks {
+    cg_cpu_loop runs, blocks;
+    cg_cpu_packed packed;
+    const ir_encoding *encoding;
+    LLVMValueRef block, index; /* index: of the block in the row, i64 */
+    LLVMValueRef d, dmin;      /* two levels: <16 x float>; dmin NULL without offsets */
+} cg_cpu_blocks;
+
+cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p);
+void cg_cpu_end_blocks(cg_cpu_emitter *em, cg_cpu_blocks *b);
+/* Scale and offset (NULL when there is none; to be added) of group g of the block, <16 x float>. */
+void cg_cpu_group_scale(cg_cpu_emitter *em, const cg_cpu_blocks *b, int g, LLVMValueRef *scale,
+                        LLVMValueRef *offset);
+/* Codes of k-step s (k = 4s … 4s+3) of `lanes` rows from row `first`: <4*lanes x i8>, unsigned.
+ * Lines are loaded once: `lines` (8 entries, zeroed before the first call of a block) keeps them.
+ */
+LLVMValueRef cg_cpu_codes(cg_cpu_emitter *em, const cg_cpu_blocks *b, int s, int first, int lanes,
+                          LLVMValueRef *lines);
+/* What to subtract from a code: 128 for 8 bits (as stored), else the encoding's zero point. */
+int cg_cpu_stored_zero(const ir_encoding *e);
+
+#endif

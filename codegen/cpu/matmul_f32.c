@@ -1,0 +1,89 @@
+/* f32 activations times any weight: lanes are outputs, f32 FMA in ascending k.
+ *
+ *   sum[lane] = fma(w[k][lane], x[k], sum[lane])      for k = 0, 1, …
+ *
+ * Quantized weights are decoded in registers, rounded as ir_encoding_decode_row rounds:
+ * scale * (code - zero) + offset. */
+#include "codegen/cpu/matmul.h"
+
+static LLVMValueRef load_x(cg_cpu_emitter *em, const cg_cpu_product *p, int row, LLVMValueRef k) {
+    LLVMValueRef at = cg_cpu_offset(em, cg_cpu_offset_const(em, p->x, row * p->x_row_bytes),
+                                    cg_cpu_mul_const(em, k, 4));
+    return cg_cpu_splat(em, cg_cpu_load(em, em->f32, at, 4), CG_CPU_LANES);
+}
+
+static void add_column(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef k, LLVMValueRef w,
+                       LLVMValueRef *sums) {
+    for (int r = 0; r < p->rows; r++)
+        sums[r] = cg_cpu_fma(em, w, load_x(em, p, r, k), sums[r]);
+}
+
+static void load_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals,
+                      LLVMValueRef *sums) {
+    for (int r = 0; r < p->rows; r++)
+        sums[r] = cg_cpu_load(em, em->f32x16, locals[r], 64);
+}
+
+static void store_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals,
+                       LLVMValueRef *sums) {
+    for (int r = 0; r < p->rows; r++)
+        cg_cpu_store(em, sums[r], locals[r], 64);
+}
+
+static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
+    LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
+    int64_t line = CG_CPU_TILE_ROWS * (ir_dtype_bits(p->w_type->dtype) / 8);
+    cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), 1);
+    LLVMValueRef at = cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, loop.index, line));
+    load_sums(em, p, locals, sums);
+    add_column(em, p, loop.index, cg_cpu_load_f32x16(em, p->w_type->dtype, at, NULL), sums);
+    store_sums(em, p, locals, sums);
+    cg_cpu_end_for(em, &loop);
+}
+
+/* The codes of one k, out of the four in each dword, as f32. */
+static LLVMValueRef code_of(cg_cpu_emitter *em, LLVMValueRef step, int byte, int zero) {
+    LLVMValueRef v = LLVMBuildBitCast(em->builder, step, em->i32x16, "");
+    if (byte)
+        v = LLVMBuildLShr(em->builder, v, cg_cpu_i32v(em, 8 * byte), "");
+    v = LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 255), "");
+    if (zero)
+        v = LLVMBuildSub(em->builder, v, cg_cpu_i32v(em, zero), "");
+    return LLVMBuildSIToFP(em->builder, v, em->f32x16, "");
+}
+
+static void add_quantized(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
+    LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS], lines[8] = {0}, scale[2], offset[2];
+    cg_cpu_blocks b = cg_cpu_begin_blocks(em, p);
+    int zero = cg_cpu_stored_zero(b.encoding);
+    LLVMValueRef first = cg_cpu_mul_const(em, b.index, CG_CPU_BLOCK_K);
+    for (int g = 0; g < b.packed.groups; g++)
+        cg_cpu_group_scale(em, &b, g, &scale[g], &offset[g]);
+    load_sums(em, p, locals, sums);
+    for (int s = 0; s < 8; s++) {
+        LLVMValueRef step = cg_cpu_codes(em, &b, s, 0, CG_CPU_LANES, lines);
+        int g = s * b.packed.groups / 8;
+        for (int byte = 0; byte < 4; byte++) {
+            LLVMValueRef w =
+                LLVMBuildFMul(em->builder, scale[g], code_of(em, step, byte, zero), "");
+            if (offset[g])
+                w = LLVMBuildFAdd(em->builder, w, offset[g], "");
+            add_column(em, p, cg_cpu_add_const(em, first, 4 * s + byte), w, sums);
+        }
+    }
+    store_sums(em, p, locals, sums);
+    cg_cpu_end_blocks(em, &b);
+}
+
+void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p) {
+    LLVMValueRef locals[CG_CPU_MAX_BLOCK_ROWS];
+    for (int r = 0; r < p->rows; r++) {
+        locals[r] = cg_cpu_local(em, em->f32x16);
+        cg_cpu_store(em, LLVMConstNull(em->f32x16), locals[r], 64);
+    }
+    if (p->w_type->encoding)
+        add_quantized(em, p, locals);
+    else
+        add_plain(em, p, locals);
+    load_sums(em, p, locals, p->sums);
+}

@@ -1,0 +1,287 @@
+/* Packing weights into the layout of packed.h, and back. */
+#include "codegen/cpu/cpu.h"
+#include "codegen/cpu/packed.h"
+
+#include <string.h>
+
+enum { BLOCK = CG_CPU_BLOCK_K, ROWS = CG_CPU_TILE_ROWS };
+
+/* What a file's block says about 32 consecutive k of one row. */
+typedef struct row_block {
+    uint8_t codes[BLOCK];       /* unsigned; 8-bit codes + 128 */
+    uint16_t scale, offset;     /* one level: f16 bits */
+    uint8_t scales[2], mins[2]; /* two levels: per group of the block */
+    uint16_t d, dmin;           /* two levels: of the super group, f16 bits */
+} row_block;
+
+static uint16_t u16(const uint8_t *p) {
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+/* --- the file formats' blocks (ggml-common.h's block_* structures)
+ * ---------------------------------- */
+
+static void nibbles(const uint8_t *qs, uint8_t *codes) {
+    for (int j = 0; j < 16; j++) {
+        codes[j] = qs[j] & 15;
+        codes[j + 16] = qs[j] >> 4;
+    }
+}
+
+static void fifth_bits(const uint8_t *qh, uint8_t *codes) {
+    for (int j = 0; j < BLOCK; j++)
+        codes[j] |= (uint8_t)((qh[j / 8] >> (j % 8) & 1) << 4);
+}
+
+/* The 6-bit scale and minimum of sub-block s of a Q4_K or Q5_K super block. */
+static void six_bit_scales(const uint8_t *packed, int s, row_block *out) {
+    if (s < 4) {
+        out->scales[0] = packed[s] & 63;
+        out->mins[0] = packed[s + 4] & 63;
+    } else {
+        out->scales[0] = (uint8_t)((packed[s + 4] & 15) | (packed[s - 4] >> 6) << 4);
+        out->mins[0] = (uint8_t)((packed[s + 4] >> 4) | (packed[s] >> 6) << 4);
+    }
+}
+
+static void read_k4_k5(const uint8_t *super, int s, bool five, row_block *out) {
+    out->d = u16(super);
+    out->dmin = u16(super + 2);
+    six_bit_scales(super + 4, s, out);
+    const uint8_t *qh = super + 16, *qs = super + (five ? 48 : 16) + s / 2 * 32;
+    for (int l = 0; l < BLOCK; l++) {
+        out->codes[l] = qs[l] >> (s % 2 * 4) & 15;
+        if (five)
+            out->codes[l] |= (uint8_t)((qh[l] >> s & 1) << 4);
+    }
+}
+
+static void read_k6(const uint8_t *super, int s, row_block *out) {
+    const uint8_t *ql = super + s / 4 * 64 + s % 2 * 32, *qh = super + 128 + s / 4 * 32;
+    const uint8_t *scales = super + 192 + 2 * s;
+    int i = s % 4;
+    for (int l = 0; l < BLOCK; l++)
+        out->codes[l] = (uint8_t)((ql[l] >> (i / 2 * 4) & 15) | (qh[l] >> (2 * i) & 3) << 4);
+    out->scales[0] = scales[0];
+    out->scales[1] = scales[1];
+    out->d = u16(super + 208);
+}
+
+/* Block `b` (of 32 k) of a row. */
+static void read_block(const ir_encoding *e, const uint8_t *row, int64_t b, row_block *out) {
+    const uint8_t *p = row + (e->super_group ? b / 8 : b) * e->block_bytes;
+    int s = (int)(b % 8);
+    switch (e->id) {
+    case IR_ENC_Q4_0:
+        out->scale = u16(p);
+        nibbles(p + 2, out->codes);
+        break;
+    case IR_ENC_Q4_1:
+        out->scale = u16(p);
+        out->offset = u16(p + 2);
+        nibbles(p + 4, out->codes);
+        break;
+    case IR_ENC_Q5_0:
+        out->scale = u16(p);
+        nibbles(p + 6, out->codes);
+        fifth_bits(p + 2, out->codes);
+        break;
+    case IR_ENC_Q5_1:
+        out->scale = u16(p);
+        out->offset = u16(p + 2);
+        nibbles(p + 8, out->codes);
+        fifth_bits(p + 4, out->codes);
+        break;
+    case IR_ENC_Q8_0:
+        out->scale = u16(p);
+        for (int j = 0; j < BLOCK; j++)
+            out->codes[j] = p[2 + j] ^ 0x80;
+        break;
+    case IR_ENC_Q4_K:
+    case IR_ENC_Q5_K:
+        read_k4_k5(p, s, e->id == IR_ENC_Q5_K, out);
+        break;
+    case IR_ENC_Q6_K:
+        read_k6(p, s, out);
+        break;
+    case IR_ENC_A8:
+    case IR_N_ENCODINGS:
+        break; /* activations are not packed */
+    }
+}
+
+/* --- blocks of a tile
+ * --------------------------------------------------------------------------------- */
+
+static void put_codes(int bits, const uint8_t *codes, int lane, uint8_t *block) {
+    for (int k = 0; k < BLOCK; k++) {
+        int s = k / 4, at = lane * 4 + k % 4;
+        uint8_t c = codes[k];
+        if (bits == 8) {
+            block[s * 64 + at] = c;
+            continue;
+        }
+        block[s % 4 * 64 + at] |= (uint8_t)((c & 15) << (s / 4 * 4));
+        if (bits == 5)
+            block[256 + at] |= (uint8_t)((c >> 4) << s);
+        if (bits == 6)
+            block[256 + s / 4 * 64 + at] |= (uint8_t)((c >> 4) << (s % 4 * 2));
+    }
+}
+
+static int get_code(int bits, const uint8_t *block, int lane, int k) {
+    int s = k / 4, at = lane * 4 + k % 4;
+    if (bits == 8)
+        return block[s * 64 + at];
+    int c = block[s % 4 * 64 + at] >> (s / 4 * 4) & 15;
+    if (bits == 5)
+        c |= (block[256 + at] >> s & 1) << 4;
+    if (bits == 6)
+        c |= (block[256 + s / 4 * 64 + at] >> (s % 4 * 2) & 3) << 4;
+    return c;
+}
+
+static void put_block(const ir_encoding *e, const cg_cpu_packed *p, const row_block *in, int lane,
+                      uint8_t *block, uint8_t *super) {
+    put_codes(e->bits, in->codes, lane, block);
+    if (!e->super_group) {
+        memcpy(block + p->code_bytes + 2 * lane, &in->scale, 2);
+        if (p->offsets_at)
+            memcpy(block + p->offsets_at + 2 * lane, &in->offset, 2);
+        return;
+    }
+    for (int g = 0; g < p->groups; g++) {
+        block[p->code_bytes + g * ROWS + lane] = in->scales[g];
+        if (p->offsets_at)
+            block[p->offsets_at + g * ROWS + lane] = in->mins[g];
+    }
+    memcpy(super + 2 * lane, &in->d, 2);
+    if (p->offsets_at)
+        memcpy(super + 2 * ROWS + 2 * lane, &in->dmin, 2);
+}
+
+static void pack_quantized_row(const ir_type *type, const uint8_t *row, int64_t k, int lane,
+                               uint8_t *tile) {
+    const ir_encoding *e = type->encoding;
+    cg_cpu_packed p = cg_cpu_packed_of(e);
+    int64_t blocks_per_run = p.run_k / BLOCK;
+    for (int64_t b = 0; b < k / BLOCK; b++) {
+        uint8_t *run = tile + b / blocks_per_run * p.run_bytes;
+        uint8_t *block = run + p.super_bytes + b % blocks_per_run * p.block_bytes;
+        row_block in = {0};
+        read_block(e, row, b, &in);
+        put_block(e, &p, &in, lane, block, run);
+    }
+}
+
+/* --- tiles
+ * ------------------------------------------------------------------------------------------- */
+
+static int n_halves(const ir_type *type) {
+    return type->layout && strcmp(type->layout, "n16x2") == 0 ? 2 : 1;
+}
+
+int64_t cg_cpu_packed_tiles(const ir_type *type) {
+    int64_t halves = n_halves(type), rows = type->dims[0].c / halves;
+    return halves * ((rows + ROWS - 1) / ROWS);
+}
+
+int64_t cg_cpu_packed_bytes(const ir_type *type) {
+    if (!type->layout)
+        return ir_type_bytes(type).c;
+    return cg_cpu_packed_tiles(type) * cg_cpu_packed_tile_bytes(type, type->dims[1].c);
+}
+
+/* Row `lane` of a tile as a row of the weight, or -1 where the tile is beyond the rows. */
+static int64_t row_of(const ir_type *type, int64_t tile, int lane) {
+    int64_t halves = n_halves(type), half_rows = type->dims[0].c / halves;
+    int64_t n = tile / halves * ROWS + lane;
+    return n < half_rows ? tile % halves * half_rows + n : -1;
+}
+
+static const uint8_t *source_row(int n_parts, const void *const *sources, const int64_t *rows,
+                                 int64_t n, int64_t row_bytes) {
+    for (int i = 0; i < n_parts; i++) {
+        if (n < rows[i])
+            return (const uint8_t *)sources[i] + n * row_bytes;
+        n -= rows[i];
+    }
+    return NULL;
+}
+
+void cg_cpu_pack_tiles(const ir_type *type, int n_parts, const void *const *sources,
+                       const int64_t *rows, int64_t tile_begin, int64_t tile_end, void *out) {
+    int64_t k = type->dims[1].c, tile_bytes = cg_cpu_packed_tile_bytes(type, k);
+    int64_t size = ir_dtype_bits(type->dtype) / 8;
+    int64_t row_bytes = type->encoding ? ir_encoding_row_bytes(type->encoding, k) : k * size;
+    memset(out, 0, (size_t)((tile_end - tile_begin) * tile_bytes));
+    for (int64_t t = tile_begin; t < tile_end; t++) {
+        uint8_t *tile = (uint8_t *)out + (t - tile_begin) * tile_bytes;
+        for (int lane = 0; lane < ROWS; lane++) {
+            int64_t n = row_of(type, t, lane);
+            const uint8_t *row = n < 0 ? NULL : source_row(n_parts, sources, rows, n, row_bytes);
+            if (!row)
+                continue;
+            if (type->encoding)
+                pack_quantized_row(type, row, k, lane, tile);
+            else
+                for (int64_t i = 0; i < k; i++)
+                    memcpy(tile + (i * ROWS + lane) * size, row + i * size, (size_t)size);
+        }
+    }
+}
+
+/* --- the inverse
+ * --------------------------------------------------------------------------------------- */
+
+static float f16_at(const uint8_t *p) {
+    return ir_f16_to_f32(u16(p));
+}
+
+static void unpack_quantized_row(const ir_encoding *e, const uint8_t *tile, int64_t k, int lane,
+                                 float *out) {
+    cg_cpu_packed p = cg_cpu_packed_of(e);
+    int64_t blocks_per_run = p.run_k / BLOCK;
+    int zero = e->bits == 8 ? 128 : e->zero_point;
+    for (int64_t b = 0; b < k / BLOCK; b++) {
+        const uint8_t *run = tile + b / blocks_per_run * p.run_bytes;
+        const uint8_t *block = run + p.super_bytes + b % blocks_per_run * p.block_bytes;
+        for (int i = 0; i < BLOCK; i++) {
+            int g = i * p.groups / BLOCK;
+            float scale, offset = 0;
+            if (e->super_group) {
+                uint8_t raw = block[p.code_bytes + g * ROWS + lane];
+                scale = f16_at(run + 2 * lane) * (float)(e->scale == IR_I8 ? (int8_t)raw : raw);
+                if (p.offsets_at)
+                    offset = -f16_at(run + 2 * ROWS + 2 * lane) *
+                             (float)block[p.offsets_at + g * ROWS + lane];
+            } else {
+                scale = f16_at(block + p.code_bytes + 2 * lane);
+                if (p.offsets_at)
+                    offset = f16_at(block + p.offsets_at + 2 * lane);
+            }
+            out[b * BLOCK + i] = scale * (float)(get_code(e->bits, block, lane, i) - zero) + offset;
+        }
+    }
+}
+
+void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float *out) {
+    int64_t k = type->dims[1].c, halves = n_halves(type), half_rows = type->dims[0].c / halves;
+    int64_t in_half = n % half_rows, tile = in_half / ROWS * halves + n / half_rows;
+    int lane = (int)(in_half % ROWS);
+    const uint8_t *p = (const uint8_t *)packed + tile * cg_cpu_packed_tile_bytes(type, k);
+    if (type->encoding) {
+        unpack_quantized_row(type->encoding, p, k, lane, out);
+        return;
+    }
+    for (int64_t i = 0; i < k; i++) {
+        int64_t at = i * ROWS + lane;
+        uint16_t half;
+        if (type->dtype == IR_F32) {
+            memcpy(&out[i], p + 4 * at, 4);
+            continue;
+        }
+        memcpy(&half, p + 2 * at, 2);
+        out[i] = type->dtype == IR_F16 ? ir_f16_to_f32(half) : ir_bf16_to_f32(half);
+    }
+}
