@@ -16,6 +16,28 @@ static bool read_model(fe_model *model, ir_diag *diag) {
     return fe_read_gguf(model, diag);
 }
 
+/* Ids beyond the vocabulary can never be sampled: they are dropped, with a warning, because files
+ * do carry them over from other models. */
+static void drop_foreign_ids(fe_model *model, ir_diag *diag) {
+    fe_config *c = &model->config;
+    int kept = 0;
+    for (int i = 0; i < c->eos_count; i++) {
+        if (c->eos[i] < c->vocab)
+            c->eos[kept++] = c->eos[i];
+        else
+            ir_warning(diag, model->path,
+                       "end-of-sequence id %lld is beyond the vocabulary of %lld and ignored",
+                       (long long)c->eos[i], (long long)c->vocab);
+    }
+    c->eos_count = kept;
+    if (c->bos >= c->vocab || c->bos < -1) {
+        ir_warning(diag, model->path,
+                   "beginning-of-sequence id %lld is not in the vocabulary of %lld and ignored",
+                   (long long)c->bos, (long long)c->vocab);
+        c->bos = -1;
+    }
+}
+
 fe_model *fe_open(const char *path, ir_diag *diag) {
     ir_arena *arena = ir_arena_create();
     if (!arena) {
@@ -26,8 +48,10 @@ fe_model *fe_open(const char *path, ir_diag *diag) {
     model->arena = arena;
     model->path = ir_arena_strdup(arena, path);
     model->name = model->license = model->author = model->url = "";
-    if (read_model(model, diag))
+    if (read_model(model, diag)) {
+        drop_foreign_ids(model, diag);
         return model;
+    }
     fe_close(model);
     return NULL;
 }
