@@ -32,14 +32,20 @@ def process_age():
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
+def silence(llama_cpp):
+    """Drops llama.cpp's log. The library keeps the callback's address, so the callback must outlive it."""
+    global _quiet
+    _quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(_quiet, None)
+
+
 class Peer:
     """A model and a context of llama.cpp."""
 
     def __init__(self, path, threads, n_ctx, n_batch=512, all_logits=False):
         import llama_cpp
         self.lib = llama_cpp
-        self.quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self.quiet, None)
+        silence(llama_cpp)
         llama_cpp.llama_backend_init()
         begin = time.perf_counter()
         params = llama_cpp.llama_model_default_params()
@@ -59,6 +65,11 @@ class Peer:
         self.load_ms = 1e3 * (time.perf_counter() - begin)
         self.all_logits = all_logits
         self.batch = llama_cpp.llama_batch_init(n_batch, 0, 1)
+
+    def close(self):
+        self.lib.llama_batch_free(self.batch)
+        self.lib.llama_free(self.context)
+        self.lib.llama_model_free(self.model)
 
     def clear(self):
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), True)
@@ -144,8 +155,7 @@ def requantize(args):
     ftype = {"q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, "q4_1": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1,
              "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
              "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}[args.type]
-    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(quiet, None)
+    silence(llama_cpp)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = ftype
