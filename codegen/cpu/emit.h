@@ -175,8 +175,8 @@ typedef struct cg_cpu_chunk {
                                aligned; NULL for rows kernels. Where n_cols <= CG_CPU_UNROLL the
                                program is straight-line code, and a cg_cpu_local stays in
                                registers */
-    LLVMValueRef scratch;   /* cg_cpu_program_scratch(program, n_cols) bytes, 64-byte aligned; NULL
-                               when that is 0 */
+    LLVMValueRef scratch;   /* cg_cpu_program_scratch(program, n_cols) bytes, 64-byte aligned;
+                               NULL when that is 0 */
 } cg_cpu_chunk;
 
 /* Chunks up to this many columns become straight-line code. */
@@ -194,6 +194,8 @@ bool cg_cpu_check_program(cg_cpu_emitter *em, const cg_program *program, int64_t
  * pointers never occur: *valid (i1) is false where the step has no page. */
 void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValueRef *page,
                      LLVMValueRef *slot, LLVMValueRef *valid);
+/* Bytes of one page of one layer. */
+int64_t cg_cpu_page_bytes(const ir_kv_group *kv);
 /* Entry of the page table as i64: page number of logical page `index` of sequence `seq`. */
 LLVMValueRef cg_cpu_page_number(cg_cpu_emitter *em, int kv_group, LLVMValueRef seq,
                                 LLVMValueRef index);

@@ -1,0 +1,481 @@
+/* How a row program's loads and stores reach memory: plain elements, quantized activations, rows of
+ * packed weights, KV pages. */
+#include "codegen/cpu/packed.h"
+#include "codegen/cpu/program.h"
+
+#include <string.h>
+
+/* --- what is supported -------------------------------------------------------------------------
+ */
+
+static bool is_packed(const ir_type *type) {
+    return type->layout && strcmp(type->layout, "n16") == 0;
+}
+
+static bool is_a8(const ir_type *type) {
+    return type->encoding && type->encoding->id == IR_ENC_A8;
+}
+
+static bool check_access(cg_cpu_emitter *em, const cg_access *access) {
+    if (access->arg < 0 || access->arg >= em->kernel->n_args)
+        return cg_cpu_unsupported(em, "access to argument %d of %d", access->arg,
+                                  em->kernel->n_args);
+    if (access->row_map == CG_ROW_GATHERED) {
+        int index = access->index_arg;
+        if (index < 0 || index >= em->kernel->n_args)
+            return cg_cpu_unsupported(em, "indices in argument %d of %d", index,
+                                      em->kernel->n_args);
+        if (em->kernel->args[index].type.dtype != IR_I32)
+            return cg_cpu_unsupported(em, "indices of type %s, expected i32",
+                                      ir_dtype_name(em->kernel->args[index].type.dtype));
+        if (em->kernel->args[access->arg].type.rank < 1)
+            return cg_cpu_unsupported(em, "rows gathered from a scalar");
+    }
+    return true;
+}
+
+bool cg_cpu_check_load(cg_cpu_emitter *em, const cg_access *access) {
+    if (!check_access(em, access))
+        return false;
+    const cg_arg *arg = &em->kernel->args[access->arg];
+    const ir_type *type = &arg->type;
+    if (arg->kind == CG_ARG_KV)
+        return cg_cpu_unsupported(em, "a load from the KV cache outside attention");
+    if (type->layout && !is_packed(type))
+        return cg_cpu_unsupported(em, "a load from layout \"%s\", expected \"n16\" or none",
+                                  type->layout);
+    if (type->encoding) {
+        if (!is_a8(type) && !is_packed(type))
+            return cg_cpu_unsupported(em, "a load from %s that is not packed",
+                                      type->encoding->name);
+        if (access->column_stride != 1 || access->head_stride % 16 || access->offset % 16)
+            return cg_cpu_unsupported(em, "a load from %s that does not follow its groups",
+                                      type->encoding->name);
+        return true;
+    }
+    if (!cg_cpu_can_load(type->dtype))
+        return cg_cpu_unsupported(em, "a load of element type %s", ir_dtype_name(type->dtype));
+    return true;
+}
+
+static bool check_store_a8(cg_cpu_emitter *em, const cg_program *program, const cg_store *store,
+                           int64_t n_cols) {
+    const cg_access *access = &store->access;
+    if (!is_a8(&em->kernel->args[access->arg].type))
+        return cg_cpu_unsupported(em, "quantization to argument %d, which is not a8", access->arg);
+    if (n_cols % 32 || program->width % 32 || access->offset % 32 || access->row_stride % 32 ||
+        (program->heads > 1 && access->head_stride % 32))
+        return cg_cpu_unsupported(em,
+                                  "quantization of %lld columns at offset %lld, expected multiples "
+                                  "of 32",
+                                  (long long)n_cols, (long long)access->offset);
+    return true;
+}
+
+static bool check_store_kv(cg_cpu_emitter *em, const cg_program *program, const cg_store *store) {
+    const cg_arg *arg = &em->kernel->args[store->access.arg];
+    if (arg->kind != CG_ARG_KV)
+        return cg_cpu_unsupported(em, "keys and values stored to argument %d, not a KV cache",
+                                  store->access.arg);
+    if (program->heads != arg->kv.heads || program->width != arg->kv.head_dim)
+        return cg_cpu_unsupported(em,
+                                  "%lld heads of %lld stored to a KV cache of %lld heads of %lld",
+                                  (long long)program->heads, (long long)program->width,
+                                  (long long)arg->kv.heads, (long long)arg->kv.head_dim);
+    return true;
+}
+
+bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_store *store,
+                        int64_t n_cols) {
+    if (!check_access(em, &store->access))
+        return false;
+    if (store->access.row_map == CG_ROW_GATHERED)
+        return cg_cpu_unsupported(em, "a store to gathered rows");
+    if (store->kind == CG_STORE_A8)
+        return check_store_a8(em, program, store, n_cols);
+    if (store->kind == CG_STORE_KV)
+        return check_store_kv(em, program, store);
+    const cg_arg *arg = &em->kernel->args[store->access.arg];
+    if (arg->kind == CG_ARG_KV || arg->type.encoding || arg->type.layout ||
+        (arg->type.dtype != IR_F32 && arg->type.dtype != IR_F16))
+        return cg_cpu_unsupported(em, "a store to argument %d, which is neither f32 nor f16",
+                                  store->access.arg);
+    return true;
+}
+
+/* --- addresses ---------------------------------------------------------------------------------
+ */
+
+/* The row of the argument that is accessed. Indices out of range read row 0. */
+static LLVMValueRef access_row(cg_cpu_emitter *em, const cg_access *access,
+                               const cg_cpu_site *site) {
+    if (access->row_map == CG_ROW_NONE)
+        return cg_cpu_i64(em, 0);
+    if (access->row_map == CG_ROW_SELF)
+        return site->row;
+    LLVMValueRef index = cg_cpu_load_index(em, em->args[access->index_arg], site->row);
+    LLVMValueRef rows = cg_cpu_dim(em, em->kernel->args[access->arg].type.dims[0]);
+    LLVMValueRef inside = LLVMBuildICmp(em->builder, LLVMIntULT, index, rows, "");
+    return LLVMBuildSelect(em->builder, inside, index, cg_cpu_i64(em, 0), "");
+}
+
+/* Column of the accessed row (for column_stride 1). */
+static LLVMValueRef access_column(cg_cpu_emitter *em, const cg_access *access,
+                                  const cg_cpu_site *site) {
+    LLVMValueRef column = cg_cpu_mul_const(em, site->head, access->head_stride);
+    column = cg_cpu_add_const(em, column, access->offset);
+    return site->column ? cg_cpu_add(em, column, site->column) : column;
+}
+
+/* Address of the element at the site's first column, and the byte stride between columns. */
+static LLVMValueRef element_address(cg_cpu_emitter *em, const cg_access *access,
+                                    const cg_cpu_site *site, int64_t *stride) {
+    const ir_type *type = &em->kernel->args[access->arg].type;
+    int64_t size = ir_dtype_bits(type->dtype) / 8;
+    LLVMValueRef row = access_row(em, access, site), at;
+    LLVMValueRef column = cg_cpu_mul_const(em, site->head, access->head_stride);
+    column = cg_cpu_add_const(em, column, access->offset);
+    if (site->column && access->column_stride)
+        column = cg_cpu_add(em, column, cg_cpu_mul_const(em, site->column, access->column_stride));
+    if (is_packed(type)) { /* tiles of [k][16 rows] */
+        LLVMValueRef tile = LLVMBuildLShr(em->builder, row, cg_cpu_i64(em, 4), "");
+        LLVMValueRef lane = LLVMBuildAnd(em->builder, row, cg_cpu_i64(em, 15), "");
+        at = cg_cpu_mul_const(em, tile, CG_CPU_TILE_ROWS * access->row_stride);
+        at = cg_cpu_add(em, at, cg_cpu_mul_const(em, column, CG_CPU_TILE_ROWS));
+        at = cg_cpu_add(em, at, lane);
+        *stride = CG_CPU_TILE_ROWS * access->column_stride * size;
+    } else {
+        at = cg_cpu_add(em, cg_cpu_mul_const(em, row, access->row_stride), column);
+        *stride = access->column_stride * size;
+    }
+    return cg_cpu_offset(em, em->args[access->arg], cg_cpu_mul_const(em, at, size));
+}
+
+/* --- plain elements ----------------------------------------------------------------------------
+ */
+
+static LLVMValueRef site_mask(cg_cpu_emitter *em, const cg_cpu_site *site) {
+    return site->mask ? site->mask : cg_cpu_mask_const(em, CG_CPU_LANES);
+}
+
+/* Vector of the addresses at + i * stride. */
+static LLVMValueRef lane_addresses(cg_cpu_emitter *em, LLVMValueRef at, int64_t stride) {
+    int64_t offsets[CG_CPU_LANES];
+    for (int i = 0; i < CG_CPU_LANES; i++)
+        offsets[i] = i * stride;
+    LLVMValueRef index = cg_cpu_ints(em->i64, CG_CPU_LANES, offsets);
+    return LLVMBuildGEP2(em->builder, em->i8, at, &index, 1, "");
+}
+
+/* Lane by lane; a lane that does not exist reads the argument's first element. */
+static LLVMValueRef load_strided(cg_cpu_emitter *em, const cg_access *access, LLVMValueRef at,
+                                 int64_t stride, const cg_cpu_site *site) {
+    ir_dtype dtype = em->kernel->args[access->arg].type.dtype;
+    LLVMValueRef v = LLVMGetUndef(em->f32x16);
+    for (int i = 0; i < CG_CPU_LANES; i++) {
+        LLVMValueRef lane_at = cg_cpu_offset_const(em, at, i * stride);
+        if (site->mask)
+            lane_at = LLVMBuildSelect(em->builder, cg_cpu_lane(em, site->mask, i), lane_at,
+                                      em->args[access->arg], "");
+        LLVMValueRef x = cg_cpu_load_f32(em, dtype, lane_at);
+        v = LLVMBuildInsertElement(em->builder, v, x, cg_cpu_i32(em, i), "");
+    }
+    return v;
+}
+
+/* --- rows of packed, quantized weights ---------------------------------------------------------
+ */
+
+/* <4 x i32> of dwords `stride` bytes apart, as <16 x i32> of their bytes. */
+static LLVMValueRef load_dwords(cg_cpu_emitter *em, LLVMValueRef at, int64_t stride) {
+    LLVMTypeRef i32x4 = cg_cpu_vector(em->i32, 4);
+    LLVMValueRef v = LLVMGetUndef(i32x4);
+    for (int i = 0; i < 4; i++) {
+        LLVMValueRef dword = cg_cpu_load(em, em->i32, cg_cpu_offset_const(em, at, i * stride), 4);
+        v = LLVMBuildInsertElement(em->builder, v, dword, cg_cpu_i32(em, i), "");
+    }
+    v = LLVMBuildBitCast(em->builder, v, cg_cpu_vector(em->i8, 16), "");
+    return LLVMBuildZExt(em->builder, v, em->i32x16, "");
+}
+
+/* Field `bits` wide that step lane/4 (of 4) has in each byte, shifted up to bit 4: the top bits of
+ * 5- and 6-bit codes. `first` is the step of lane 0, as i32. */
+static LLVMValueRef top_bits(cg_cpu_emitter *em, LLVMValueRef at, LLVMValueRef first, int bits) {
+    LLVMValueRef v = load_dwords(em, at, 0); /* the same four bytes in each group of four lanes */
+    int64_t steps[CG_CPU_LANES];
+    for (int i = 0; i < CG_CPU_LANES; i++)
+        steps[i] = i / 4;
+    LLVMValueRef shift = cg_cpu_ints(em->i32, CG_CPU_LANES, steps);
+    shift = LLVMBuildAdd(em->builder, shift, cg_cpu_splat(em, first, CG_CPU_LANES), "");
+    shift = LLVMBuildMul(em->builder, shift, cg_cpu_i32v(em, bits), "");
+    v = LLVMBuildAnd(em->builder, LLVMBuildLShr(em->builder, v, shift, ""),
+                     cg_cpu_i32v(em, (1 << bits) - 1), "");
+    return LLVMBuildShl(em->builder, v, cg_cpu_i32v(em, 4), "");
+}
+
+/* The 16 unsigned codes of half `half` (i64, 0 or 1) of a block; `lane_at` is the block's address
+ * plus 4 * lane. 8-bit codes come with their 128 added. */
+static LLVMValueRef load_codes(cg_cpu_emitter *em, int bits, LLVMValueRef lane_at,
+                               LLVMValueRef half) {
+    if (bits == 8)
+        return load_dwords(em, cg_cpu_offset(em, lane_at, cg_cpu_mul_const(em, half, 256)), 64);
+    LLVMValueRef half32 = LLVMBuildTrunc(em->builder, half, em->i32, "");
+    LLVMValueRef v = load_dwords(em, lane_at, 64);
+    LLVMValueRef shift = LLVMBuildShl(em->builder, half32, cg_cpu_i32(em, 2), "");
+    v = LLVMBuildLShr(em->builder, v, cg_cpu_splat(em, shift, CG_CPU_LANES), "");
+    v = LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 15), "");
+    if (bits == 4)
+        return v;
+    LLVMValueRef top = cg_cpu_offset_const(em, lane_at, 256);
+    if (bits == 5)
+        top = top_bits(em, top, shift, 1);
+    else
+        top = top_bits(em, cg_cpu_offset(em, top, cg_cpu_mul_const(em, half, 64)),
+                       cg_cpu_i32(em, 0), 2);
+    return LLVMBuildOr(em->builder, v, top, "");
+}
+
+static LLVMValueRef load_f16_lane(cg_cpu_emitter *em, LLVMValueRef line, int64_t offset,
+                                  LLVMValueRef lane) {
+    LLVMValueRef at = cg_cpu_offset(em, line, cg_cpu_mul_const(em, lane, 2));
+    return cg_cpu_load_f32(em, IR_F16, cg_cpu_offset_const(em, at, offset));
+}
+
+/* As ir_encoding_decode_row computes, operation by operation. */
+static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
+                                const cg_cpu_site *site) {
+    const ir_type *type = &em->kernel->args[access->arg].type;
+    const ir_encoding *encoding = type->encoding;
+    cg_cpu_packed p = cg_cpu_packed_of(encoding);
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef row = access_row(em, access, site), column = access_column(em, access, site);
+    LLVMValueRef tile = LLVMBuildLShr(b, row, cg_cpu_i64(em, 4), "");
+    LLVMValueRef lane = LLVMBuildAnd(b, row, cg_cpu_i64(em, 15), "");
+    LLVMValueRef run = LLVMBuildUDiv(b, column, cg_cpu_i64(em, p.run_k), "");
+    LLVMValueRef block = LLVMBuildLShr(b, column, cg_cpu_i64(em, 5), "");
+    block = cg_cpu_sub(em, block, cg_cpu_mul_const(em, run, p.run_k / CG_CPU_BLOCK_K));
+    LLVMValueRef half =
+        LLVMBuildAnd(b, LLVMBuildLShr(b, column, cg_cpu_i64(em, 4), ""), cg_cpu_i64(em, 1), "");
+
+    int64_t tile_bytes = cg_cpu_packed_tile_bytes(type, access->row_stride);
+    LLVMValueRef super = cg_cpu_offset(em, em->args[access->arg],
+                                       cg_cpu_add(em, cg_cpu_mul_const(em, tile, tile_bytes),
+                                                  cg_cpu_mul_const(em, run, p.run_bytes)));
+    LLVMValueRef at = cg_cpu_offset(em, super, cg_cpu_mul_const(em, block, p.block_bytes));
+    at = cg_cpu_offset_const(em, at, p.super_bytes);
+    LLVMValueRef codes =
+        load_codes(em, encoding->bits, cg_cpu_offset(em, at, cg_cpu_mul_const(em, lane, 4)), half);
+    int zero = encoding->zero_point + (encoding->bits == 8 ? 128 : 0);
+    codes = LLVMBuildSub(b, codes, cg_cpu_i32v(em, zero), "");
+    codes = LLVMBuildSIToFP(b, codes, em->f32x16, "");
+
+    LLVMValueRef scale, offset = NULL;
+    if (p.super_bytes) {
+        /* groups of 16: the half's own scale; groups of 32: one for both */
+        LLVMValueRef group =
+            p.groups == 2 ? cg_cpu_mul_const(em, half, CG_CPU_TILE_ROWS) : cg_cpu_i64(em, 0);
+        LLVMValueRef number = cg_cpu_offset(em, at, cg_cpu_add(em, group, lane));
+        LLVMValueRef small =
+            cg_cpu_load_f32(em, encoding->scale, cg_cpu_offset_const(em, number, p.code_bytes));
+        scale = LLVMBuildFMul(b, load_f16_lane(em, super, 0, lane), small, "");
+        if (encoding->offset != IR_OFFSET_NONE) {
+            small = cg_cpu_load_f32(em, IR_U8, cg_cpu_offset_const(em, number, p.offsets_at));
+            offset =
+                LLVMBuildFMul(b, load_f16_lane(em, super, CG_CPU_TILE_ROWS * 2, lane), small, "");
+        }
+    } else {
+        scale = load_f16_lane(em, at, p.code_bytes, lane);
+        if (encoding->offset != IR_OFFSET_NONE)
+            offset = load_f16_lane(em, at, p.offsets_at, lane);
+    }
+    LLVMValueRef v = LLVMBuildFMul(b, cg_cpu_splat(em, scale, CG_CPU_LANES), codes, "");
+    if (!offset)
+        return v;
+    offset = cg_cpu_splat(em, offset, CG_CPU_LANES);
+    return encoding->offset == IR_OFFSET_ADD ? LLVMBuildFAdd(b, v, offset, "")
+                                             : LLVMBuildFSub(b, v, offset, "");
+}
+
+/* --- quantized activations ---------------------------------------------------------------------
+ */
+
+/* Addresses in an a8 row of `k` elements (ir_encoding_row_bytes) for the group of 32 at `column`.
+ */
+typedef struct a8_site {
+    LLVMValueRef codes, scale, scaled_sum, sums;
+} a8_site;
+
+static a8_site a8_address(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
+    int64_t k = access->row_stride;
+    int64_t row_bytes = ir_encoding_row_bytes(ir_encoding_get(IR_ENC_A8), k);
+    LLVMValueRef row = cg_cpu_offset(em, em->args[access->arg],
+                                     cg_cpu_mul_const(em, access_row(em, access, site), row_bytes));
+    LLVMValueRef column = access_column(em, access, site);
+    LLVMValueRef group = LLVMBuildLShr(em->builder, column, cg_cpu_i64(em, 5), "");
+    LLVMValueRef numbers = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 4));
+    LLVMValueRef sums = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 8));
+    return (a8_site){
+        .codes = cg_cpu_offset(em, row, column),
+        .scale = cg_cpu_offset_const(em, numbers, k),
+        .scaled_sum = cg_cpu_offset_const(em, numbers, k + k / 8),
+        .sums = cg_cpu_offset_const(em, sums, k + k / 4),
+    };
+}
+
+static LLVMValueRef load_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
+    a8_site at = a8_address(em, access, site);
+    LLVMValueRef codes = cg_cpu_load_f32x16(em, IR_I8, at.codes, site->mask);
+    LLVMValueRef scale = cg_cpu_load_f32(em, IR_F32, at.scale);
+    return LLVMBuildFMul(em->builder, cg_cpu_splat(em, scale, CG_CPU_LANES), codes, "");
+}
+
+static LLVMValueRef magnitude_bits(cg_cpu_emitter *em, LLVMValueRef v) {
+    v = LLVMBuildBitCast(em->builder, v, em->i32x16, "");
+    return LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 0x7fffffff), "");
+}
+
+/* round-half-to-even(x * inverse) clamped to [-127, 127]; a NaN gives -127. */
+static LLVMValueRef quantize(cg_cpu_emitter *em, LLVMValueRef x, LLVMValueRef inverse) {
+    LLVMTypeRef type = em->f32x16;
+    x = LLVMBuildFMul(em->builder, x, inverse, "");
+    x = cg_cpu_intrinsic(em, "llvm.rint", 1, &type, 1, &x);
+    x = cg_cpu_fmax(em, x, cg_cpu_f32v(em, -127));
+    x = cg_cpu_fmin(em, x, cg_cpu_f32v(em, 127));
+    return LLVMBuildFPToSI(em->builder, x, em->i32x16, "");
+}
+
+void cg_cpu_access_store_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
+                            LLVMValueRef low, LLVMValueRef high) {
+    LLVMBuilderRef b = em->builder;
+    LLVMTypeRef i32x16 = em->i32x16;
+    a8_site at = a8_address(em, access, site);
+    /* Magnitudes compare as integers as they do as floats. */
+    LLVMValueRef max =
+        cg_cpu_intrinsic(em, "llvm.umax", 1, &i32x16, 2,
+                         (LLVMValueRef[]){magnitude_bits(em, low), magnitude_bits(em, high)});
+    max = cg_cpu_intrinsic(em, "llvm.vector.reduce.umax", 1, &i32x16, 1, &max);
+    max = LLVMBuildBitCast(b, max, em->f32, "");
+    LLVMValueRef scale = LLVMBuildFDiv(b, max, cg_cpu_f32(em, 127), "");
+    LLVMValueRef inverse = LLVMBuildFDiv(b, cg_cpu_f32(em, 127), max, "");
+    LLVMValueRef tiny = LLVMBuildFCmp(b, LLVMRealOLT, max, cg_cpu_f32(em, 0x1p-100), "");
+    inverse = LLVMBuildSelect(b, tiny, cg_cpu_f32(em, 0), inverse, "");
+    inverse = cg_cpu_splat(em, inverse, CG_CPU_LANES);
+
+    LLVMValueRef halves[] = {quantize(em, low, inverse), quantize(em, high, inverse)}, sums[2];
+    for (int i = 0; i < 2; i++) {
+        LLVMValueRef bytes = LLVMBuildTrunc(b, halves[i], cg_cpu_vector(em->i8, CG_CPU_LANES), "");
+        cg_cpu_store(em, bytes, cg_cpu_offset_const(em, at.codes, 16 * i), 16);
+        sums[i] = cg_cpu_intrinsic(em, "llvm.vector.reduce.add", 1, &i32x16, 1, &halves[i]);
+        cg_cpu_store(em, sums[i], cg_cpu_offset_const(em, at.sums, 4 * i), 4);
+    }
+    LLVMValueRef sum = LLVMBuildSIToFP(b, LLVMBuildAdd(b, sums[0], sums[1], ""), em->f32, "");
+    cg_cpu_store(em, scale, at.scale, 4);
+    cg_cpu_store(em, LLVMBuildFMul(b, scale, sum, ""), at.scaled_sum, 4);
+}
+
+/* --- loads and stores --------------------------------------------------------------------------
+ */
+
+LLVMValueRef cg_cpu_access_load(cg_cpu_emitter *em, const cg_access *access,
+                                const cg_cpu_site *site) {
+    const ir_type *type = &em->kernel->args[access->arg].type;
+    if (type->encoding)
+        return is_a8(type) ? load_a8(em, access, site) : load_packed(em, access, site);
+    int64_t stride, size = ir_dtype_bits(type->dtype) / 8;
+    LLVMValueRef at = element_address(em, access, site, &stride);
+    if (stride == size)
+        return cg_cpu_load_f32x16(em, type->dtype, at, site->mask);
+    return load_strided(em, access, at, stride, site);
+}
+
+LLVMValueRef cg_cpu_access_load_number(cg_cpu_emitter *em, const cg_access *access,
+                                       const cg_cpu_site *site) {
+    int64_t stride;
+    cg_cpu_site first = {.row = site->row, .head = site->head};
+    LLVMValueRef at = element_address(em, access, &first, &stride);
+    return cg_cpu_load_f32(em, em->kernel->args[access->arg].type.dtype, at);
+}
+
+void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
+                         LLVMValueRef value) {
+    ir_dtype dtype = em->kernel->args[access->arg].type.dtype;
+    int64_t stride, size = ir_dtype_bits(dtype) / 8;
+    LLVMValueRef at = element_address(em, access, site, &stride);
+    if (stride == size) {
+        cg_cpu_store_f32x16(em, dtype, value, at, site->mask);
+        return;
+    }
+    if (dtype == IR_F16)
+        value = cg_cpu_f32_to_f16(em, value);
+    LLVMValueRef to = lane_addresses(em, at, stride);
+    cg_cpu_intrinsic(em, "llvm.masked.scatter", 2,
+                     (LLVMTypeRef[]){LLVMTypeOf(value), LLVMTypeOf(to)}, 4,
+                     (LLVMValueRef[]){value, to, cg_cpu_i32(em, size), site_mask(em, site)});
+}
+
+void cg_cpu_access_store_number(cg_cpu_emitter *em, const cg_access *access,
+                                const cg_cpu_site *site, LLVMValueRef value) {
+    ir_dtype dtype = em->kernel->args[access->arg].type.dtype;
+    int64_t stride;
+    cg_cpu_site first = {.row = site->row, .head = site->head};
+    LLVMValueRef at = element_address(em, access, &first, &stride);
+    if (dtype == IR_F16)
+        value = cg_cpu_f32_to_f16(em, value);
+    cg_cpu_store(em, value, at, ir_dtype_bits(dtype) / 8);
+}
+
+/* --- KV pages ----------------------------------------------------------------------------------
+ */
+
+LLVMValueRef cg_cpu_page_number(cg_cpu_emitter *em, int kv_group, LLVMValueRef seq,
+                                LLVMValueRef index) {
+    LLVMValueRef table = cg_cpu_add(em, cg_cpu_mul_const(em, em->S, kv_group), seq);
+    LLVMValueRef entry = cg_cpu_add(em, cg_cpu_mul(em, table, em->P), index);
+    return cg_cpu_load_index(em, em->page_tables, entry);
+}
+
+int64_t cg_cpu_page_bytes(const ir_kv_group *kv) {
+    return 2 * kv->heads * kv->head_dim * kv->page_tokens * (ir_dtype_bits(kv->dtype) / 8);
+}
+
+void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValueRef *page,
+                     LLVMValueRef *slot, LLVMValueRef *valid) {
+    const cg_arg *arg = &em->kernel->args[kv_arg];
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef zero = cg_cpu_i64(em, 0);
+    LLVMValueRef position = cg_cpu_load_index(em, em->positions, row);
+    LLVMValueRef seq = cg_cpu_load_index(em, em->token_seqs, row);
+    LLVMValueRef index = LLVMBuildAShr(b, position, cg_cpu_i64(em, 4), "");
+    *slot = LLVMBuildAnd(b, position, cg_cpu_i64(em, 15), "");
+    LLVMValueRef inside = LLVMBuildICmp(b, LLVMIntULT, index, em->P, "");
+    index = LLVMBuildSelect(b, inside, index, zero, "");
+    LLVMValueRef number = cg_cpu_page_number(em, arg->kv_group, seq, index);
+    *valid = LLVMBuildAnd(b, inside, LLVMBuildICmp(b, LLVMIntSGE, number, zero, ""), "");
+    number = LLVMBuildSelect(b, *valid, number, zero, "");
+    *page = cg_cpu_offset(em, em->args[kv_arg],
+                          cg_cpu_mul_const(em, number, cg_cpu_page_bytes(&arg->kv)));
+}
+
+void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, LLVMValueRef slot,
+                            const cg_cpu_site *site, int64_t columns, LLVMValueRef key,
+                            LLVMValueRef value) {
+    const ir_kv_group *kv = &em->kernel->args[kv_arg].kv;
+    int64_t size = ir_dtype_bits(kv->dtype) / 8, plane = kv->head_dim * kv->page_tokens;
+    LLVMValueRef head = cg_cpu_mul_const(em, site->head, plane);
+    if (kv->dtype == IR_F16) {
+        key = cg_cpu_f32_to_f16(em, key);
+    }
+    /* K: [head][column][slot] */
+    LLVMValueRef at = cg_cpu_add(em, head, cg_cpu_mul_const(em, site->column, kv->page_tokens));
+    at = cg_cpu_mul_const(em, cg_cpu_add(em, at, slot), size);
+    at = cg_cpu_offset(em, page, at);
+    for (int i = 0; i < columns; i++)
+        cg_cpu_store(em, cg_cpu_lane(em, key, i),
+                     cg_cpu_offset_const(em, at, i * kv->page_tokens * size), (int)size);
+    /* V: [head][slot][column], after all of K */
+    at = cg_cpu_add(em, head, cg_cpu_mul_const(em, slot, kv->head_dim));
+    at = cg_cpu_add_const(em, cg_cpu_add(em, at, site->column), kv->heads * plane);
+    at = cg_cpu_offset(em, page, cg_cpu_mul_const(em, at, size));
+    cg_cpu_store_f32x16(em, kv->dtype, value, at,
+                        columns < CG_CPU_LANES ? cg_cpu_mask_const(em, columns) : NULL);
+}
