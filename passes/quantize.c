@@ -199,7 +199,7 @@ static const char *obstacle(const ir_type *type, const ir_type *wanted, const we
     if (uses->otherwise)
         return "something other than gather and matmul with transpose_b reads it";
     if (wanted->encoding && wanted->dims[wanted->rank - 1].c % wanted->encoding->block)
-        return "its rows are no multiple of 32 long";
+        return "the length of its rows is no multiple of 32";
     return NULL;
 }
 
