@@ -1,0 +1,481 @@
+/* open model -> build graph -> run pipeline -> emit kernels -> write artifact */
+#include "compiler/build.h"
+
+#include "codegen/artifact/link.h"
+#include "codegen/artifact/writer.h"
+#include "compiler/frontend/frontend.h"
+#include "compiler/manifest.h"
+#include "compiler/progress.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/plan.h"
+#include "runtime/sha256.h"
+#include "runtime/template/template.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const cg_backend cpu_backend = {
+    .tiling = cg_cpu_tiling,
+    .scratch_bytes = cg_cpu_scratch_bytes,
+    .packed_bytes = cg_cpu_packed_bytes,
+    .packed_tiles = cg_cpu_packed_tiles,
+    .pack_tiles = cg_cpu_pack_tiles,
+};
+
+/* Text that is written to memory. */
+typedef struct text {
+    char *bytes;
+    size_t size;
+} text;
+
+typedef struct build {
+    const build_options *options;
+    atomic_int *cancelled;
+    ir_diag *diag;
+    ir_arena *arena;
+    progress progress;
+    fe_model *model;
+    ir_module *module;
+    pass_context context;
+    cg_program_list *program;
+    text graph, plan, fused;
+    fe_blob tokenizer;
+    manifest_hashes hashes;
+    pthread_t hasher;
+    bool hashing;
+    cg_object *objects; /* one per unit, the descriptor last */
+    int n_units;
+    uint64_t file_bytes;
+} build;
+
+static bool is_cancelled(build *b) {
+    return b->cancelled && atomic_load(b->cancelled) &&
+           !ir_error(b->diag, b->options->output, "interrupted; nothing was written");
+}
+
+/* --- the model
+ * ------------------------------------------------------------------------------------- */
+
+/* Hashes the model's files while kernels compile. */
+static void *hash_files(void *arg) {
+    build *b = arg;
+    for (int i = 0; i < b->model->file_count; i++) {
+        const fe_file *f = &b->model->files[i];
+        uint8_t digest[32];
+        rt_sha256 hash;
+        rt_sha256_init(&hash);
+        /* In pieces, so that Ctrl-C is heard. */
+        for (size_t at = 0; at < f->size && !(b->cancelled && atomic_load(b->cancelled));) {
+            size_t n = f->size - at < (8u << 20) ? f->size - at : (8u << 20);
+            rt_sha256_update(&hash, f->data + at, n);
+            at += n;
+        }
+        rt_sha256_final(&hash, digest);
+        rt_sha256_hex(digest, b->hashes.hex[i]);
+    }
+    return NULL;
+}
+
+static bool start_hashing(build *b) {
+    b->hashes.hex = calloc((size_t)b->model->file_count + 1, sizeof *b->hashes.hex);
+    b->hashing = b->hashes.hex && !pthread_create(&b->hasher, NULL, hash_files, b);
+    return b->hashing || ir_error(b->diag, NULL, "out of memory for a thread");
+}
+
+static void end_hashing(build *b) {
+    if (b->hashing)
+        pthread_join(b->hasher, NULL);
+    b->hashing = false;
+}
+
+static bool build_tokenizer(build *b) {
+    const fe_tokenizer_source *s = &b->model->tokenizer;
+    if (b->options->no_tokenizer)
+        return true;
+    switch (s->kind) {
+    case FE_TOKENIZER_NONE:
+        ir_warning(b->diag, b->options->input,
+                   "it has no tokenizer; the artifact takes token ids "
+                   "only");
+        return true;
+    case FE_TOKENIZER_JSON:
+        return fe_tokenizer_from_json(b->arena, b->diag, s->where, (const char *)s->json.data,
+                                      s->json.size, (const char *)s->config.data, s->config.size,
+                                      &b->tokenizer);
+    case FE_TOKENIZER_GGUF:
+        return fe_tokenizer_from_gguf(b->arena, b->diag, s->where, &s->gguf, &b->tokenizer);
+    }
+    return false;
+}
+
+/* A template that the runtime cannot run is said now, not when the first message comes. */
+static void check_template(build *b) {
+    const fe_bytes *t = &b->model->chat_template;
+    char error[512] = "";
+    if (!t->size)
+        return;
+    rt_template *parsed = rt_template_parse((const char *)t->data, t->size, error, sizeof error);
+    if (!parsed)
+        ir_warning(b->diag, b->options->input,
+                   "%s; build goes on, but chat needs --raw prompts with this model", error);
+    rt_template_free(parsed);
+}
+
+/* --- passes
+ * ------------------------------------------------------------------------------------------ */
+
+static void print_module(const ir_module *module, text *out) {
+    FILE *f = open_memstream(&out->bytes, &out->size);
+    if (!f)
+        return;
+    ir_print_module(module, f);
+    fclose(f);
+}
+
+static bool after_pass(void *user, const pass_info *pass, pass_context *context) {
+    build *b = user;
+    const char *wanted = b->options->print_after;
+    if (wanted && (strcmp(wanted, "all") == 0 || strcmp(wanted, pass->name) == 0)) {
+        printf("// after %s\n", pass->name);
+        ir_print_module(context->module, stdout);
+    }
+    /* The graph that the artifact carries: simplified, before quantization, paging and fusion. */
+    if (!b->graph.bytes && strcmp(pass->name, "dce") == 0)
+        print_module(context->module, &b->graph);
+    return !is_cancelled(b);
+}
+
+static bool run_passes(build *b) {
+    b->context = (pass_context){.module = b->module,
+                                .diag = b->diag,
+                                .options = &b->options->passes,
+                                .target = cg_cpu_pass_target()};
+    if (!ir_verify(b->module, b->diag) || !pass_run_pipeline(&b->context, after_pass, b))
+        return false;
+    FILE *f = open_memstream(&b->plan.bytes, &b->plan.size);
+    if (f) {
+        plan_print(b->context.plan, f);
+        fclose(f);
+    }
+    print_module(b->module, &b->fused);
+    if (!b->plan.bytes || !b->fused.bytes)
+        return ir_error(b->diag, NULL, "out of memory for the graph's text");
+    /* Debug lines point into the fused graph's text: the line of each kernel in it. */
+    ir_op *op = b->module->graph->first;
+    int line = 1;
+    for (const char *p = b->fused.bytes; *p; p++) {
+        if (strncmp(p, " = kernel(", 10) == 0) {
+            while (op && op->code != IR_OP_KERNEL)
+                op = op->next;
+            if (op) {
+                op->line = line;
+                op = op->next;
+            }
+        }
+        line += *p == '\n';
+    }
+    return true;
+}
+
+/* --- kernels
+ * ------------------------------------------------------------------------------------------ */
+
+typedef struct unit_queue {
+    build *b;
+    atomic_int next;
+    int per_unit; /* kernels */
+    int units_per_target;
+    pthread_mutex_t lock;
+    int done;
+    bool failed;
+    FILE *llvm, *assembly; /* NULL, or where to collect text (then one job) */
+} unit_queue;
+
+static void *compile_units(void *arg) {
+    unit_queue *q = arg;
+    build *b = q->b;
+    const cg_program_list *p = b->program;
+    for (int i; (i = atomic_fetch_add(&q->next, 1)) < b->n_units;) {
+        const cg_cpu_target *target = b->options->targets[i / q->units_per_target];
+        int first = i % q->units_per_target * q->per_unit;
+        int n = p->n_kernels - first < q->per_unit ? p->n_kernels - first : q->per_unit;
+        cg_cpu_options options = {.opt_level = b->options->opt_level,
+                                  .graph_file = "model.ir",
+                                  .emit_llvm = q->llvm,
+                                  .emit_asm = q->assembly};
+        ir_diag diag = {0}; /* of this unit: the sink is not shared between threads */
+        bool ok = !(b->cancelled && atomic_load(b->cancelled)) &&
+                  cg_cpu_compile(p->kernels + first, n, target, &options, &diag, &b->objects[i]);
+        pthread_mutex_lock(&q->lock);
+        for (int m = 0; m < diag.count; m++)
+            ir_error(b->diag, diag.messages[m].where, "%s", diag.messages[m].text);
+        q->failed |= !ok;
+        q->done += n;
+        progress_update(&b->progress, q->done, p->n_kernels * b->options->n_targets, "kernels");
+        pthread_mutex_unlock(&q->lock);
+        ir_diag_clear(&diag);
+        if (!ok)
+            break;
+    }
+    return NULL;
+}
+
+/* Compiles the kernels for each target, in units of a few, on several threads. */
+static bool compile_kernels(build *b, FILE *llvm, FILE *assembly) {
+    enum { MOST_UNITS = 48 };
+    const cg_program_list *p = b->program;
+    int total = p->n_kernels * b->options->n_targets;
+    unit_queue q = {.b = b, .llvm = llvm, .assembly = assembly};
+    q.per_unit = (total + MOST_UNITS - 1) / MOST_UNITS;
+    if (q.per_unit < 1)
+        q.per_unit = 1;
+    q.units_per_target = (p->n_kernels + q.per_unit - 1) / q.per_unit;
+    b->n_units = q.units_per_target * b->options->n_targets;
+    b->objects = calloc((size_t)b->n_units + 1, sizeof *b->objects);
+    if (!b->objects)
+        return ir_error(b->diag, NULL, "out of memory");
+    pthread_mutex_init(&q.lock, NULL);
+    pthread_t threads[64];
+    int n = 0, jobs = llvm || assembly ? 1 : b->options->jobs;
+    for (; n < jobs - 1 && n < 64; n++)
+        if (pthread_create(&threads[n], NULL, compile_units, &q))
+            break;
+    compile_units(&q);
+    for (int i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&q.lock);
+    return !is_cancelled(b) && !q.failed;
+}
+
+static int link_code(build *b) {
+    const cg_program_list *p = b->program;
+    if (!cg_cpu_compile_descriptor(p->kernels, p->n_kernels, b->options->targets,
+                                   b->options->n_targets, b->diag, &b->objects[b->n_units]))
+        return -1;
+    cg_link_input inputs[64];
+    for (int i = 0; i <= b->n_units; i++)
+        inputs[i] = (cg_link_input){b->objects[i].bytes, b->objects[i].size};
+    return cg_link(inputs, b->n_units + 1, b->diag);
+}
+
+/* --- the artifact
+ * ---------------------------------------------------------------------------------------- */
+
+static void show_weights(void *user, uint64_t done, uint64_t total) {
+    build *b = user;
+    progress_update(&b->progress, (double)done / 1e6, (double)total / 1e6, "MB");
+}
+
+static int64_t max_model_len(const build *b) {
+    return b->options->max_model_len ? b->options->max_model_len : b->model->config.max_context;
+}
+
+static bool write_artifact(build *b, int code) {
+    const build_options *o = b->options;
+    end_hashing(b);
+    char *manifest = manifest_create(o, b->model, b->program, b->context.plan->graph_hash,
+                                     b->context.plan->strategy, max_model_len(b), &b->hashes);
+    if (!manifest)
+        return ir_error(b->diag, NULL, "out of memory for the manifest");
+    cg_section_bytes sections[] = {
+        {MCC_SECTION_MANIFEST, manifest, strlen(manifest)},
+        {MCC_SECTION_GRAPH, b->graph.bytes, b->graph.size},
+        {MCC_SECTION_PLAN, b->plan.bytes, b->plan.size},
+        {MCC_SECTION_FUSED, b->fused.bytes, b->fused.size},
+        {MCC_SECTION_TOKENIZER, b->tokenizer.data, b->tokenizer.size},
+        {MCC_SECTION_TEMPLATE, b->model->chat_template.data, b->model->chat_template.size},
+    };
+    cg_target_fact targets[BUILD_MAX_TARGETS];
+    for (int i = 0; i < o->n_targets; i++)
+        targets[i] = (cg_target_fact){o->targets[i]->name, o->targets[i]->cpu_features};
+    const fe_config *c = &b->model->config;
+    cg_model_facts facts = {c->vocab, c->hidden, c->layers, max_model_len(b)};
+    cg_artifact_spec spec = {.path = o->output,
+                             .code = code,
+                             .program = b->program,
+                             .backend = &cpu_backend,
+                             .facts = &facts,
+                             .targets = targets,
+                             .n_targets = o->n_targets,
+                             .sections = sections,
+                             .n_sections = sizeof sections / sizeof *sections,
+                             .jobs = o->jobs,
+                             .cancelled = b->cancelled,
+                             .progress = show_weights,
+                             .user = b};
+    bool ok = cg_artifact_write(&spec, &b->file_bytes, b->diag);
+    free(manifest);
+    return ok;
+}
+
+/* "OUT: INPUT …" for make and ninja; spaces and dollars escaped as both read them. */
+static bool write_depfile(build *b) {
+    FILE *f = fopen(b->options->depfile, "w");
+    if (!f)
+        return ir_error(b->diag, b->options->depfile, "cannot write it: %s", strerror(errno));
+    for (int i = -1; i < b->model->file_count; i++) {
+        const char *path = i < 0 ? b->options->output : b->model->files[i].path;
+        fputs(i < 0 ? "" : " \\\n  ", f);
+        for (; *path; path++) {
+            if (*path == ' ' || *path == '#')
+                fputc('\\', f);
+            if (*path == '$')
+                fputc('$', f);
+            fputc(*path, f);
+        }
+        if (i < 0)
+            fputc(':', f);
+    }
+    fputc('\n', f);
+    return fclose(f) == 0 ||
+           ir_error(b->diag, b->options->depfile, "cannot write it: %s", strerror(errno));
+}
+
+/* --- texts instead of an artifact
+ * ------------------------------------------------------------------------- */
+
+static bool emit_text(build *b) {
+    const build_options *o = b->options;
+    FILE *f = o->output ? fopen(o->output, "w") : stdout;
+    if (!f)
+        return ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
+    bool ok = true;
+    if (o->emit == BUILD_EMIT_IR)
+        fwrite(b->fused.bytes, 1, b->fused.size, f);
+    else if (o->emit == BUILD_EMIT_PLAN)
+        fwrite(b->plan.bytes, 1, b->plan.size, f);
+    else
+        ok = compile_kernels(b, o->emit == BUILD_EMIT_LLVM ? f : NULL,
+                             o->emit == BUILD_EMIT_ASM ? f : NULL);
+    if (fflush(f) || (f != stdout && fclose(f)))
+        return ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
+    return ok;
+}
+
+/* --- summary
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void print_summary_json(const build *b) {
+    const cg_program_list *p = b->program;
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "output", b->options->dry_run ? "" : b->options->output);
+    cJSON_AddNumberToObject(j, "file_bytes", (double)b->file_bytes);
+    cJSON_AddNumberToObject(j, "weight_bytes", (double)p->weight_bytes);
+    cJSON_AddNumberToObject(j, "kernels", p->n_kernels);
+    cJSON_AddNumberToObject(j, "launches", p->n_launches);
+    cJSON_AddNumberToObject(j, "arena_bytes_per_token", (double)p->arena_bytes.t);
+    cJSON_AddNumberToObject(j, "arena_bytes_per_row", (double)p->arena_bytes.r);
+    cJSON *phases = cJSON_AddObjectToObject(j, "seconds");
+    for (int i = 0; i < b->progress.n_phases; i++)
+        cJSON_AddNumberToObject(phases, b->progress.phases[i].name, b->progress.phases[i].seconds);
+    char *printed = cJSON_Print(j);
+    puts(printed ? printed : "{}");
+    free(printed);
+    cJSON_Delete(j);
+}
+
+static void print_summary(const build *b) {
+    const build_options *o = b->options;
+    const cg_program_list *p = b->program;
+    if (o->json) {
+        print_summary_json(b);
+        return;
+    }
+    if (o->quiet)
+        return;
+    if (o->dry_run)
+        printf("dry run: nothing written\n");
+    else
+        printf("%s  %.1f MB\n", o->output, (double)b->file_bytes / 1e6);
+    printf("  model    %s (%s), %" PRId64 " layers\n", b->model->name, b->model->arch->name,
+           b->model->config.layers);
+    printf("  targets ");
+    for (int i = 0; i < o->n_targets; i++)
+        printf(" %s", o->targets[i]->name);
+    printf("\n  kernels  %d distinct, %d launches a step (fusion: %s)\n", p->n_kernels,
+           p->n_launches, b->context.plan->strategy);
+    printf("  memory   weights %.1f MB; activations %.1f kB a token + %.1f kB an output row\n",
+           (double)p->weight_bytes / 1e6, (double)p->arena_bytes.t / 1e3,
+           (double)p->arena_bytes.r / 1e3);
+    printf("  seconds ");
+    double total = 0;
+    for (int i = 0; i < b->progress.n_phases; i++) {
+        printf(" %s %.2f,", b->progress.phases[i].name, b->progress.phases[i].seconds);
+        total += b->progress.phases[i].seconds;
+    }
+    printf(" in all %.2f\n", total);
+}
+
+/* --- the whole
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static bool run(build *b) {
+    const build_options *o = b->options;
+    progress_phase(&b->progress, "read");
+    b->model = fe_open(o->input, b->diag);
+    if (!b->model || is_cancelled(b))
+        return false;
+    bool artifact = o->emit == BUILD_ARTIFACT;
+    if (artifact && !o->dry_run && !start_hashing(b))
+        return false;
+    check_template(b);
+    if (!build_tokenizer(b))
+        return false;
+    b->module = fe_build(b->model, b->diag);
+    if (!b->module)
+        return false;
+    progress_phase(&b->progress, "passes");
+    if (!run_passes(b))
+        return false;
+    b->program = cg_program_create(b->module, &cpu_backend, b->arena, b->diag);
+    if (!b->program)
+        return false;
+    if (!artifact)
+        return emit_text(b);
+    progress_phase(&b->progress, "kernels");
+    if (!compile_kernels(b, NULL, NULL))
+        return false;
+    progress_phase(&b->progress, "link");
+    int code = link_code(b);
+    if (code < 0)
+        return false;
+    progress_phase(&b->progress, "weights");
+    bool ok = o->dry_run || write_artifact(b, code);
+    close(code);
+    if (!ok)
+        return false;
+    if (o->depfile && !o->dry_run && !write_depfile(b))
+        return false;
+    progress_end(&b->progress);
+    print_summary(b);
+    return true;
+}
+
+bool build_run(const build_options *options, atomic_int *cancelled, ir_diag *diag) {
+    build b = {
+        .options = options, .cancelled = cancelled, .diag = diag, .arena = ir_arena_create()};
+    if (!b.arena)
+        return ir_error(diag, NULL, "out of memory");
+    progress_init(&b.progress, options->quiet || options->json);
+    bool ok = run(&b);
+    progress_end(&b.progress);
+    end_hashing(&b);
+    for (int i = 0; b.objects && i <= b.n_units; i++)
+        free(b.objects[i].bytes);
+    free(b.objects);
+    free(b.hashes.hex);
+    free(b.graph.bytes);
+    free(b.plan.bytes);
+    free(b.fused.bytes);
+    ir_module_destroy(b.module);
+    fe_close(b.model);
+    ir_arena_destroy(b.arena);
+    return ok;
+}

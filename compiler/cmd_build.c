@@ -1,0 +1,263 @@
+/* modelcc build: compile a model into a shared library. */
+#include "compiler/build.h"
+#include "compiler/command.h"
+#include "passes/plan.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char help[] =
+    "usage: modelcc build MODEL -o OUT.so [options]\n\n"
+    "MODEL is a GGUF file or a Hugging Face directory (config.json, *.safetensors,\n"
+    "tokenizer.json). The result is one shared library with code, weights and tokenizer.\n\n"
+    "  -o, --output FILE      the artifact (or the text of --emit, default standard output)\n"
+    "  --target LIST          cpu (this machine), cpu:x86-64-v3, cpu:x86-64-v4; several with\n"
+    "                         commas: the best one is chosen when the artifact is opened\n"
+    "  --quantize KIND        f16, bf16, int8, int4: round weights that are not quantized\n"
+    "                         (default: keep the file's encodings)\n"
+    "  --activations KIND     int8 (default) or f32 beside quantized weights\n"
+    "  --kv-cache-dtype KIND  f16 (default) or f32\n"
+    "  --fusion WHAT          none, pointwise, full (default), or a plan file\n"
+    "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
+    "  --emit KIND            ir, plan, llvm, asm: write this text instead of an artifact\n"
+    "  --print-after PASS     print the graph after a pass, or after all\n"
+    "  --no-tokenizer         leave the tokenizer out; the artifact takes token ids\n"
+    "  --depfile FILE         write the inputs as make dependencies\n"
+    "  --opt-level N          LLVM's, 0 to 3 (default 2)\n"
+    "  -j, --jobs N           threads (default: the processors there are)\n"
+    "  --dry-run              do everything but write the artifact\n"
+    "  --json                 the summary as JSON\n"
+    "  -v, --verbose          show the choices that passes made\n"
+    "  -q, --quiet            no progress, no summary\n\n"
+    "examples:\n"
+    "  modelcc build SmolLM2-135M-Instruct.gguf -o smollm2.so\n"
+    "  modelcc build ./Qwen3-0.6B --quantize int4 --target cpu:x86-64-v3,cpu:x86-64-v4 -o q.so\n"
+    "  modelcc build model.gguf --emit plan -o plan.txt    # edit it, then:\n"
+    "  modelcc build model.gguf --fusion plan.txt -o model.so\n";
+
+enum {
+    OPT_TARGET = 256,
+    OPT_QUANTIZE,
+    OPT_ACTIVATIONS,
+    OPT_KV,
+    OPT_FUSION,
+    OPT_MAX_LEN,
+    OPT_EMIT,
+    OPT_PRINT_AFTER,
+    OPT_NO_TOKENIZER,
+    OPT_DEPFILE,
+    OPT_LEVEL,
+    OPT_DRY_RUN,
+    OPT_JSON,
+    OPT_HELP
+};
+
+static const struct option long_options[] = {
+    {"output", required_argument, NULL, 'o'},
+    {"target", required_argument, NULL, OPT_TARGET},
+    {"quantize", required_argument, NULL, OPT_QUANTIZE},
+    {"quantization", required_argument, NULL, OPT_QUANTIZE},
+    {"activations", required_argument, NULL, OPT_ACTIVATIONS},
+    {"kv-cache-dtype", required_argument, NULL, OPT_KV},
+    {"fusion", required_argument, NULL, OPT_FUSION},
+    {"max-model-len", required_argument, NULL, OPT_MAX_LEN},
+    {"emit", required_argument, NULL, OPT_EMIT},
+    {"print-after", required_argument, NULL, OPT_PRINT_AFTER},
+    {"no-tokenizer", no_argument, NULL, OPT_NO_TOKENIZER},
+    {"depfile", required_argument, NULL, OPT_DEPFILE},
+    {"opt-level", required_argument, NULL, OPT_LEVEL},
+    {"jobs", required_argument, NULL, 'j'},
+    {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"verbose", no_argument, NULL, 'v'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+/* The index of `text` in a list that ends in NULL, or -1. */
+static int choice(const char *text, const char *const *list) {
+    for (int i = 0; list[i]; i++)
+        if (strcmp(text, list[i]) == 0)
+            return i;
+    return -1;
+}
+
+/* Targets in the order of the table, from the least demanding, each once. */
+static bool parse_targets(build_options *o, const char *list, char *bad, size_t capacity) {
+    int n;
+    const cg_cpu_target *all = cg_cpu_targets(&n);
+    bool wanted[BUILD_MAX_TARGETS] = {false};
+    while (*list) {
+        size_t length = strcspn(list, ",");
+        snprintf(bad, capacity, "%.*s", (int)length, list);
+        const cg_cpu_target *t = cg_cpu_target_find(bad);
+        if (!t)
+            return false;
+        wanted[t - all] = true;
+        list += length + (list[length] == ',');
+    }
+    for (int i = 0; i < n && i < BUILD_MAX_TARGETS; i++)
+        if (wanted[i])
+            o->targets[o->n_targets++] = &all[i];
+    return o->n_targets > 0;
+}
+
+static int set_fusion(build_options *o, const char *value, char **plan_text) {
+    if (fusion_strategy_find(value)) {
+        o->passes.fusion = value;
+        return EXIT_FINE;
+    }
+    if (access(value, R_OK) != 0)
+        return command_usage("build",
+                             "--fusion %s: neither a strategy (none, pointwise, full) nor a file "
+                             "that can be read",
+                             value);
+    unsigned long size;
+    *plan_text = command_read_file("build", value, 64ul << 20, &size);
+    o->passes.plan_text = *plan_text;
+    o->passes.plan_file = value;
+    return *plan_text ? EXIT_FINE : EXIT_FAILED;
+}
+
+/* One option; EXIT_FINE, or the exit code of a wrong one. */
+static int set_option(build_options *o, int option, const char *value, const char **fusion,
+                      const char **targets) {
+    static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
+    static const char *const activations[] = {"int8", "f32", NULL};
+    static const char *const kv[] = {"f16", "f32", NULL};
+    static const char *const emit[] = {"artifact", "ir", "plan", "llvm", "asm", NULL};
+    long long number;
+    int i;
+    switch (option) {
+    case 'o':
+        o->output = value;
+        return EXIT_FINE;
+    case OPT_TARGET:
+        *targets = value;
+        return EXIT_FINE;
+    case OPT_QUANTIZE:
+        if ((i = choice(value, quantize)) < 0)
+            return command_usage("build", "--quantize %s: expected f16, bf16, int8 or int4", value);
+        o->passes.quantize = (pass_quantize)i;
+        return EXIT_FINE;
+    case OPT_ACTIVATIONS:
+        if ((i = choice(value, activations)) < 0)
+            return command_usage("build", "--activations %s: expected int8 or f32", value);
+        o->passes.activations_f32 = i == 1;
+        return EXIT_FINE;
+    case OPT_KV:
+        if ((i = choice(value, kv)) < 0)
+            return command_usage("build", "--kv-cache-dtype %s: expected f16 or f32", value);
+        o->passes.kv_f32 = i == 1;
+        return EXIT_FINE;
+    case OPT_FUSION:
+        *fusion = value;
+        return EXIT_FINE;
+    case OPT_MAX_LEN:
+        if (!command_number(value, 1, 1 << 30, &number))
+            return command_usage("build", "--max-model-len %s: expected a number of tokens", value);
+        o->max_model_len = number;
+        return EXIT_FINE;
+    case OPT_EMIT:
+        if ((i = choice(value, emit)) <= 0)
+            return command_usage("build", "--emit %s: expected ir, plan, llvm or asm", value);
+        o->emit = (build_emit)i;
+        return EXIT_FINE;
+    case OPT_PRINT_AFTER:
+        if (strcmp(value, "all") != 0 && !pass_find(value))
+            return command_usage("build",
+                                 "--print-after %s: no such pass; modelcc opt "
+                                 "--list-passes lists them",
+                                 value);
+        o->print_after = value;
+        return EXIT_FINE;
+    case OPT_NO_TOKENIZER:
+        o->no_tokenizer = true;
+        return EXIT_FINE;
+    case OPT_DEPFILE:
+        o->depfile = value;
+        return EXIT_FINE;
+    case OPT_LEVEL:
+        if (!command_number(value, 0, 3, &number))
+            return command_usage("build", "--opt-level %s: expected 0 to 3", value);
+        o->opt_level = (int)number;
+        return EXIT_FINE;
+    case 'j':
+        if (!command_number(value, 1, 64, &number))
+            return command_usage("build", "--jobs %s: expected 1 to 64", value);
+        o->jobs = (int)number;
+        return EXIT_FINE;
+    case OPT_DRY_RUN:
+        o->dry_run = true;
+        return EXIT_FINE;
+    case OPT_JSON:
+        o->json = true;
+        return EXIT_FINE;
+    case 'v':
+        o->notes = true;
+        return EXIT_FINE;
+    case 'q':
+        o->quiet = true;
+        return EXIT_FINE;
+    default:
+        return command_usage("build", "unknown option");
+    }
+}
+
+static void print_messages(const ir_diag *diag, bool notes) {
+    static const char *const names[] = {"note", "warning", "error", "internal error"};
+    for (int i = 0; i < diag->count; i++) {
+        const ir_message *m = &diag->messages[i];
+        if (m->severity == IR_NOTE && !notes && !diag->errors)
+            continue;
+        fprintf(stderr, "%s: %s%s%s\n", names[m->severity], m->where ? m->where : "",
+                m->where ? ": " : "", m->text ? m->text : "out of memory");
+    }
+}
+
+int cmd_build(int argc, char **argv) {
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    build_options o = {.opt_level = 2,
+                       .jobs = processors < 1    ? 1
+                               : processors > 64 ? 64
+                                                 : (int)processors};
+    const char *fusion = NULL, *targets = "cpu";
+    int option, code;
+    while ((option = getopt_long(argc, argv, "o:j:vqh", long_options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return EXIT_FINE;
+        }
+        if (option == '?')
+            return command_usage("build", "unknown option, or a value is missing");
+        if ((code = set_option(&o, option, optarg, &fusion, &targets)) != EXIT_FINE)
+            return code;
+    }
+    if (optind + 1 != argc)
+        return command_usage("build", optind == argc ? "no model given"
+                                                     : "one model at a time, found several");
+    o.input = argv[optind];
+    if (!o.output && o.emit == BUILD_ARTIFACT) {
+        if (!o.dry_run)
+            return command_usage("build", "no output given: -o OUT.so");
+        o.output = "(dry run)";
+    }
+    char bad[64];
+    if (!parse_targets(&o, targets, bad, sizeof bad))
+        return command_usage("build",
+                             "--target %s: not a target of this modelcc, or not one that this "
+                             "machine can run; modelcc targets lists them",
+                             bad);
+    char *plan_text = NULL;
+    if (fusion && (code = set_fusion(&o, fusion, &plan_text)) != EXIT_FINE)
+        return code;
+    ir_diag diag = {0};
+    bool ok = build_run(&o, &command_cancelled, &diag);
+    print_messages(&diag, o.notes);
+    ir_diag_clear(&diag);
+    free(plan_text);
+    return ok ? EXIT_FINE : EXIT_FAILED;
+}

@@ -1,0 +1,71 @@
+#include "compiler/command.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+atomic_int command_cancelled;
+
+int command_usage(const char *name, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "modelcc %s: ", name);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nmodelcc %s --help explains its options\n", name);
+    return EXIT_USAGE;
+}
+
+bool command_number(const char *text, long long min, long long max, long long *out) {
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    return *text && !*end && !errno && *out >= min && *out <= max;
+}
+
+bool command_real(const char *text, double min, double max, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    return *text && !*end && isfinite(*out) && *out >= min && *out <= max;
+}
+
+char *command_read_file(const char *command, const char *path, unsigned long limit,
+                        unsigned long *size) {
+    FILE *f = fopen(path, "rb");
+    char *bytes = NULL;
+    size_t n = 0, capacity = 0;
+    bool ok = f != NULL;
+    while (ok && !feof(f) && !ferror(f)) {
+        if (n + 1 >= capacity) {
+            capacity = capacity ? 2 * capacity : 65536;
+            char *grown = realloc(bytes, capacity);
+            if (!grown) {
+                errno = ENOMEM;
+                ok = false;
+                break;
+            }
+            bytes = grown;
+        }
+        n += fread(bytes + n, 1, capacity - n - 1, f);
+        if (n > limit) {
+            errno = EFBIG;
+            ok = false;
+        }
+    }
+    ok = ok && !ferror(f);
+    if (!ok) {
+        fprintf(stderr, "error: modelcc %s: %s: cannot read it: %s\n", command, path,
+                strerror(errno));
+        free(bytes);
+        bytes = NULL;
+    } else {
+        bytes[n] = '\0';
+        *size = n;
+    }
+    if (f)
+        fclose(f);
+    return bytes;
+}

@@ -1,0 +1,35 @@
+/* The commands of the command line: each in cmd_<name>.c, listed in commands.def. */
+#ifndef MCC_COMPILER_COMMAND_H
+#define MCC_COMPILER_COMMAND_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Exit codes of every command. */
+enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* argv[0] is the command's name. Results go to standard output, everything else to standard error.
+ */
+typedef int command_fn(int argc, char **argv);
+
+#define COMMAND(name, function, summary) command_fn function;
+#include "compiler/commands.def"
+#undef COMMAND
+
+/* Set by the first SIGINT or SIGTERM; the second ends the process. Long commands poll it. */
+extern atomic_int command_cancelled;
+
+/* Prints "modelcc NAME: message" and a hint to --help; returns EXIT_USAGE. */
+int command_usage(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Parses a whole number in [min, max]; false when text is none. */
+bool command_number(const char *text, long long min, long long max, long long *out);
+/* Parses a finite number in [min, max]. */
+bool command_real(const char *text, double min, double max, double *out);
+
+/* Reads a whole file, zero-terminated, at most `limit` bytes; NULL after printing an error. The
+ * caller frees it. */
+char *command_read_file(const char *command, const char *path, unsigned long limit,
+                        unsigned long *size);
+
+#endif
