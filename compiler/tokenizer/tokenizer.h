@@ -39,17 +39,17 @@ typedef struct fe_tokenizer_gguf {
     fe_bytes pre;           /* tokenizer.ggml.pre; size 0 when absent, which means "default" */
     const fe_bytes *tokens; /* tokenizer.ggml.tokens */
     int64_t token_count;
-    const float *scores;  /* tokenizer.ggml.scores, token_count of them, or NULL */
-    const int32_t *types; /* tokenizer.ggml.token_type, token_count of them, or NULL */
+    const float *scores;    /* tokenizer.ggml.scores, token_count of them, or NULL */
+    const int32_t *types;   /* tokenizer.ggml.token_type, token_count of them, or NULL */
     const fe_bytes *merges; /* tokenizer.ggml.merges: "left right" in the order of their ranks */
     int64_t merge_count;
-    int64_t bos, eos;          /* tokenizer.ggml.{bos,eos}_token_id */
-    int64_t eot, eom;          /* tokenizer.ggml.{eot,eom}_token_id: end of turn, of message */
-    int64_t unk, pad;          /* tokenizer.ggml.{unknown,padding}_token_id */
-    int add_bos, add_eos;      /* tokenizer.ggml.add_{bos,eos}_token: 1, 0, or -1 when absent */
-    int add_space_prefix;      /* tokenizer.ggml.add_space_prefix: 1, 0, or -1 */
-    int remove_extra_spaces;   /* tokenizer.ggml.remove_extra_whitespaces: 1, 0, or -1 */
-    fe_bytes charsmap;         /* tokenizer.ggml.precompiled_charsmap, size 0 when absent */
+    int64_t bos, eos;        /* tokenizer.ggml.{bos,eos}_token_id */
+    int64_t eot, eom;        /* tokenizer.ggml.{eot,eom}_token_id: end of turn, of message */
+    int64_t unk, pad;        /* tokenizer.ggml.{unknown,padding}_token_id */
+    int add_bos, add_eos;    /* tokenizer.ggml.add_{bos,eos}_token: 1, 0, or -1 when absent */
+    int add_space_prefix;    /* tokenizer.ggml.add_space_prefix: 1, 0, or -1 */
+    int remove_extra_spaces; /* tokenizer.ggml.remove_extra_whitespaces: 1, 0, or -1 */
+    fe_bytes charsmap;       /* tokenizer.ggml.precompiled_charsmap, size 0 when absent */
 } fe_tokenizer_gguf;
 
 fe_tokenizer_gguf fe_tokenizer_gguf_empty(void);

@@ -46,7 +46,8 @@ enum {
 enum {
     RT_TOK_PRESENT = 1, /* the id has a token */
     RT_TOK_SPECIAL = 2, /* skipped when special tokens are */
-    RT_TOK_BYTE = 4     /* a byte token: its piece is one byte */
+    RT_TOK_BYTE = 4,    /* a byte token: its piece is one byte */
+    RT_TOK_IN_MODEL = 8 /* the model may give it; others come from added tokens only */
 };
 
 typedef enum rt_tok_op {

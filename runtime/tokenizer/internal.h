@@ -105,7 +105,7 @@ static inline uint32_t rt_tok_trie_child(const rt_tok_trie *trie, uint32_t node,
     return 0;
 }
 
-/* The id of a token by its text, or -1. */
+/* The id of a token of the model (not one that was only added) by its text, or -1. */
 int32_t rt_tok_find(const rt_tokenizer *tokenizer, const char *text, size_t size);
 
 /* A match of a step's expression in text[at, size): its bounds. `empty_at` is where the last match

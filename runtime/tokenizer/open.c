@@ -244,7 +244,7 @@ const char *rt_tokenizer_piece(const rt_tokenizer *t, int32_t id, size_t *size) 
     return piece;
 }
 
-int32_t rt_tok_find(const rt_tokenizer *t, const char *text, size_t size) {
+int32_t rt_tokenizer_find(const rt_tokenizer *t, const char *text, size_t size) {
     uint64_t slots = t->vocab_slots;
     if (slots == 0 || size > t->header->max_text)
         return -1;
@@ -262,8 +262,9 @@ int32_t rt_tok_find(const rt_tokenizer *t, const char *text, size_t size) {
     return -1;
 }
 
-int32_t rt_tokenizer_find(const rt_tokenizer *tokenizer, const char *text, size_t size) {
-    return rt_tok_find(tokenizer, text, size);
+int32_t rt_tok_find(const rt_tokenizer *t, const char *text, size_t size) {
+    int32_t id = rt_tokenizer_find(t, text, size);
+    return id >= 0 && t->token_flags[id] & RT_TOK_IN_MODEL ? id : -1;
 }
 
 bool rt_tokenizer_is_special(const rt_tokenizer *tokenizer, int32_t id) {

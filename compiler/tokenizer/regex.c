@@ -1,0 +1,276 @@
+/* Regular expressions: from Oniguruma's syntax, in which tokenizer.json states its patterns, to
+ * PCRE2's with UTF and UCP. The two agree on nearly everything; what is rewritten here:
+ *
+ *   \s   Oniguruma: White_Space. PCRE2 counts U+180E too.
+ *   \w   Oniguruma: letters, marks, decimal numbers, connectors. PCRE2: letters, numbers, "_".
+ *   \h   Oniguruma: a hexadecimal digit. PCRE2: a horizontal space.
+ *   x{n,m}+  Oniguruma: the repeated repeat. PCRE2: a possessive one.
+ *   (?m)     Oniguruma: the dot matches newlines. PCRE2: (?s); its (?m) is always on here.
+ *
+ * Sets within sets ([a[b]], [a&&b]) and absent groups have no equivalent and are reported.
+ * https://github.com/kkos/oniguruma/blob/master/doc/RE */
+#include <string.h>
+
+#include "compiler/tokenizer/build.h"
+
+#define SPACE_SET "\\x{9}-\\x{d}\\x{85}\\p{Z}"
+#define WORD_SET "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+
+typedef struct translator {
+    fe_tok *tok;
+    const char *in;
+    size_t size, at;
+    char *out;
+    size_t length;
+    size_t atom; /* where in `out` the last atom begins, for what repeats it */
+    size_t groups[256];
+    int depth;
+    bool good;
+} translator;
+
+static void put(translator *t, const char *text, size_t size) {
+    memcpy(t->out + t->length, text, size);
+    t->length += size;
+}
+
+static void put_text(translator *t, const char *text) {
+    put(t, text, strlen(text));
+}
+
+static void refuse(translator *t, const char *what) {
+    if (t->good)
+        ir_error(t->tok->diag, t->tok->where,
+                 "the regular expression \"%s\" has %s, which is not supported",
+                 fe_printable(t->tok->arena, t->in, t->size), what);
+    t->good = false;
+}
+
+/* An escape, outside of sets or inside. */
+static void escape(translator *t, bool in_set) {
+    char c = t->at + 1 < t->size ? t->in[t->at + 1] : 0;
+    t->at += 2;
+    switch (c) {
+    case 's':
+        put_text(t, in_set ? SPACE_SET : "[" SPACE_SET "]");
+        return;
+    case 'w':
+        put_text(t, in_set ? WORD_SET : "[" WORD_SET "]");
+        return;
+    case 'h':
+        put_text(t, in_set ? "0-9a-fA-F" : "[0-9a-fA-F]");
+        return;
+    case 'S':
+        put_text(t, in_set ? "\\S" : "[^" SPACE_SET "]");
+        return;
+    case 'W':
+        if (in_set)
+            refuse(t, "\\W inside of a set");
+        put_text(t, "[^" WORD_SET "]");
+        return;
+    case 'H':
+        if (in_set)
+            refuse(t, "\\H inside of a set");
+        put_text(t, "[^0-9a-fA-F]");
+        return;
+    case 'R':
+    case 'X':
+    case 'K':
+    case 'G':
+    case 'g':
+    case 'k':
+    case 'y':
+    case 'Y':
+    case 'O':
+    case 'N':
+    case 'C':
+    case 'M':
+        refuse(t, "an escape that regular expression libraries read differently");
+        return;
+    case 'b':
+    case 'B':
+        refuse(t, "a word boundary");
+        return;
+    case 0:
+        refuse(t, "a backslash at its end");
+        return;
+    case 'u': { /* \uHHHH */
+        if (t->at + 4 > t->size) {
+            refuse(t, "a broken \\u escape");
+            return;
+        }
+        put_text(t, "\\x{");
+        put(t, t->in + t->at, 4);
+        put_text(t, "}");
+        t->at += 4;
+        return;
+    }
+    case 'p':
+    case 'P': {
+        /* \p{^L} is \P{L}; names are the same. */
+        const char *rest = t->in + t->at;
+        const char *close = memchr(rest, '}', t->size - t->at);
+        if (t->at >= t->size || *rest != '{' || !close) {
+            refuse(t, "a broken \\p escape");
+            return;
+        }
+        put(t, (const char[]){'\\', c}, 2);
+        put(t, rest, (size_t)(close - rest) + 1);
+        t->at += (size_t)(close - rest) + 1;
+        return;
+    }
+    case 'x':
+    case 'o': {
+        put(t, (const char[]){'\\', c}, 2);
+        const char *rest = t->in + t->at;
+        const char *close =
+            t->at < t->size && *rest == '{' ? memchr(rest, '}', t->size - t->at) : 0;
+        if (close) {
+            put(t, rest, (size_t)(close - rest) + 1);
+            t->at += (size_t)(close - rest) + 1;
+        }
+        return;
+    }
+    default:
+        put(t, (const char[]){'\\', c}, 2);
+    }
+}
+
+static void set(translator *t) {
+    put(t, "[", 1);
+    t->at++;
+    if (t->at < t->size && t->in[t->at] == '^') {
+        put(t, "^", 1);
+        t->at++;
+    }
+    if (t->at < t->size && t->in[t->at] == ']') {
+        put(t, "\\]", 2);
+        t->at++;
+    }
+    while (t->at < t->size && t->in[t->at] != ']') {
+        char c = t->in[t->at];
+        if (c == '\\') {
+            escape(t, true);
+            continue;
+        }
+        if (c == '[') {
+            /* [:alpha:] means the same in both. */
+            const char *end = t->size - t->at > 3 && t->in[t->at + 1] == ':'
+                                  ? memmem(t->in + t->at, t->size - t->at, ":]", 2)
+                                  : NULL;
+            if (!end) {
+                refuse(t, "a set inside of a set");
+                return;
+            }
+            size_t length = (size_t)(end + 2 - (t->in + t->at));
+            put(t, t->in + t->at, length);
+            t->at += length;
+            continue;
+        }
+        if (c == '&' && t->at + 1 < t->size && t->in[t->at + 1] == '&') {
+            refuse(t, "an intersection of sets (&&)");
+            return;
+        }
+        put(t, &c, 1);
+        t->at++;
+    }
+    if (t->at >= t->size) {
+        refuse(t, "a set without an end");
+        return;
+    }
+    put(t, "]", 1);
+    t->at++;
+}
+
+static void open_group(translator *t) {
+    if (t->depth == (int)(sizeof t->groups / sizeof *t->groups)) {
+        refuse(t, "groups nested too deeply");
+        return;
+    }
+    t->groups[t->depth++] = t->length;
+    put(t, "(", 1);
+    t->at++;
+    if (t->at >= t->size || t->in[t->at] != '?')
+        return;
+    put(t, "?", 1);
+    t->at++;
+    if (t->at < t->size && (t->in[t->at] == '~' || t->in[t->at] == '(' || t->in[t->at] == '{'))
+        refuse(t, "an absent group, a condition or a callout");
+    /* Options: only i and x mean the same. */
+    while (t->at < t->size && strchr("imx-", t->in[t->at])) {
+        put(t, t->in[t->at] == 'm' ? "s" : t->in + t->at, 1);
+        t->at++;
+    }
+}
+
+/* The end of {n}, {n,}, {,m} or {n,m} at `at`, or 0 when the brace is a character. */
+static size_t interval_end(const translator *t) {
+    size_t i = t->at + 1;
+    bool digit = false;
+    while (i < t->size && (t->in[i] == ',' || (t->in[i] >= '0' && t->in[i] <= '9'))) {
+        digit |= t->in[i] != ',';
+        i++;
+    }
+    return digit && i < t->size && t->in[i] == '}' ? i + 1 : 0;
+}
+
+static void interval(translator *t) {
+    size_t end = interval_end(t);
+    if (!end) {
+        t->atom = t->length;
+        put_text(t, "\\{");
+        t->at++;
+        return;
+    }
+    put(t, "{", 1);
+    if (t->in[t->at + 1] == ',') /* {,m} is {0,m} */
+        put(t, "0", 1);
+    put(t, t->in + t->at + 1, end - t->at - 1);
+    t->at = end;
+    if (t->at < t->size && t->in[t->at] == '+') {
+        memmove(t->out + t->atom + 3, t->out + t->atom, t->length - t->atom);
+        memcpy(t->out + t->atom, "(?:", 3);
+        t->length += 3;
+        put_text(t, ")+");
+        t->at++;
+    }
+}
+
+bool fe_tok_regex(fe_tok *tok, fe_bytes pattern, fe_bytes *out) {
+    /* The longest replacement, of two bytes, has 32. */
+    translator t = {.tok = tok,
+                    .in = (const char *)pattern.data,
+                    .size = pattern.size,
+                    .out = ir_arena_array(tok->arena, pattern.size + 1, 40),
+                    .good = true};
+    *out = (fe_bytes){0};
+    if (pattern.size == 0)
+        refuse(&t, "nothing in it");
+    while (t.at < t.size && t.good) {
+        char c = t.in[t.at];
+        if (c == '\\') {
+            t.atom = t.length;
+            escape(&t, false);
+        } else if (c == '[') {
+            t.atom = t.length;
+            set(&t);
+        } else if (c == '(') {
+            open_group(&t);
+        } else if (c == ')') {
+            if (t.depth > 0)
+                t.atom = t.groups[--t.depth];
+            put(&t, ")", 1);
+            t.at++;
+        } else if (c == '{') {
+            interval(&t);
+        } else {
+            bool repeats = c == '*' || c == '+' || c == '?' || c == '|';
+            if (!repeats && ((unsigned char)c & 0xc0) != 0x80)
+                t.atom = t.length;
+            put(&t, &c, 1);
+            t.at++;
+        }
+    }
+    if (t.good)
+        *out = (fe_bytes){(const uint8_t *)t.out, t.length};
+    return t.good;
+}
