@@ -32,22 +32,22 @@ def runs(mapping):
 
 def emit_runs(name, mapping):
     rows = runs(mapping)
-    print(f"const struct tpl_case_run tpl_{name}_runs[] = {{")
+    print(f"const struct rt_tpl_case_run rt_tpl_{name}_runs[] = {{")
     for row in rows:
         print("    {0x%x, 0x%x, %d, %d}," % row)
     print("};")
-    print(f"const size_t tpl_{name}_runs_n = sizeof tpl_{name}_runs / sizeof tpl_{name}_runs[0];\n")
+    print(f"const size_t rt_tpl_{name}_runs_n = sizeof rt_tpl_{name}_runs / sizeof rt_tpl_{name}_runs[0];\n")
 
 
 def emit_special(name, mapping):
-    print(f"const struct tpl_case_special tpl_{name}_special[] = {{")
+    print(f"const struct rt_tpl_case_special rt_tpl_{name}_special[] = {{")
     for code in sorted(mapping):
         text = "".join("\\x%02x" % b for b in mapping[code].encode())
         print(f'    {{0x{code:x}, "{text}"}},')
     print("};")
     print(
-        f"const size_t tpl_{name}_special_n =\n"
-        f"    sizeof tpl_{name}_special / sizeof tpl_{name}_special[0];\n"
+        f"const size_t rt_tpl_{name}_special_n =\n"
+        f"    sizeof rt_tpl_{name}_special / sizeof rt_tpl_{name}_special[0];\n"
     )
 
 
@@ -71,11 +71,11 @@ def main():
             else:
                 ranges.append([code, code])
     print("/* What repr() writes as an escape. */")
-    print("const struct tpl_range tpl_unprintable[] = {")
+    print("const struct rt_tpl_range rt_tpl_unprintable[] = {")
     for first, last in ranges:
         print("    {0x%x, 0x%x}," % (first, last))
     print("};")
-    print("const size_t tpl_unprintable_n = sizeof tpl_unprintable / sizeof tpl_unprintable[0];")
+    print("const size_t rt_tpl_unprintable_n = sizeof rt_tpl_unprintable / sizeof rt_tpl_unprintable[0];")
 
 
 if __name__ == "__main__":

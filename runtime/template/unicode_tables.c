@@ -2,7 +2,7 @@
 /* clang-format off */
 #include "tpl.h"
 
-const struct tpl_case_run tpl_lower_runs[] = {
+const struct rt_tpl_case_run rt_tpl_lower_runs[] = {
     {0xc0, 0xd6, 1, 32},
     {0xd8, 0xde, 1, 32},
     {0x100, 0x12e, 2, 1},
@@ -184,9 +184,9 @@ const struct tpl_case_run tpl_lower_runs[] = {
     {0x16e40, 0x16e5f, 1, 32},
     {0x1e900, 0x1e921, 1, 34},
 };
-const size_t tpl_lower_runs_n = sizeof tpl_lower_runs / sizeof tpl_lower_runs[0];
+const size_t rt_tpl_lower_runs_n = sizeof rt_tpl_lower_runs / sizeof rt_tpl_lower_runs[0];
 
-const struct tpl_case_run tpl_upper_runs[] = {
+const struct rt_tpl_case_run rt_tpl_upper_runs[] = {
     {0xb5, 0xb5, 1, 743},
     {0xe0, 0xf6, 1, -32},
     {0xf8, 0xfe, 1, -32},
@@ -381,15 +381,15 @@ const struct tpl_case_run tpl_upper_runs[] = {
     {0x16e60, 0x16e7f, 1, -32},
     {0x1e922, 0x1e943, 1, -34},
 };
-const size_t tpl_upper_runs_n = sizeof tpl_upper_runs / sizeof tpl_upper_runs[0];
+const size_t rt_tpl_upper_runs_n = sizeof rt_tpl_upper_runs / sizeof rt_tpl_upper_runs[0];
 
-const struct tpl_case_special tpl_lower_special[] = {
+const struct rt_tpl_case_special rt_tpl_lower_special[] = {
     {0x130, "\x69\xcc\x87"},
 };
-const size_t tpl_lower_special_n =
-    sizeof tpl_lower_special / sizeof tpl_lower_special[0];
+const size_t rt_tpl_lower_special_n =
+    sizeof rt_tpl_lower_special / sizeof rt_tpl_lower_special[0];
 
-const struct tpl_case_special tpl_upper_special[] = {
+const struct rt_tpl_case_special rt_tpl_upper_special[] = {
     {0xdf, "\x53\x53"},
     {0x149, "\xca\xbc\x4e"},
     {0x1f0, "\x4a\xcc\x8c"},
@@ -493,10 +493,10 @@ const struct tpl_case_special tpl_upper_special[] = {
     {0xfb16, "\xd5\x8e\xd5\x86"},
     {0xfb17, "\xd5\x84\xd4\xbd"},
 };
-const size_t tpl_upper_special_n =
-    sizeof tpl_upper_special / sizeof tpl_upper_special[0];
+const size_t rt_tpl_upper_special_n =
+    sizeof rt_tpl_upper_special / sizeof rt_tpl_upper_special[0];
 
-const struct tpl_case_special tpl_title_special[] = {
+const struct rt_tpl_case_special rt_tpl_title_special[] = {
     {0xdf, "\x53\x73"},
     {0x1c4, "\xc7\x85"},
     {0x1c5, "\xc7\x85"},
@@ -633,11 +633,11 @@ const struct tpl_case_special tpl_title_special[] = {
     {0xfb16, "\xd5\x8e\xd5\xb6"},
     {0xfb17, "\xd5\x84\xd5\xad"},
 };
-const size_t tpl_title_special_n =
-    sizeof tpl_title_special / sizeof tpl_title_special[0];
+const size_t rt_tpl_title_special_n =
+    sizeof rt_tpl_title_special / sizeof rt_tpl_title_special[0];
 
 /* What repr() writes as an escape. */
-const struct tpl_range tpl_unprintable[] = {
+const struct rt_tpl_range rt_tpl_unprintable[] = {
     {0x80, 0xa0},
     {0xad, 0xad},
     {0x378, 0x379},
@@ -1339,4 +1339,4 @@ const struct tpl_range tpl_unprintable[] = {
     {0x3134b, 0xe00ff},
     {0xe01f0, 0x10ffff},
 };
-const size_t tpl_unprintable_n = sizeof tpl_unprintable / sizeof tpl_unprintable[0];
+const size_t rt_tpl_unprintable_n = sizeof rt_tpl_unprintable / sizeof rt_tpl_unprintable[0];

@@ -1,252 +1,153 @@
 #!/usr/bin/env python3
-"""Makes chat_templates.json: chat templates, conversations, and the text that `transformers` renders.
+"""Renders templates with jinja2, set up exactly as transformers does, into templates.json.
 
-    python3 -m venv VENV && VENV/bin/pip install -r tests/golden/requirements.txt
-    VENV/bin/python tests/golden/make_templates.py [--smollm2 FILE.gguf]
+    make_templates.py > templates.json            the committed goldens (needs: pip install jinja2)
+    make_templates.py FILE... > other.json        goldens of template files (*.jinja) and of the
+                                                  templates in GGUF files (needs: pip install gguf)
 
-The templates are written for this test, each in the manner of a family's published one: the same constructs, so that
-what renders these renders those. Format: [{"name", "template", "bos_token", "eos_token", "cases": [{"messages",
-"add_generation_prompt", "text" | "error"}]}]. "error" is there where the template itself refuses the conversation
-(raise_exception), with its message. The entry "smollm2" is the template inside that GGUF file.
+The second form checks the engine against the templates that models ship, which are not ours to
+commit: run the unit test with MCC_TEMPLATE_GOLDENS=other.json.
+
+Templates and contexts are listed once; a case names them by number, and has either the expected text or `error`: true when jinja2
+raises, with `message` when the template itself raised it. `ours`: true marks what this engine
+refuses although jinja2 renders it; `message` is then a part of our message.
 """
-
-import argparse
 import json
-import pathlib
+import sys
+from datetime import datetime, timezone
 
 import jinja2
-from transformers.utils.chat_template_utils import render_jinja_template
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-import make_checkpoints as mc
+from template_sources import CHATS, ERRORS, FEATURES, MODELS, REFUSED
 
-HERE = pathlib.Path(__file__).resolve().parent
-
-# name: (template, bos, eos)
-TEMPLATES = {
-    "chatml": (mc.CHATML, "<|im_start|>", "<|im_end|>"),
-    "llama2-style": (mc.LLAMA2, "<s>", "</s>"),
-    "llama3-style": (mc.LLAMA3, "<|begin_of_text|>", "<|eot_id|>"),
-    "gemma-style": (mc.GEMMA, "<bos>", "<eos>"),
-    # Whitespace control, a system message pulled out by slicing, defaults.
-    "qwen2-style": ("""\
-{%- if messages[0]['role'] == 'system' %}
-    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
-{%- else %}
-    {{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-""", None, "<|im_end|>"),
-    # A namespace, a reversed walk, string methods, an optional variable.
-    "qwen3-style": ("""\
-{%- if messages[0].role == 'system' %}
-    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
-{%- endif %}
-{%- set ns = namespace(multi=true, last=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi and message.role == "user" and message.content is string and not(message.content.startswith('<tool>') and message.content.endswith('</tool>')) %}
-        {%- set ns.multi = false %}
-        {%- set ns.last = index %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.content is string %}
-        {%- set content = message.content %}
-    {%- else %}
-        {%- set content = '' %}
-    {%- endif %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
-        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
-    {%- elif message.role == "assistant" %}
-        {%- set thought = '' %}
-        {%- if '</think>' in content %}
-            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
-            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last and (loop.last or (not loop.last and thought)) %}
-            {{- '<|im_start|>' + message.role + '\\n<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
-        {%- else %}
-            {{- '<|im_start|>' + message.role + '\\n' + content }}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\\n\\n</think>\\n\\n' }}
-    {%- endif %}
-{%- endif %}
-""", None, "<|im_end|>"),
-    # Content as a string or a list of parts, alternation enforced, the system message folded into the first turn.
-    "gemma3-style": ("""\
-{{ bos_token }}
-{%- if messages[0]['role'] == 'system' -%}
-    {%- if messages[0]['content'] is string -%}
-        {%- set first_user_prefix = messages[0]['content'] + '\\n\\n' -%}
-    {%- else -%}
-        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\\n\\n' -%}
-    {%- endif -%}
-    {%- set loop_messages = messages[1:] -%}
-{%- else -%}
-    {%- set first_user_prefix = "" -%}
-    {%- set loop_messages = messages -%}
-{%- endif -%}
-{%- for message in loop_messages -%}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception("conversation roles must alternate user/assistant") }}
-    {%- endif -%}
-    {%- if (message['role'] == 'assistant') -%}
-        {%- set role = "model" -%}
-    {%- else -%}
-        {%- set role = message['role'] -%}
-    {%- endif -%}
-    {{ '<start_of_turn>' + role + '\\n' + (first_user_prefix if loop.first else "") }}
-    {%- if message['content'] is string -%}
-        {{ message['content'] | trim }}
-    {%- elif message['content'] is iterable -%}
-        {%- for item in message['content'] -%}
-            {%- if item['type'] == 'text' -%}
-                {{ item['text'] | trim }}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- else -%}
-        {{ raise_exception("invalid content type") }}
-    {%- endif -%}
-    {{ '<end_of_turn>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{ '<start_of_turn>model\\n' }}
-{%- endif -%}
-""", "<bos>", "<eos>"),
-    # Llama 3.1's manner: optional settings with defaults, a system header always.
-    "llama31-style": ("""\
-{{- bos_token }}
-{%- if custom_tools is defined %}
-    {%- set tools = custom_tools %}
-{%- endif %}
-{%- if not date_string is defined %}
-    {%- set date_string = "26 Jul 2024" %}
-{%- endif %}
-{%- if not tools is defined %}
-    {%- set tools = none %}
-{%- endif %}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
-{%- if tools is not none %}
-    {{- "Environment: ipython\\n" }}
-{%- endif %}
-{{- "Cutting Knowledge Date: December 2023\\n" }}
-{{- "Today Date: " + date_string + "\\n\\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-{%- endif %}
-""", "<|begin_of_text|>", "<|eot_id|>"),
-    # Mistral's manner: the system message goes with the last user turn.
-    "mistral-style": ("""\
-{%- if messages[0]["role"] == "system" %}
-    {%- set system_message = messages[0]["content"] %}
-    {%- set loop_messages = messages[1:] %}
-{%- else %}
-    {%- set loop_messages = messages %}
-{%- endif %}
-{{- bos_token }}
-{%- for message in loop_messages %}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
-        {{- raise_exception('after the optional system message, roles must alternate') }}
-    {%- endif %}
-    {%- if message["role"] == "user" %}
-        {%- if loop.last and system_message is defined %}
-            {{- "[INST] " + system_message + "\\n\\n" + message["content"] + "[/INST]" }}
-        {%- else %}
-            {{- "[INST] " + message["content"] + "[/INST]" }}
-        {%- endif %}
-    {%- elif message["role"] == "assistant" %}
-        {{- " " + message["content"]|trim + eos_token}}
-    {%- else %}
-        {{- raise_exception("only user and assistant roles are supported") }}
-    {%- endif %}
-{%- endfor %}
-""", "<s>", "</s>"),
-    # Blocks on lines of their own: trim_blocks and lstrip_blocks matter; a comment, tilde, nested loops, filters.
-    "plain-lines": ("""\
-{# roles in capitals #}
-{% for m in messages %}
-    {% if loop.first and not loop.last %}
-[first]
-    {% elif loop.last %}
-[last of {{ loop.length }}, {{ loop.revindex }} left]
-    {% endif %}
-  {{ m.role | upper ~ ": " ~ m.content | default("(none)") }}
-{% endfor %}
-{{ "go" if add_generation_prompt else "stop" }}{{ ' ' -}}
-   {{ messages | map(attribute='role') | join(', ') }} {{ 7 // 2 }} {{ 7 % 4 }} {{ [1, 2, 3] | length }}
-""", None, None),
-}
-
-USER = {"role": "user", "content": "Hello there"}
-REPLY = {"role": "assistant", "content": "  Hi!\n"}
-SYSTEM = {"role": "system", "content": "Be brief."}
-CONVERSATIONS = [
-    [USER],
-    [SYSTEM, USER],
-    [USER, REPLY, {"role": "user", "content": " and \"quoted\" {{ braces }} é 你好 🙂 \n"}],
-    [SYSTEM, USER, REPLY, {"role": "user", "content": ""}],
-    [USER, {"role": "assistant", "content": "<think>\nwell\n</think>\n\nanswer"}],
-    [USER, USER],
-    [{"role": "assistant", "content": "I begin"}],
-]
+NOW = 1753543210  # 2025-07-26 15:20:10 UTC
 
 
-def render(template, messages, generate, bos, eos):
-    extra = {k: v for k, v in (("bos_token", bos), ("eos_token", eos)) if v is not None}
+class RaisedByTemplate(jinja2.exceptions.TemplateError):
+    pass
+
+
+class Generation(jinja2.ext.Extension):
+    """{% generation %}: transformers renders the body as a call block and keeps its text."""
+
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        call = self.call_method("_body")
+        return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _body(self, caller):
+        return caller()
+
+
+def environment():
+    env = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+
+    def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(
+            x,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
+    def raise_exception(message):
+        raise RaisedByTemplate(message)
+
+    def strftime_now(fmt):
+        return datetime.fromtimestamp(NOW, timezone.utc).replace(tzinfo=None).strftime(fmt)
+
+    env.filters["tojson"] = tojson
+    env.globals["raise_exception"] = raise_exception
+    env.globals["strftime_now"] = strftime_now
+    return env
+
+
+def case(env, name, template, context):
+    out = {"name": name, "template": template, "context": context}
     try:
-        out = render_jinja_template(conversations=[messages], chat_template=template, add_generation_prompt=generate,
-                                    **extra)
-        return {"text": out[0][0]}
-    except jinja2.exceptions.TemplateError as e:
-        return {"error": str(e)}
+        variables = {k: v for k, v in context.items() if k != "strftime_now"}
+        out["text"] = env.from_string(template).render(**variables)
+    except RaisedByTemplate as e:
+        out["error"] = True
+        out["message"] = str(e)
+    except Exception:  # whatever Python raises, the engine must refuse too
+        out["error"] = True
+    return out
+
+
+def conversations(template, special):
+    for name, chat in CHATS.items():
+        for prompt in (True, False):
+            context = {"tools": None, "documents": None, "strftime_now": NOW}
+            context.update(special)
+            context.update(chat)
+            context["add_generation_prompt"] = prompt
+            yield name + ("+prompt" if prompt else ""), context
+
+
+def model_cases(env, name, template, special):
+    for chat, context in conversations(template, special):
+        yield case(env, f"{name}/{chat}", template, context)
+
+
+def templates_of(path):
+    if path.endswith(".gguf"):
+        from gguf import GGUFReader
+
+        field = GGUFReader(path).get_field("tokenizer.chat_template")
+        if field:
+            yield path, field.contents()
+    else:
+        with open(path, encoding="utf-8", newline="") as f:
+            yield path, f.read()
+
+
+def write(cases):
+    tables = {"templates": [], "contexts": []}
+    for c in cases:
+        for key, table in (("template", tables["templates"]), ("context", tables["contexts"])):
+            text = json.dumps(c[key], ensure_ascii=True)
+            if text not in table:
+                table.append(text)
+            c[key] = table.index(text)
+    tables["cases"] = [json.dumps(c, ensure_ascii=True) for c in cases]
+    parts = (f'"{k}": [\n' + ",\n".join(v) + "\n]" for k, v in tables.items())
+    print("{" + ",\n".join(parts) + "}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smollm2", required=False)
-    args = parser.parse_args()
-    templates = dict(TEMPLATES)
-    file = HERE / "chat_templates.json"
-    if args.smollm2:
-        import gguf_load
-        meta = gguf_load.Metadata(args.smollm2)
-        names = meta.get("tokenizer.ggml.tokens")
-        templates["smollm2"] = (meta.get("tokenizer.chat_template"), names[meta.get("tokenizer.ggml.bos_token_id")],
-                                names[meta.get("tokenizer.ggml.eos_token_id")])
-    entries = []
-    for name, (template, bos, eos) in templates.items():
-        cases = [{"messages": m, "add_generation_prompt": g, **render(template, m, g, bos, eos)}
-                 for m in CONVERSATIONS for g in (True, False)]
-        assert any("text" in c for c in cases), name
-        entries.append({"name": name, "template": template, "bos_token": bos, "eos_token": eos, "cases": cases})
-        print(f"{name}: {sum('text' in c for c in cases)} texts, {sum('error' in c for c in cases)} refusals")
-    file.write_text("[\n" + ",\n".join(json.dumps(e, ensure_ascii=False) for e in entries) + "\n]\n", encoding="utf-8")
+    env = environment()
+    cases = []
+    if sys.argv[1:]:
+        for path in sys.argv[1:]:
+            for name, template in templates_of(path):
+                special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+                cases.extend(model_cases(env, name, template, special))
+    else:
+        for name, (template, special) in MODELS.items():
+            cases.extend(model_cases(env, name, template, special))
+        for i, (template, context) in enumerate(FEATURES):
+            made = case(env, f"feature {i}", template, {"strftime_now": NOW, **context})
+            if "text" not in made:
+                sys.exit(f"feature {i} fails in jinja2: {template!r}")
+            cases.append(made)
+        for i, (template, context) in enumerate(ERRORS):
+            made = case(env, f"error {i}", template, context)
+            if "error" not in made:
+                sys.exit(f"error {i} renders in jinja2: {template!r}: {made['text']!r}")
+            cases.append(made)
+        for i, (template, context, message) in enumerate(REFUSED):
+            made = {"name": f"refused {i}", "template": template, "context": context}
+            cases.append({**made, "error": True, "ours": True, "message": message})
+    write(cases)
 
 
 if __name__ == "__main__":
