@@ -153,17 +153,18 @@ bool pass_constant_fold(pass_context *context) {
         for (int i = 0; i < op->n_operands && depends == VARIABLE; i++)
             f.used_by_variable[op->operands[i]->id] = true;
     }
-    /* Only what something variable reads is computed; what lies between is dead then. */
+    /* Only what something variable reads is computed; what lies between is dead then. Ops made on
+     * the way have ids beyond the tables and no operands. */
     bool ok = true;
     for (ir_op *op = m->graph->first; op && ok; op = op->next) {
-        for (int i = 0; i < op->n_operands; i++) {
-            /* Results made here have ids beyond the tables, but are never operands yet. */
+        bool variable = !op->n_results || (size_t)op->results[0]->id >= n ||
+                        f.depends[op->results[0]->id] == VARIABLE;
+        for (int i = 0; i < op->n_operands && variable; i++) {
             ir_value *replacement = f.replacements[op->operands[i]->id];
             if (replacement)
                 op->operands[i] = replacement;
         }
-        if (op->n_operands && op->n_results == 1 && (size_t)op->results[0]->id < n &&
-            f.depends[op->results[0]->id] != VARIABLE && f.used_by_variable[op->results[0]->id] &&
+        if (!variable && op->n_operands && f.used_by_variable[op->results[0]->id] &&
             op->results[0]->type.dtype == IR_F32)
             ok = fold(&f, op);
     }

@@ -148,11 +148,12 @@ static ir_op *random_op(ir_graph *graph, struct pool *pool, int depth, ir_opcode
     for (int i = 0; i < n; i++) {
         /* Half of the time an operand like the one before it. */
         operands[i] = pool->values[pick(pool->count)];
-        for (int tries = 0; i && tries < 20 && pick(3); tries++) {
-            if (ir_type_equal(&operands[i]->type, &operands[i - 1]->type))
-                break;
-            operands[i] = pool->values[pick(pool->count)];
-        }
+        if (i && pick(2))
+            for (int tries = 0; tries < 50; tries++) {
+                if (ir_type_equal(&operands[i]->type, &operands[i - 1]->type))
+                    break;
+                operands[i] = pool->values[pick(pool->count)];
+            }
     }
     if (n && pick(2)) {
         types[0].kind = IR_TENSOR;
