@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const cg_backend cpu_backend = {
     .tiling = cg_cpu_tiling,
