@@ -228,9 +228,13 @@ static LLVMValueRef emit_sin_cos(cg_cpu_emitter *em, LLVMValueRef x, bool cosine
     r = fma3(s, n, f32c(s, 0x1.ee59dap-50), r);
     LLVMValueRef z = LLVMBuildFMul(s.b, r, r, ""), rz = LLVMBuildFMul(s.b, r, z, "");
     LLVMValueRef sine = fma3(s, rz, POLYNOMIAL(s, z, sin_p), r);
-    LLVMValueRef one = fma3(s, z, f32c(s, -0.5), f32c(s, 1));
+    /* 1 - z/2 with its rounding error added back */
+    LLVMValueRef one = f32c(s, 1), half_z = LLVMBuildFMul(s.b, z, f32c(s, 0.5), "");
+    LLVMValueRef head = LLVMBuildFSub(s.b, one, half_z, "");
+    LLVMValueRef lost = LLVMBuildFSub(s.b, LLVMBuildFSub(s.b, one, head, ""), half_z, "");
     LLVMValueRef z2 = LLVMBuildFMul(s.b, z, z, "");
-    LLVMValueRef cosine_r = fma3(s, z2, POLYNOMIAL(s, z, cos_p), one);
+    LLVMValueRef tail = fma3(s, z2, POLYNOMIAL(s, z, cos_p), lost);
+    LLVMValueRef cosine_r = LLVMBuildFAdd(s.b, head, tail, "");
 
     LLVMValueRef quadrant = as_bits(s, sum); /* only the low two bits count */
     if (cosine)
