@@ -17,7 +17,6 @@ import os
 import pathlib
 import sys
 
-import numpy as np
 import torch
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -50,15 +49,19 @@ def main():
         if w == args.windows:
             break
         with torch.no_grad():
-            want = model(input_ids=torch.tensor([window]), use_cache=False).logits[0, :-1].double().log_softmax(-1)
+            want_logits = model(input_ids=torch.tensor([window]), use_cache=False).logits[0, :-1]
         peer.clear()
         peer.decode(window, 0)
-        got = torch.from_numpy(np.array(peer.all(len(window))))[:-1].double().log_softmax(-1)
-        target = torch.tensor(window[1:])[:, None]
-        sums["reference"] -= float(want.gather(1, target).sum())
-        sums["peer"] -= float(got.gather(1, target).sum())
-        sums["kl"] += float((want.exp() * (want - got)).sum())
-        sums["same"] += int((want.argmax(-1) == got.argmax(-1)).sum())
+        got_logits = torch.from_numpy(peer.all(len(window)))[:-1]
+        # A few rows at a time: a window of f64 log-probabilities over a large vocabulary is a gigabyte.
+        for begin in range(0, len(window) - 1, 32):
+            want = want_logits[begin:begin + 32].double().log_softmax(-1)
+            got = got_logits[begin:begin + 32].double().log_softmax(-1)
+            target = torch.tensor(window[begin + 1:begin + 33])[:, None]
+            sums["reference"] -= float(want.gather(1, target).sum())
+            sums["peer"] -= float(got.gather(1, target).sum())
+            sums["kl"] += float((want.exp() * (want - got)).sum())
+            sums["same"] += int((want.argmax(-1) == got.argmax(-1)).sum())
         count += len(window) - 1
         print(f"window {w}: reference {math.exp(sums['reference'] / count):.4f}, peer "
               f"{math.exp(sums['peer'] / count):.4f}, KL {sums['kl'] / count:.5f}", file=sys.stderr)
