@@ -296,26 +296,17 @@ bool interp_softmax(ir_interp *in, const ir_op *op) {
 /* --- matrix products ---------------------------------------------------------------------------
  */
 
-enum { ROWS = 4 };
+enum { ROWS = 4, LANES = 4 };
 
-/* The dot products of `rows` (at most ROWS) consecutive rows of a with w. */
+/* The dot products of `rows` (at most ROWS) consecutive rows of a with w; each in LANES partial
+ * sums, which compilers turn into vectors. The order is the same for any number of rows, so that a
+ * token's result does not depend on what else is in the step. */
 static void dot_rows(const double *a, int64_t rows, const double *w, int64_t k, double *sums) {
-    if (rows == ROWS) {
-        double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        for (int64_t i = 0; i < k; i++) {
-            s0 += a[i] * w[i];
-            s1 += a[k + i] * w[i];
-            s2 += a[2 * k + i] * w[i];
-            s3 += a[3 * k + i] * w[i];
-        }
-        sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
-        return;
-    }
     for (int64_t r = 0; r < rows; r++, a += k) {
-        double s[4] = {0};
+        double s[LANES] = {0};
         int64_t i = 0;
-        for (; i + 4 <= k; i += 4)
-            for (int j = 0; j < 4; j++)
+        for (; i + LANES <= k; i += LANES)
+            for (int j = 0; j < LANES; j++)
                 s[j] += a[i + j] * w[i + j];
         for (; i < k; i++)
             s[0] += a[i] * w[i];
