@@ -1,0 +1,342 @@
+/* One request: the prompt it came with, the tokens it got, the text they make. */
+#include "runtime/engine.h"
+#include "runtime/text.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_STOPS = 64,
+    MAX_STOP_BYTES = 4096,
+    MIN_TEXT_CAPACITY = 4096 /* many tokens' text: it does not grow when events are polled */
+};
+
+static bool no_memory(rt_error *error) {
+    return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a request");
+}
+
+/* --- prompt --------------------------------------------------------------------------------------
+ */
+
+/* Tokenizes text into *ids (malloc'ed). */
+static bool encode(const mcc_artifact *a, const char *text, uint64_t bytes, unsigned flags,
+                   int32_t **ids, int64_t *n, rt_error *error) {
+    if (!rt_need_tokenizer(a, error))
+        return false;
+    /* Seldom more tokens than bytes; when there are, the second round knows how many. */
+    int64_t capacity = (int64_t)(bytes < 1 << 30 ? bytes : 1 << 30) + 8;
+    for (int round = 0; round < 2; round++) {
+        *ids = malloc((size_t)capacity * sizeof **ids);
+        if (!*ids)
+            return no_memory(error);
+        *n = rt_tokenizer_encode(a->tokenizer, text, bytes, flags, *ids, capacity, error);
+        if (*n >= 0 && *n <= capacity)
+            return true;
+        free(*ids);
+        *ids = NULL;
+        if (*n < 0)
+            return false;
+        capacity = *n;
+    }
+    return rt_fail(error, MCC_INTERNAL, "the tokenizer gave two lengths for the same text");
+}
+
+/* The prompt as token ids (malloc'ed), whichever way it was given. */
+static bool prompt_ids(const mcc_artifact *a, const mcc_request_params *p, int32_t **ids,
+                       int64_t *n, rt_error *error) {
+    if ((p->prompt_ids != NULL) + (p->prompt != NULL) + (p->messages != NULL) != 1)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "exactly one of prompt_ids, prompt and messages must be set");
+    if (p->prompt)
+        return encode(a, p->prompt, p->prompt_bytes ? p->prompt_bytes : strlen(p->prompt),
+                      RT_TOKENIZER_ADD_SPECIAL | RT_TOKENIZER_PARSE_SPECIAL, ids, n, error);
+    if (p->messages) {
+        uint64_t bytes;
+        if (!rt_need_tokenizer(a, error))
+            return false;
+        char *text = rt_render_messages(a, p->messages, p->messages_bytes, true, &bytes, error);
+        if (!text)
+            return false;
+        bool ok = encode(a, text, bytes, RT_TOKENIZER_PARSE_SPECIAL, ids, n, error);
+        free(text);
+        return ok;
+    }
+    if (p->n_prompt_ids < 0 || p->n_prompt_ids > INT32_MAX)
+        return rt_fail(error, MCC_INVALID_ARGUMENT, "n_prompt_ids is %" PRId64, p->n_prompt_ids);
+    *n = p->n_prompt_ids;
+    *ids = malloc((size_t)(*n > 0 ? *n : 1) * sizeof **ids);
+    if (!*ids)
+        return no_memory(error);
+    memcpy(*ids, p->prompt_ids, (size_t)*n * sizeof **ids);
+    return true;
+}
+
+static bool set_prompt(const mcc_engine *e, const mcc_request_params *p, rt_request *r,
+                       rt_error *error) {
+    if (!prompt_ids(e->artifact, p, &r->ids, &r->n_prompt, error))
+        return false;
+    r->n_ids = r->n_prompt;
+    if (r->n_prompt == 0)
+        return rt_fail(error, MCC_INVALID_ARGUMENT, "the prompt is empty");
+    if (r->n_prompt >= e->max_len)
+        return rt_fail(error, MCC_CAPACITY,
+                       "the prompt has %" PRId64 " tokens; max_model_len is %" PRId64
+                       " and must leave room for one more",
+                       r->n_prompt, e->max_len);
+    for (int64_t i = 0; i < r->n_prompt; i++)
+        if (r->ids[i] < 0 || r->ids[i] >= e->vocab_size)
+            return rt_fail(error, MCC_INVALID_ARGUMENT,
+                           "prompt token %" PRId64 " is %" PRId32
+                           ", but the model's vocabulary has %" PRId32,
+                           i, r->ids[i], e->vocab_size);
+    if (p->max_tokens < 0)
+        return rt_fail(error, MCC_INVALID_ARGUMENT, "max_tokens is %" PRId64, p->max_tokens);
+    int64_t room = e->max_len - r->n_prompt;
+    r->max_ids = r->n_prompt + (p->max_tokens > 0 && p->max_tokens < room ? p->max_tokens : room);
+    int32_t *ids = realloc(r->ids, (size_t)r->max_ids * sizeof *ids);
+    if (!ids)
+        return no_memory(error);
+    r->ids = ids;
+    return true;
+}
+
+/* --- parameters ----------------------------------------------------------------------------------
+ */
+
+static void see(rt_request *r, int32_t id) {
+    if (!r->seen || (r->seen[id / 8] & 1 << id % 8))
+        return;
+    r->seen[id / 8] |= (uint8_t)(1 << id % 8);
+    r->seen_ids[r->n_seen++] = id;
+}
+
+static bool set_sampling(const mcc_engine *e, const mcc_request_params *p, rt_request *r,
+                         rt_error *error) {
+    r->sampling = (rt_sampling){.temperature = p->temperature,
+                                .top_k = p->top_k,
+                                .top_p = p->top_p == 0 ? 1 : p->top_p,
+                                .min_p = p->min_p,
+                                .seed = p->seed};
+    r->repetition_penalty = p->repetition_penalty == 0 ? 1 : p->repetition_penalty;
+    if (!rt_sampling_check(&r->sampling, error))
+        return false;
+    if (!(r->repetition_penalty > 0) || isinf(r->repetition_penalty))
+        return rt_fail(error, MCC_INVALID_ARGUMENT, "repetition_penalty is %g, expected above 0",
+                       (double)r->repetition_penalty);
+    if (r->repetition_penalty == 1)
+        return true;
+    int64_t most = r->max_ids < e->vocab_size ? r->max_ids : e->vocab_size;
+    r->seen = calloc((size_t)e->vocab_size / 8 + 1, 1);
+    r->seen_ids = malloc((size_t)most * sizeof *r->seen_ids);
+    if (!r->seen || !r->seen_ids)
+        return no_memory(error);
+    for (int64_t i = 0; i < r->n_prompt; i++)
+        see(r, r->ids[i]);
+    return true;
+}
+
+static bool set_stops(const mcc_artifact *a, const mcc_request_params *p, rt_request *r,
+                      rt_error *error) {
+    if (p->n_stop < 0 || p->n_stop > MAX_STOPS || (p->n_stop > 0 && !p->stop) ||
+        p->n_stop_token_ids < 0 || p->n_stop_token_ids > MAX_STOPS ||
+        (p->n_stop_token_ids > 0 && !p->stop_token_ids))
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "%" PRId32 " stop texts and %" PRId32 " stop tokens, at most %d of each",
+                       p->n_stop, p->n_stop_token_ids, MAX_STOPS);
+    if (p->n_stop > 0 && !rt_need_tokenizer(a, error))
+        return false;
+    r->stops = calloc((size_t)p->n_stop + 1, sizeof *r->stops);
+    if (!r->stops)
+        return no_memory(error);
+    for (int32_t i = 0; i < p->n_stop; i++) {
+        size_t bytes = p->stop[i] ? strnlen(p->stop[i], MAX_STOP_BYTES + 1) : 0;
+        /* Text comes in whole characters, so one that begins in the middle of a character would
+         * never be found. */
+        if (bytes == 0 || bytes > MAX_STOP_BYTES || ((uint8_t)p->stop[i][0] & 0xc0) == 0x80)
+            return rt_fail(error, MCC_INVALID_ARGUMENT,
+                           "stop[%" PRId32 "] must be UTF-8 text of 1 to %d bytes", i,
+                           MAX_STOP_BYTES);
+        char *copy = malloc(bytes);
+        if (!copy)
+            return no_memory(error);
+        memcpy(copy, p->stop[i], bytes);
+        r->stops[r->n_stops++] = (rt_stop){copy, bytes};
+    }
+
+    /* The model's own end tokens, unless they are to be ignored, and the caller's. */
+    int64_t n_end = 0;
+    const int32_t *end = NULL;
+    if (a->tokenizer && !(p->flags & MCC_REQUEST_IGNORE_EOS))
+        end = rt_tokenizer_end_ids(a->tokenizer, &n_end);
+    r->stop_ids = malloc(((size_t)n_end + (size_t)p->n_stop_token_ids + 1) * sizeof *r->stop_ids);
+    if (!r->stop_ids)
+        return no_memory(error);
+    for (int64_t i = 0; i < n_end; i++)
+        r->stop_ids[r->n_stop_ids++] = end[i];
+    for (int32_t i = 0; i < p->n_stop_token_ids; i++)
+        r->stop_ids[r->n_stop_ids++] = p->stop_token_ids[i];
+    return true;
+}
+
+/* Room for the text of a token, for what stop texts can hold back, and for the longest event. */
+static bool set_output(mcc_engine *e, rt_request *r, rt_error *error) {
+    size_t piece = 0, held = 0;
+    if (e->artifact->tokenizer) {
+        rt_detok_init(&r->detok, e->artifact->tokenizer,
+                      RT_TOKENIZER_SKIP_SPECIAL | RT_TOKENIZER_CONTINUE);
+        piece = (size_t)rt_detok_max(e->artifact->tokenizer);
+    }
+    for (int32_t i = 0; i < r->n_stops; i++)
+        held = r->stops[i].bytes > held ? r->stops[i].bytes : held;
+    r->text.capacity = 2 * (piece + held) + MIN_TEXT_CAPACITY;
+    r->text.buffer = malloc(r->text.capacity);
+    size_t most = (size_t)(r->max_ids - r->n_prompt), event = 2 * piece + held + 1;
+    r->text_ends = malloc(most * sizeof *r->text_ends);
+    if (r->flags & MCC_REQUEST_LOGPROBS)
+        r->logprobs = malloc(most * sizeof *r->logprobs);
+    if (!r->text.buffer || !r->text_ends || ((r->flags & MCC_REQUEST_LOGPROBS) && !r->logprobs))
+        return no_memory(error);
+    if (event > e->event_capacity) {
+        char *text = realloc(e->event_text, event);
+        if (!text)
+            return no_memory(error);
+        e->event_text = text;
+        e->event_capacity = event;
+    }
+    return true;
+}
+
+rt_request *rt_request_create(mcc_engine *engine, const mcc_request_params *p, rt_error *error) {
+    uint32_t known = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS | MCC_REQUEST_NO_CACHE;
+    if (p->flags & ~known) {
+        rt_fail(error, MCC_INVALID_ARGUMENT, "unknown request flags 0x%x", (unsigned)p->flags);
+        return NULL;
+    }
+    rt_request *r = calloc(1, sizeof *r);
+    if (!r) {
+        no_memory(error);
+        return NULL;
+    }
+    r->flags = p->flags;
+    r->state = RT_WAITING;
+    if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
+        !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error)) {
+        rt_request_free(r);
+        return NULL;
+    }
+    return r;
+}
+
+void rt_request_free(rt_request *r) {
+    if (!r)
+        return;
+    for (int32_t i = 0; i < r->n_stops; i++)
+        free((char *)r->stops[i].text);
+    free(r->stops);
+    free(r->stop_ids);
+    free(r->seen);
+    free(r->seen_ids);
+    free(r->ids);
+    free(r->text.buffer);
+    free(r->text_ends);
+    free(r->logprobs);
+    free(r);
+}
+
+/* --- output --------------------------------------------------------------------------------------
+ */
+
+/* Makes room for `bytes` more: first what has been polled, then more memory. */
+static bool make_room(rt_output_text *t, size_t bytes, rt_error *error) {
+    if (t->capacity - (size_t)(t->end - t->base) >= bytes)
+        return true;
+    size_t waiting = (size_t)(t->end - t->begin);
+    memmove(t->buffer, t->buffer + (t->begin - t->base), waiting);
+    t->base = t->begin;
+    if (t->capacity - waiting >= bytes)
+        return true;
+    char *buffer = realloc(t->buffer, 2 * t->capacity + bytes);
+    if (!buffer)
+        return no_memory(error);
+    t->buffer = buffer;
+    t->capacity = 2 * t->capacity + bytes;
+    return true;
+}
+
+/* Appends what the tokenizer has for `id`, or at the end (id < 0) what it still holds. */
+static bool append_text(rt_request *r, int32_t id, rt_error *error) {
+    rt_output_text *t = &r->text;
+    for (size_t need = 64;;) {
+        if (!make_room(t, need, error))
+            return false;
+        char *out = t->buffer + (t->end - t->base);
+        int64_t capacity = (int64_t)t->capacity - (t->end - t->base);
+        int64_t bytes = id < 0 ? rt_detok_flush(&r->detok, out, capacity)
+                               : rt_detok_push(&r->detok, id, out, capacity);
+        if (bytes <= capacity) {
+            /* An id without a token (-1) makes no text. */
+            t->end += bytes > 0 ? bytes : 0;
+            return true;
+        }
+        need = (size_t)bytes;
+    }
+}
+
+/* Looks for a stop text in what has not been released: nothing before it can be a part of one. True
+ * when there is one: the text then ends before it. Otherwise releases all but an end that could be
+ * the beginning of one. */
+static bool find_stop(rt_request *r) {
+    rt_output_text *t = &r->text;
+    const char *held = t->buffer + (t->released - t->base);
+    size_t n = (size_t)(t->end - t->released), keep = 0;
+    const char *first = NULL;
+    for (int32_t i = 0; i < r->n_stops; i++) {
+        const rt_stop *s = &r->stops[i];
+        const char *at = memmem(held, n, s->text, s->bytes);
+        if (at && (!first || at < first))
+            first = at;
+        for (size_t k = s->bytes - 1 < n ? s->bytes - 1 : n; k > keep; k--)
+            if (memcmp(held + n - k, s->text, k) == 0)
+                keep = k;
+    }
+    t->released = first ? t->released + (first - held) : t->end - (int64_t)keep;
+    if (first)
+        t->end = t->released;
+    return first != NULL;
+}
+
+void rt_request_finish(rt_request *r, int32_t reason) {
+    r->state = RT_FINISHED;
+    r->finish_reason = reason;
+    if (reason != MCC_FINISH_ERROR && r->detok.tokenizer)
+        append_text(r, -1, NULL); /* without memory for it, a broken character is lost */
+    if (!find_stop(r))
+        r->text.released = r->text.end;
+}
+
+bool rt_request_add(rt_request *r, int32_t id, float logprob, rt_error *error) {
+    int64_t i = r->n_ids - r->n_prompt;
+    bool ends = false;
+    for (int32_t s = 0; s < r->n_stop_ids; s++)
+        ends = ends || r->stop_ids[s] == id;
+    if (!ends && r->detok.tokenizer && !append_text(r, id, error))
+        return false;
+    bool stopped = find_stop(r);
+    r->ids[r->n_ids++] = id;
+    see(r, id);
+    r->text_ends[i] = r->text.released;
+    if (r->logprobs)
+        r->logprobs[i] = logprob;
+    if (stopped) {
+        /* The text ends before the stop text: nothing is flushed after it. */
+        r->state = RT_FINISHED;
+        r->finish_reason = MCC_FINISH_STOP;
+    } else if (ends) {
+        rt_request_finish(r, MCC_FINISH_STOP);
+    } else if (r->n_ids == r->max_ids) {
+        rt_request_finish(r, MCC_FINISH_LENGTH);
+    }
+    return true;
+}
