@@ -1,0 +1,181 @@
+/* modelcc run: continue one prompt. */
+#include "compiler/generate.h"
+
+#include <cJSON.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char help[] =
+    "usage: modelcc run MODEL.so -p TEXT [options]\n\n"
+    "Prints what the model answers. With a chat template the text is the user's message; --raw\n"
+    "continues it as it is. Without -p the prompt is read from standard input.\n\n"
+    "  -p, --prompt TEXT          the prompt\n"
+    "      --system TEXT          a system message before it\n"
+    "      --prompt-ids LIST      token ids, separated by commas, instead of text\n"
+    "      --raw                  no chat template\n"
+    "      --json                 one JSON object instead of streamed text\n";
+static const char examples[] =
+    "\nexamples:\n"
+    "  modelcc run smollm2.so -p \"What is a compiler?\"\n"
+    "  modelcc run smollm2.so --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 -n 100\n";
+
+enum { OPT_SYSTEM = 256, OPT_IDS, OPT_RAW, OPT_JSON };
+
+static const struct option long_options[] = {{"prompt", required_argument, NULL, 'p'},
+                                             {"system", required_argument, NULL, OPT_SYSTEM},
+                                             {"prompt-ids", required_argument, NULL, OPT_IDS},
+                                             {"raw", no_argument, NULL, OPT_RAW},
+                                             {"json", no_argument, NULL, OPT_JSON},
+                                             {"help", no_argument, NULL, 'h'},
+                                             GENERATE_LONG_OPTIONS,
+                                             {0}};
+
+typedef struct run_options {
+    generate_options common;
+    const char *prompt, *system, *ids;
+    bool raw, json;
+} run_options;
+
+static char *read_standard_input(void) {
+    unsigned long size;
+    return command_read_file("run", "/dev/stdin", 64ul << 20, &size);
+}
+
+static cJSON *add_message(cJSON *list, const char *role, const char *content) {
+    cJSON *message = cJSON_CreateObject();
+    cJSON_AddStringToObject(message, "role", role);
+    cJSON_AddStringToObject(message, "content", content);
+    cJSON_AddItemToArray(list, message);
+    return list;
+}
+
+/* "1,2,3" -> malloc'ed ids; NULL when it is no such list. */
+static int32_t *parse_ids(const char *text, int64_t *n) {
+    int32_t *ids = malloc((strlen(text) / 2 + 1) * sizeof *ids);
+    *n = 0;
+    while (ids && *text) {
+        char *end;
+        long long id = strtoll(text, &end, 10);
+        if (end == text || id < 0 || id > INT32_MAX || (*end && *end != ',')) {
+            free(ids);
+            return NULL;
+        }
+        ids[(*n)++] = (int32_t)id;
+        text = end + (*end == ',');
+    }
+    return ids;
+}
+
+static void print_json(const generation *g) {
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "text", g->text);
+    cJSON_AddItemToObject(j, "token_ids", cJSON_CreateIntArray(g->ids, (int)g->n_ids));
+    cJSON_AddItemToObject(j, "prompt_token_ids",
+                          cJSON_CreateIntArray(g->prompt_ids, (int)g->n_prompt_ids));
+    cJSON_AddStringToObject(j, "finish_reason", generate_finish_name(g->finish_reason));
+    cJSON *t = cJSON_AddObjectToObject(j, "timings");
+    cJSON_AddNumberToObject(t, "prefill_seconds", g->prefill_seconds);
+    cJSON_AddNumberToObject(t, "decode_seconds", g->decode_seconds);
+    cJSON_AddNumberToObject(t, "cached_tokens", (double)g->cached_tokens);
+    if (g->decode_seconds > 0)
+        cJSON_AddNumberToObject(t, "decode_tokens_per_second",
+                                (double)(g->n_ids - 1) / g->decode_seconds);
+    char *text = cJSON_Print(j);
+    puts(text ? text : "{}");
+    free(text);
+    cJSON_Delete(j);
+}
+
+static int run_prompt(run_options *o) {
+    mcc_artifact *artifact;
+    mcc_engine *engine;
+    int code = generate_open(&o->common, &artifact, &engine);
+    if (code != EXIT_FINE)
+        return code;
+    mcc_request_params *p = &o->common.params;
+    mcc_artifact_info info = {.struct_size = sizeof info};
+    mcc_artifact_get_info(artifact, &info, NULL);
+    char *messages = NULL;
+    int32_t *ids = NULL;
+    if (o->ids) {
+        ids = parse_ids(o->ids, &p->n_prompt_ids);
+        p->prompt_ids = ids;
+        if (!ids)
+            code = command_usage("run", "--prompt-ids: expected token ids separated by commas");
+    } else if (info.has_chat_template && !o->raw) {
+        cJSON *list = cJSON_CreateArray();
+        if (o->system)
+            add_message(list, "system", o->system);
+        messages = cJSON_PrintUnformatted(add_message(list, "user", o->prompt));
+        cJSON_Delete(list);
+        p->messages = messages;
+    } else {
+        p->prompt = o->prompt;
+    }
+    generation g = {0};
+    if (code == EXIT_FINE)
+        code = generate(engine, p, o->json ? NULL : stdout, &g);
+    if (code == EXIT_FINE && o->json)
+        print_json(&g);
+    else if (code == EXIT_FINE && (g.text_bytes == 0 || g.text[g.text_bytes - 1] != '\n'))
+        putchar('\n');
+    if (code == EXIT_FINE && g.finish_reason == MCC_FINISH_CANCELLED)
+        code = EXIT_FAILED;
+    generation_free(&g);
+    free(messages);
+    free(ids);
+    mcc_engine_destroy(engine);
+    mcc_artifact_close(artifact);
+    return code;
+}
+
+int cmd_run(int argc, char **argv) {
+    run_options o = {0};
+    generate_defaults(&o.common);
+    int option;
+    while ((option = getopt_long(argc, argv, "p:n:t:h", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'p':
+            o.prompt = optarg;
+            break;
+        case OPT_SYSTEM:
+            o.system = optarg;
+            break;
+        case OPT_IDS:
+            o.ids = optarg;
+            break;
+        case OPT_RAW:
+            o.raw = true;
+            break;
+        case OPT_JSON:
+            o.json = true;
+            break;
+        case 'h':
+            printf("%s%s%s", help, generate_help, examples);
+            return EXIT_FINE;
+        default: {
+            int code = generate_option("run", &o.common, option, optarg);
+            if (code < 0)
+                return command_usage("run", "unknown option, or a value is missing");
+            if (code != EXIT_FINE)
+                return code;
+        }
+        }
+    }
+    if (optind + 1 != argc)
+        return command_usage("run", "expected one MODEL.so");
+    o.common.artifact = argv[optind];
+    char *typed = NULL;
+    if (!o.prompt && !o.ids) {
+        if (isatty(STDIN_FILENO))
+            return command_usage("run", "no prompt: -p TEXT, or text on standard input");
+        o.prompt = typed = read_standard_input();
+        if (!typed)
+            return EXIT_FAILED;
+    }
+    int code = run_prompt(&o);
+    free(typed);
+    return code;
+}

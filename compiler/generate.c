@@ -1,0 +1,222 @@
+#include "compiler/generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char generate_help[] =
+    "  -n, --max-tokens N         tokens to generate at most\n"
+    "      --temperature X        0 takes the most probable token (default)\n"
+    "      --top-k N --top-p X --min-p X --repetition-penalty X --seed N\n"
+    "      --stop TEXT            end before this text; may be repeated\n"
+    "      --ignore-eos           go on when the model says it is done\n"
+    "  -t, --threads N            (default: the processors this process may use)\n"
+    "      --max-model-len N      tokens of context (default: the model's)\n"
+    "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
+    "      --target NAME          use the code for this target\n"
+    "      --check                check the weights' hashes first\n";
+
+void generate_defaults(generate_options *o) {
+    *o = (generate_options){.params = {.struct_size = sizeof o->params}};
+}
+
+static int bad(const char *command, const char *option, const char *value, const char *expected) {
+    return command_usage(command, "%s %s: expected %s", option, value, expected);
+}
+
+int generate_option(const char *command, generate_options *o, int option, const char *value) {
+    mcc_request_params *p = &o->params;
+    long long n;
+    double x;
+    switch (option) {
+    case 'n':
+        if (!command_number(value, 1, 1 << 30, &n))
+            return bad(command, "--max-tokens", value, "a positive number");
+        p->max_tokens = n;
+        return EXIT_FINE;
+    case 't':
+        if (!command_number(value, 1, 1024, &n))
+            return bad(command, "--threads", value, "1 to 1024");
+        o->threads = (int)n;
+        return EXIT_FINE;
+    case GENERATE_FIRST:
+        if (!command_real(value, 0, 100, &x))
+            return bad(command, "--temperature", value, "0 to 100");
+        p->temperature = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 1:
+        if (!command_number(value, 0, 1 << 30, &n))
+            return bad(command, "--top-k", value, "0 (all) or a number of tokens");
+        p->top_k = (int32_t)n;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 2:
+        if (!command_real(value, 0, 1, &x) || x == 0)
+            return bad(command, "--top-p", value, "above 0, at most 1");
+        p->top_p = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 3:
+        if (!command_real(value, 0, 1, &x))
+            return bad(command, "--min-p", value, "0 to 1");
+        p->min_p = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 4:
+        if (!command_real(value, 0.01, 100, &x))
+            return bad(command, "--repetition-penalty", value, "0.01 to 100");
+        p->repetition_penalty = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 5:
+        if (!command_number(value, 0, INT64_MAX, &n))
+            return bad(command, "--seed", value, "a number from 0");
+        p->seed = (uint64_t)n;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 6:
+        if (p->n_stop == GENERATE_MAX_STOPS || !*value)
+            return bad(command, "--stop", value, "at most 16 texts, none empty");
+        o->stops[p->n_stop++] = value;
+        p->stop = o->stops;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 7:
+        p->flags |= MCC_REQUEST_IGNORE_EOS;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 8:
+        if (!command_number(value, 1, 1 << 30, &n))
+            return bad(command, "--max-model-len", value, "a positive number");
+        o->max_model_len = n;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 9:
+        if (!command_number(value, 1, 1 << 20, &n))
+            return bad(command, "--max-num-batched-tokens", value, "a positive number");
+        o->max_num_batched_tokens = (int)n;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 10:
+        o->target = value;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 11:
+        o->check = true;
+        return EXIT_FINE;
+    default:
+        return -1;
+    }
+}
+
+int generate_fail(const mcc_error *error) {
+    fprintf(stderr, "error: %s\n", error->text);
+    return EXIT_FAILED;
+}
+
+int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine) {
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_artifact_options artifact_options = {.struct_size = sizeof artifact_options,
+                                             .flags = o->check ? MCC_OPEN_CHECK : 0,
+                                             .target = o->target};
+    *engine = NULL;
+    if (mcc_artifact_open(o->artifact, &artifact_options, artifact, &error))
+        return generate_fail(&error);
+    mcc_engine_options engine_options = {.struct_size = sizeof engine_options,
+                                         .threads = o->threads,
+                                         .max_num_batched_tokens = o->max_num_batched_tokens,
+                                         .max_model_len = o->max_model_len};
+    if (!mcc_engine_create(*artifact, &engine_options, engine, &error))
+        return EXIT_FINE;
+    mcc_artifact_close(*artifact);
+    *artifact = NULL;
+    return generate_fail(&error);
+}
+
+void generation_free(generation *g) {
+    free(g->ids);
+    free(g->text);
+    free(g->prompt_ids);
+    *g = (generation){0};
+}
+
+const char *generate_finish_name(int reason) {
+    static const char *const names[] = {"none", "stop", "length", "cancelled", "error"};
+    return reason >= 0 && reason <= 4 ? names[reason] : "unknown";
+}
+
+static bool append_text(generation *g, const char *text, uint64_t bytes) {
+    char *grown = realloc(g->text, g->text_bytes + bytes + 1);
+    if (!grown)
+        return false;
+    memcpy(grown + g->text_bytes, text, bytes);
+    g->text = grown;
+    g->text_bytes += bytes;
+    grown[g->text_bytes] = '\0';
+    return true;
+}
+
+static bool append_id(generation *g, int32_t id) {
+    if ((g->n_ids & (g->n_ids - 1)) == 0) { /* full at powers of two */
+        int32_t *grown = realloc(g->ids, (size_t)(g->n_ids ? 2 * g->n_ids : 1) * sizeof *grown);
+        if (!grown)
+            return false;
+        g->ids = grown;
+    }
+    g->ids[g->n_ids++] = id;
+    return true;
+}
+
+static bool read_prompt(const mcc_engine *engine, uint64_t id, generation *g) {
+    if (mcc_request_prompt_ids(engine, id, NULL, 0, &g->n_prompt_ids, NULL) !=
+            MCC_BUFFER_TOO_SMALL ||
+        g->n_prompt_ids <= 0)
+        return true;
+    g->prompt_ids = malloc((size_t)g->n_prompt_ids * sizeof *g->prompt_ids);
+    return g->prompt_ids && !mcc_request_prompt_ids(engine, id, g->prompt_ids, g->n_prompt_ids,
+                                                    &g->n_prompt_ids, NULL);
+}
+
+/* Takes the request's events until there is none; *finished when it ended. */
+static bool take_events(mcc_engine *engine, uint64_t id, FILE *stream, generation *g,
+                        bool *finished, mcc_error *error) {
+    mcc_event event = {.struct_size = sizeof event};
+    while (!*finished) {
+        if (mcc_engine_poll(engine, id, &event, error))
+            return false;
+        if (event.kind == MCC_EVENT_NONE)
+            return true;
+        bool ok = append_text(g, event.text, event.text_bytes);
+        if (event.kind == MCC_EVENT_TOKEN)
+            ok = ok && append_id(g, event.token_id);
+        if (!ok) {
+            snprintf(error->text, sizeof error->text, "out of memory for the generated text");
+            return false;
+        }
+        if (stream && event.text_bytes) {
+            fwrite(event.text, 1, event.text_bytes, stream);
+            fflush(stream);
+        }
+        if (event.kind == MCC_EVENT_FINISHED) {
+            *finished = true;
+            g->finish_reason = event.finish_reason;
+            g->cached_tokens = event.cached_tokens;
+            g->prefill_seconds = event.prefill_seconds;
+            g->decode_seconds = event.decode_seconds;
+        }
+    }
+    return true;
+}
+
+int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream, generation *out) {
+    mcc_error error = {.struct_size = sizeof error};
+    uint64_t id;
+    *out = (generation){0};
+    if (mcc_request_submit(engine, params, &id, &error))
+        return generate_fail(&error);
+    bool finished = false, cancelled = false;
+    if (!read_prompt(engine, id, out)) {
+        fprintf(stderr, "error: out of memory for the prompt\n");
+        return EXIT_FAILED;
+    }
+    while (!finished) {
+        if (atomic_load(&command_cancelled) && !cancelled) {
+            mcc_request_cancel(engine, id, NULL);
+            cancelled = true;
+        } else if (mcc_engine_step(engine, NULL, &error)) {
+            return generate_fail(&error);
+        }
+        if (!take_events(engine, id, stream, out, &finished, &error))
+            return generate_fail(&error);
+    }
+    return append_text(out, "", 0) ? EXIT_FINE : EXIT_FAILED;
+}

@@ -1,0 +1,75 @@
+/* What `run` and `chat` share: options of sampling, opening, and generating with streamed text.
+ * Uses the engine only through runtime/modelcc.h. */
+#ifndef MCC_COMPILER_GENERATE_H
+#define MCC_COMPILER_GENERATE_H
+
+#include "compiler/command.h"
+#include "runtime/modelcc.h"
+
+#include <stdio.h>
+
+enum { GENERATE_MAX_STOPS = 16 };
+
+typedef struct generate_options {
+    const char *artifact;
+    const char *target; /* NULL: the best */
+    int threads;        /* 0: as many as are useful */
+    int64_t max_model_len;
+    int max_num_batched_tokens;
+    bool check;
+    mcc_request_params params; /* sampling and stops; the prompt is set by the caller */
+    const char *stops[GENERATE_MAX_STOPS];
+} generate_options;
+
+/* getopt_long codes of the options below start here; a command's own are smaller. */
+enum { GENERATE_FIRST = 1000 };
+#define GENERATE_LONG_OPTIONS                                                                      \
+    {"max-tokens", required_argument, NULL, 'n'}, {"threads", required_argument, NULL, 't'},       \
+        {"temperature", required_argument, NULL, GENERATE_FIRST},                                  \
+        {"top-k", required_argument, NULL, GENERATE_FIRST + 1},                                    \
+        {"top-p", required_argument, NULL, GENERATE_FIRST + 2},                                    \
+        {"min-p", required_argument, NULL, GENERATE_FIRST + 3},                                    \
+        {"repetition-penalty", required_argument, NULL, GENERATE_FIRST + 4},                       \
+        {"seed", required_argument, NULL, GENERATE_FIRST + 5},                                     \
+        {"stop", required_argument, NULL, GENERATE_FIRST + 6},                                     \
+        {"ignore-eos", no_argument, NULL, GENERATE_FIRST + 7},                                     \
+        {"max-model-len", required_argument, NULL, GENERATE_FIRST + 8},                            \
+        {"max-num-batched-tokens", required_argument, NULL, GENERATE_FIRST + 9},                   \
+        {"target", required_argument, NULL, GENERATE_FIRST + 10}, {                                \
+        "check", no_argument, NULL, GENERATE_FIRST + 11                                            \
+    }
+extern const char generate_help[];
+
+void generate_defaults(generate_options *o);
+/* Takes one option; EXIT_FINE, or EXIT_USAGE after a message, or -1 when it is none of these. */
+int generate_option(const char *command, generate_options *o, int option, const char *value);
+
+/* Prints "error: …" on standard error and returns EXIT_FAILED. */
+int generate_fail(const mcc_error *error);
+
+/* Opens the artifact and makes an engine of it. EXIT_FINE or EXIT_FAILED, after a message. */
+int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine);
+
+/* The outcome of one request. Arrays are malloc'ed. */
+typedef struct generation {
+    int32_t *ids;
+    int64_t n_ids;
+    char *text; /* zero-terminated */
+    uint64_t text_bytes;
+    int32_t *prompt_ids;
+    int64_t n_prompt_ids;
+    int finish_reason; /* MCC_FINISH_ */
+    int64_t cached_tokens;
+    double prefill_seconds, decode_seconds;
+} generation;
+
+void generation_free(generation *g);
+
+/* Runs o->params with the prompt that it names. Text goes to `stream` as it comes (NULL: nowhere).
+ * Ctrl-C ends it with MCC_FINISH_CANCELLED. */
+int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream, generation *out);
+
+/* "stop", "length", "cancelled", "error" */
+const char *generate_finish_name(int reason);
+
+#endif
