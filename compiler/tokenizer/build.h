@@ -53,7 +53,8 @@ typedef struct fe_tok {
 
     fe_tok_token *tokens; /* by id; those without RT_TOK_PRESENT are gaps */
     uint32_t vocab, capacity;
-    uint32_t *index; /* text to id, open addressing; RT_TOK_NO_VALUE is an empty slot */
+    int64_t id_limit; /* ids are below: see fe_tok_expect */
+    uint32_t *index;  /* text to id, open addressing; RT_TOK_NO_VALUE is an empty slot */
     uint64_t index_slots, index_used;
 
     rt_tok_model model;
@@ -83,8 +84,12 @@ void fe_tok_init(fe_tok *tok, ir_arena *arena, ir_diag *diag, const char *where)
 /* True while nothing was reported since fe_tok_init. */
 bool fe_tok_good(const fe_tok *tok);
 
-/* Sets the token of an id (below RT_TOK_MAX_VOCAB); reports an id that has another token already.
- * Where two ids have the same text, the later one is found by it. */
+/* Announces `count` tokens that will be set. Ids may have gaps, but not so large ones that a small
+ * file makes large tables. */
+void fe_tok_expect(fe_tok *tok, int64_t count);
+
+/* Sets the token of an id; reports one that is out of range, and an id that has another token
+ * already. Where two ids have the same text, the later one is found by it. */
 bool fe_tok_set(fe_tok *tok, int64_t id, fe_bytes text, uint8_t flags);
 
 /* The id of a text, or -1. */

@@ -76,6 +76,7 @@ static void read_tokens(fe_tok *tok, const fe_tokenizer_gguf *gguf) {
         return;
     }
     int problems = 0;
+    fe_tok_expect(tok, gguf->token_count);
     for (int64_t id = 0; id < gguf->token_count; id++) {
         fe_bytes text = gguf->tokens[id];
         int32_t type = type_of(gguf, id);

@@ -25,11 +25,11 @@ static int64_t find_piece(fe_tok *tok, fe_bytes text, int *problems) {
 static bool halves_of(fe_tok *tok, const cJSON *item, fe_bytes *left, fe_bytes *right) {
     if (cJSON_IsArray(item)) {
         const cJSON *first = item->child, *second = first ? first->next : NULL;
-        *left = fe_json_bytes(tok, first);
-        *right = fe_json_bytes(tok, second);
+        *left = fe_tok_json_bytes(tok, first);
+        *right = fe_tok_json_bytes(tok, second);
         return cJSON_IsString(first) && cJSON_IsString(second) && !second->next;
     }
-    fe_bytes text = fe_json_bytes(tok, item);
+    fe_bytes text = fe_tok_json_bytes(tok, item);
     const uint8_t *space = text.size ? memchr(text.data, ' ', text.size) : NULL;
     if (!space)
         return false;
@@ -73,7 +73,7 @@ static void read_merges(fe_tok *tok, const cJSON *list) {
 /* A string option that must be absent or empty. */
 static void refuse_option(fe_tok *tok, const cJSON *model, const char *key) {
     const cJSON *item = get(model, key);
-    if (item && !cJSON_IsNull(item) && fe_json_bytes(tok, item).size)
+    if (item && !cJSON_IsNull(item) && fe_tok_json_bytes(tok, item).size)
         ir_error(tok->diag, tok->where, "the BPE model has \"%s\", which is not supported", key);
 }
 
@@ -85,9 +85,10 @@ static void read_bpe(fe_tok *tok, const cJSON *model) {
         return;
     }
     int problems = 0;
+    fe_tok_expect(tok, cJSON_GetArraySize(vocab));
     cJSON_ArrayForEach(item, vocab) {
-        fe_bytes text = fe_json_text(tok, item->string);
-        int64_t id = fe_json_index(item, RT_TOK_MAX_VOCAB - 1);
+        fe_bytes text = fe_tok_json_text(tok, item->string);
+        int64_t id = fe_tok_json_index(item, RT_TOK_MAX_VOCAB - 1);
         if (id >= 0)
             id = fe_tok_set(tok, id, text, RT_TOK_IN_MODEL) ? id : -1;
         else if (problems < SHOWN)
@@ -102,15 +103,15 @@ static void read_bpe(fe_tok *tok, const cJSON *model) {
     const cJSON *dropout = get(model, "dropout");
     if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0)
         ir_error(tok->diag, tok->where, "the BPE model has \"dropout\", which is not supported");
-    if (fe_json_flag(tok, model, "the BPE model", "byte_fallback", false))
+    if (fe_tok_json_flag(tok, model, "the BPE model", "byte_fallback", false))
         tok->model_flags |= RT_TOK_BYTE_FALLBACK;
-    if (fe_json_flag(tok, model, "the BPE model", "fuse_unk", false))
+    if (fe_tok_json_flag(tok, model, "the BPE model", "fuse_unk", false))
         tok->model_flags |= RT_TOK_FUSE_UNK;
-    if (fe_json_flag(tok, model, "the BPE model", "ignore_merges", false))
+    if (fe_tok_json_flag(tok, model, "the BPE model", "ignore_merges", false))
         tok->model_flags |= RT_TOK_IGNORE_MERGES;
     const cJSON *unk = get(model, "unk_token");
     if (cJSON_IsString(unk)) {
-        fe_bytes text = fe_json_bytes(tok, unk);
+        fe_bytes text = fe_tok_json_bytes(tok, unk);
         tok->unk = (int32_t)fe_tok_find(tok, text.data, text.size);
         if (tok->unk < 0)
             ir_error(tok->diag, tok->where, "unk_token \"%s\" is not in the vocabulary",
@@ -129,13 +130,14 @@ static void read_unigram(fe_tok *tok, const cJSON *model) {
     int64_t id = 0;
     double lowest = 0;
     int problems = 0;
+    fe_tok_expect(tok, cJSON_GetArraySize(vocab));
     cJSON_ArrayForEach(item, vocab) {
         const cJSON *text = cJSON_IsArray(item) ? item->child : NULL;
         const cJSON *score = text ? text->next : NULL;
         bool good = cJSON_IsString(text) && cJSON_IsNumber(score);
         if (!good)
             ir_error(tok->diag, tok->where, "token %lld is not a text and a score", (long long)id);
-        good = good && fe_tok_set(tok, id, fe_json_bytes(tok, text), RT_TOK_IN_MODEL);
+        good = good && fe_tok_set(tok, id, fe_tok_json_bytes(tok, text), RT_TOK_IN_MODEL);
         if (good)
             tok->tokens[id].score = score->valuedouble;
         if (!good && ++problems == SHOWN)
@@ -145,11 +147,11 @@ static void read_unigram(fe_tok *tok, const cJSON *model) {
         id++;
     }
     tok->unk_score = lowest - 10; /* SentencePiece's kUnkPenalty */
-    if (fe_json_flag(tok, model, "the Unigram model", "byte_fallback", false))
+    if (fe_tok_json_flag(tok, model, "the Unigram model", "byte_fallback", false))
         tok->model_flags |= RT_TOK_BYTE_FALLBACK;
     const cJSON *unk = get(model, "unk_id");
     if (unk && !cJSON_IsNull(unk)) {
-        int64_t unk_id = fe_json_index(unk, (int64_t)tok->vocab - 1);
+        int64_t unk_id = fe_tok_json_index(unk, (int64_t)tok->vocab - 1);
         if (unk_id < 0)
             ir_error(tok->diag, tok->where, "unk_id is not a token of the vocabulary");
         tok->unk = (int32_t)unk_id;
@@ -177,17 +179,17 @@ static void read_model(fe_tok *tok, const cJSON *model) {
 
 static void add_token(fe_tok *tok, const cJSON *item, int64_t id) {
     fe_tok_added added = {0};
-    if (!fe_json_string(tok, item, "an added token", "content", &added.content) ||
+    if (!fe_tok_json_string(tok, item, "an added token", "content", &added.content) ||
         added.content.size == 0)
         return;
-    bool special = fe_json_flag(tok, item, "an added token", "special", false);
-    if (fe_json_flag(tok, item, "an added token", "lstrip", false))
+    bool special = fe_tok_json_flag(tok, item, "an added token", "special", false);
+    if (fe_tok_json_flag(tok, item, "an added token", "lstrip", false))
         added.flags |= RT_TOK_ADDED_LSTRIP;
-    if (fe_json_flag(tok, item, "an added token", "rstrip", false))
+    if (fe_tok_json_flag(tok, item, "an added token", "rstrip", false))
         added.flags |= RT_TOK_ADDED_RSTRIP;
-    if (fe_json_flag(tok, item, "an added token", "single_word", false))
+    if (fe_tok_json_flag(tok, item, "an added token", "single_word", false))
         added.flags |= RT_TOK_ADDED_SINGLE_WORD;
-    added.normalized = fe_json_flag(tok, item, "an added token", "normalized", !special);
+    added.normalized = fe_tok_json_flag(tok, item, "an added token", "normalized", !special);
     int64_t known = fe_tok_find(tok, added.content.data, added.content.size);
     if (known >= 0)
         id = known;
@@ -205,27 +207,31 @@ static void read_added(fe_tok *tok, const cJSON *list) {
     const cJSON *item;
     if (list && !cJSON_IsNull(list) && !cJSON_IsArray(list))
         ir_error(tok->diag, tok->where, "\"added_tokens\" is not a list");
-    if (cJSON_IsArray(list))
-        cJSON_ArrayForEach(item, list)
-            add_token(tok, item, fe_json_index(get(item, "id"), RT_TOK_MAX_VOCAB - 1));
+    if (!cJSON_IsArray(list))
+        return;
+    fe_tok_expect(tok, cJSON_GetArraySize(list));
+    cJSON_ArrayForEach(item, list)
+        add_token(tok, item, fe_tok_json_index(get(item, "id"), RT_TOK_MAX_VOCAB - 1));
 }
 
 /* tokenizer_config.json may list more of them, by id. */
 static void read_more_added(fe_tok *tok, const cJSON *object) {
     const cJSON *item;
-    if (cJSON_IsObject(object))
-        cJSON_ArrayForEach(item, object) {
-            fe_bytes content = fe_json_bytes(tok, get(item, "content"));
-            int64_t id = 0;
-            const char *digit = item->string ? item->string : "";
-            for (; *digit >= '0' && *digit <= '9' && id < RT_TOK_MAX_VOCAB; digit++)
-                id = id * 10 + (*digit - '0');
-            if (*digit || digit == item->string || id >= RT_TOK_MAX_VOCAB)
-                ir_error(tok->diag, tok->where, "added_tokens_decoder has the id \"%s\"",
-                         fe_printable(tok->arena, item->string, strlen(item->string)));
-            else if (fe_tok_find(tok, content.data, content.size) < 0)
-                add_token(tok, item, id);
-        }
+    if (!cJSON_IsObject(object))
+        return;
+    fe_tok_expect(tok, cJSON_GetArraySize(object));
+    cJSON_ArrayForEach(item, object) {
+        fe_bytes content = fe_tok_json_bytes(tok, get(item, "content"));
+        int64_t id = 0;
+        const char *digit = item->string ? item->string : "";
+        for (; *digit >= '0' && *digit <= '9' && id < RT_TOK_MAX_VOCAB; digit++)
+            id = id * 10 + (*digit - '0');
+        if (*digit || digit == item->string || id >= RT_TOK_MAX_VOCAB)
+            ir_error(tok->diag, tok->where, "added_tokens_decoder has the id \"%s\"",
+                     fe_printable(tok->arena, item->string, strlen(item->string)));
+        else if (fe_tok_find(tok, content.data, content.size) < 0)
+            add_token(tok, item, id);
+    }
 }
 
 /* -- what is put around the text ------------------------------------------------------------- */
@@ -268,7 +274,7 @@ static void read_template(fe_tok *tok, const cJSON *part) {
                          "the template has a part that is neither the text nor a special token");
             else
                 cJSON_ArrayForEach(id, ids)
-                    put_around(tok, sequences == 0, fe_json_index(id, RT_TOK_MAX_VOCAB - 1));
+                    put_around(tok, sequences == 0, fe_tok_json_index(id, RT_TOK_MAX_VOCAB - 1));
         }
     if (sequences != 1)
         ir_error(tok->diag, tok->where, "the template has the text %d times, expected once",
@@ -280,7 +286,7 @@ static void read_template(fe_tok *tok, const cJSON *part) {
 static void read_post_processor(fe_tok *tok, const cJSON *part) {
     if (!part || cJSON_IsNull(part))
         return;
-    const char *type = fe_json_type(tok, part, "the post-processor");
+    const char *type = fe_tok_json_type(tok, part, "the post-processor");
     const cJSON *item;
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *list = get(part, "processors");
@@ -293,8 +299,8 @@ static void read_post_processor(fe_tok *tok, const cJSON *part) {
         read_template(tok, part);
     } else if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) {
         const cJSON *cls = get(part, "cls"), *sep = get(part, "sep");
-        put_around(tok, true, fe_json_index(cJSON_GetArrayItem(cls, 1), RT_TOK_MAX_VOCAB - 1));
-        put_around(tok, false, fe_json_index(cJSON_GetArrayItem(sep, 1), RT_TOK_MAX_VOCAB - 1));
+        put_around(tok, true, fe_tok_json_index(cJSON_GetArrayItem(cls, 1), RT_TOK_MAX_VOCAB - 1));
+        put_around(tok, false, fe_tok_json_index(cJSON_GetArrayItem(sep, 1), RT_TOK_MAX_VOCAB - 1));
     } else if (*type && strcmp(type, "ByteLevel") != 0) { /* ByteLevel only moves offsets */
         ir_error(tok->diag, tok->where,
                  "post-processor \"%s\" is not supported; known are TemplateProcessing, "
@@ -312,7 +318,7 @@ static int32_t role(fe_tok *tok, const cJSON *config, const char *key) {
         item = get(item, "content");
     if (!cJSON_IsString(item))
         return RT_TOK_NONE;
-    fe_bytes text = fe_json_bytes(tok, item);
+    fe_bytes text = fe_tok_json_bytes(tok, item);
     int64_t id = fe_tok_find(tok, text.data, text.size);
     if (id < 0)
         ir_warning(tok->diag, tok->where, "%s \"%s\" is not in the vocabulary", key,
@@ -378,19 +384,19 @@ bool fe_tokenizer_from_json(ir_arena *arena, ir_diag *diag, const char *where, c
     *out = (fe_blob){0};
     fe_tok tok;
     fe_tok_init(&tok, arena, diag, where);
-    cJSON *root = fe_json_parse(&tok, "tokenizer.json", json, size);
+    cJSON *root = fe_tok_json_parse(&tok, "tokenizer.json", json, size);
     cJSON *options = NULL;
     if (config && config_size)
-        options = fe_json_parse(&tok, "tokenizer_config.json", config, config_size);
+        options = fe_tok_json_parse(&tok, "tokenizer_config.json", config, config_size);
     if (root) {
         read_model(&tok, get(root, "model"));
         read_added(&tok, get(root, "added_tokens"));
         if (options)
             read_more_added(&tok, get(options, "added_tokens_decoder"));
-        fe_json_normalizer(&tok, get(root, "normalizer"));
+        fe_tok_json_normalizer(&tok, get(root, "normalizer"));
         tok.normalizer_steps = tok.step_count;
-        fe_json_pre_tokenizer(&tok, get(root, "pre_tokenizer"));
-        fe_json_decoder(&tok, get(root, "decoder"));
+        fe_tok_json_pre_tokenizer(&tok, get(root, "pre_tokenizer"));
+        fe_tok_json_decoder(&tok, get(root, "decoder"));
         read_post_processor(&tok, get(root, "post_processor"));
         fe_tok_finish_steps(&tok);
         read_config(&tok, options);

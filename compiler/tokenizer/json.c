@@ -27,7 +27,7 @@ static char *hide_nuls(ir_arena *arena, const char *text, size_t *size) {
     return out;
 }
 
-cJSON *fe_json_parse(fe_tok *tok, const char *what, const char *text, size_t size) {
+cJSON *fe_tok_json_parse(fe_tok *tok, const char *what, const char *text, size_t size) {
     if (!rt_utf8_valid(text, size)) {
         ir_error(tok->diag, tok->where, "%s is not valid UTF-8", what);
         return NULL;
@@ -49,11 +49,11 @@ cJSON *fe_json_parse(fe_tok *tok, const char *what, const char *text, size_t siz
     return root;
 }
 
-fe_bytes fe_json_bytes(fe_tok *tok, const cJSON *item) {
-    return fe_json_text(tok, cJSON_GetStringValue(item));
+fe_bytes fe_tok_json_bytes(fe_tok *tok, const cJSON *item) {
+    return fe_tok_json_text(tok, cJSON_GetStringValue(item));
 }
 
-fe_bytes fe_json_text(fe_tok *tok, const char *text) {
+fe_bytes fe_tok_json_text(fe_tok *tok, const char *text) {
     if (!text)
         return (fe_bytes){(const uint8_t *)"", 0};
     size_t size = strlen(text), length = 0;
@@ -69,16 +69,16 @@ fe_bytes fe_json_text(fe_tok *tok, const char *text) {
     return (fe_bytes){(const uint8_t *)out, length};
 }
 
-bool fe_json_string(fe_tok *tok, const cJSON *object, const char *what, const char *key,
+bool fe_tok_json_string(fe_tok *tok, const cJSON *object, const char *what, const char *key,
                     fe_bytes *out) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    *out = fe_json_bytes(tok, item);
+    *out = fe_tok_json_bytes(tok, item);
     if (!cJSON_IsString(item))
         return ir_error(tok->diag, tok->where, "%s has no string \"%s\"", what, key);
     return true;
 }
 
-bool fe_json_flag(fe_tok *tok, const cJSON *object, const char *what, const char *key,
+bool fe_tok_json_flag(fe_tok *tok, const cJSON *object, const char *what, const char *key,
                   bool missing) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     if (!item || cJSON_IsNull(item))
@@ -88,14 +88,14 @@ bool fe_json_flag(fe_tok *tok, const cJSON *object, const char *what, const char
     return cJSON_IsTrue(item);
 }
 
-const char *fe_json_type(fe_tok *tok, const cJSON *object, const char *what) {
+const char *fe_tok_json_type(fe_tok *tok, const cJSON *object, const char *what) {
     const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "type"));
     if (!type)
         ir_error(tok->diag, tok->where, "%s has no \"type\"", what);
     return type ? type : "";
 }
 
-int64_t fe_json_index(const cJSON *item, int64_t limit) {
+int64_t fe_tok_json_index(const cJSON *item, int64_t limit) {
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || item->valuedouble > (double)limit)
         return -1;
     int64_t value = (int64_t)item->valuedouble;

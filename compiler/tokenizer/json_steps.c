@@ -23,7 +23,7 @@ static bool pattern_of(fe_tok *tok, const cJSON *part, const char *what, fe_byte
     const cJSON *object = cJSON_GetObjectItemCaseSensitive(part, "pattern");
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "String");
     const cJSON *regex = cJSON_GetObjectItemCaseSensitive(object, "Regex");
-    *pattern = fe_json_bytes(tok, text ? text : regex);
+    *pattern = fe_tok_json_bytes(tok, text ? text : regex);
     if (!cJSON_IsString(text ? text : regex) || pattern->size == 0)
         ir_error(tok->diag, tok->where,
                  "%s has no pattern; expected {\"String\": …} or {\"Regex\": …}", what);
@@ -32,7 +32,7 @@ static bool pattern_of(fe_tok *tok, const cJSON *part, const char *what, fe_byte
 
 static void replace(fe_tok *tok, const cJSON *part) {
     fe_tok_step step = {.op = RT_TOK_REPLACE};
-    fe_json_string(tok, part, "Replace", "content", &step.b);
+    fe_tok_json_string(tok, part, "Replace", "content", &step.b);
     if (pattern_of(tok, part, "Replace", &step.a) && step.a.size) {
         step.op = RT_TOK_REPLACE_REGEX;
         fe_tok_regex(tok, step.a, &step.a);
@@ -51,7 +51,7 @@ static int base64_value(uint8_t c) {
 
 static void precompiled(fe_tok *tok, const cJSON *part) {
     fe_bytes text;
-    if (!fe_json_string(tok, part, "Precompiled", "precompiled_charsmap", &text))
+    if (!fe_tok_json_string(tok, part, "Precompiled", "precompiled_charsmap", &text))
         return;
     uint8_t *bytes = ir_arena_alloc(tok->arena, text.size + 4);
     size_t size = 0;
@@ -92,13 +92,13 @@ static const struct {
     {"ByteLevel", RT_TOK_BYTE_MAP},
 };
 
-void fe_json_normalizer(fe_tok *tok, const cJSON *part) {
+void fe_tok_json_normalizer(fe_tok *tok, const cJSON *part) {
     if (!part || cJSON_IsNull(part))
         return;
-    const char *type = fe_json_type(tok, part, "the normalizer");
+    const char *type = fe_tok_json_type(tok, part, "the normalizer");
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *items = items_of(tok, part, "normalizer", "normalizers"), *item;
-        cJSON_ArrayForEach(item, items) fe_json_normalizer(tok, item);
+        cJSON_ArrayForEach(item, items) fe_tok_json_normalizer(tok, item);
         return;
     }
     for (size_t i = 0; i < sizeof plain_normalizers / sizeof *plain_normalizers; i++)
@@ -108,15 +108,15 @@ void fe_json_normalizer(fe_tok *tok, const cJSON *part) {
         }
     if (strcmp(type, "Prepend") == 0) {
         fe_tok_step step = {.op = RT_TOK_PREPEND};
-        fe_json_string(tok, part, "Prepend", "prepend", &step.a);
+        fe_tok_json_string(tok, part, "Prepend", "prepend", &step.a);
         fe_tok_add_step(tok, step);
     } else if (strcmp(type, "Replace") == 0) {
         replace(tok, part);
     } else if (strcmp(type, "Strip") == 0) {
         uint32_t flags = 0;
-        if (fe_json_flag(tok, part, "Strip", "strip_left", true))
+        if (fe_tok_json_flag(tok, part, "Strip", "strip_left", true))
             flags |= RT_TOK_STRIP_LEFT;
-        if (fe_json_flag(tok, part, "Strip", "strip_right", true))
+        if (fe_tok_json_flag(tok, part, "Strip", "strip_right", true))
             flags |= RT_TOK_STRIP_RIGHT;
         fe_tok_add_step(tok, (fe_tok_step){.op = RT_TOK_STRIP, .flags = flags});
     } else if (strcmp(type, "Precompiled") == 0) {
@@ -154,7 +154,7 @@ void fe_tok_split_regex(fe_tok *tok, fe_bytes pattern, uint32_t flags) {
 
 static void split(fe_tok *tok, const cJSON *part) {
     uint32_t flags = behaviour_of(tok, part, "Split", RT_TOK_BEHAVIOURS);
-    if (fe_json_flag(tok, part, "Split", "invert", false))
+    if (fe_tok_json_flag(tok, part, "Split", "invert", false))
         flags |= RT_TOK_INVERT;
     fe_bytes pattern;
     bool regex = pattern_of(tok, part, "Split", &pattern);
@@ -168,9 +168,9 @@ static void split(fe_tok *tok, const cJSON *part) {
 }
 
 static void byte_level(fe_tok *tok, const cJSON *part) {
-    if (fe_json_flag(tok, part, "ByteLevel", "add_prefix_space", true))
+    if (fe_tok_json_flag(tok, part, "ByteLevel", "add_prefix_space", true))
         fe_tok_add_step(tok, (fe_tok_step){.op = RT_TOK_PREFIX, .a = fe_tok_bytes(" ")});
-    if (fe_json_flag(tok, part, "ByteLevel", "use_regex", true))
+    if (fe_tok_json_flag(tok, part, "ByteLevel", "use_regex", true))
         fe_tok_split_regex(tok, fe_tok_bytes(FE_TOK_GPT2_PATTERN), RT_TOK_ISOLATED);
     fe_tok_add_step(tok, (fe_tok_step){.op = RT_TOK_BYTE_MAP});
 }
@@ -185,19 +185,19 @@ static char scheme_of(fe_tok *tok, const cJSON *part) {
                  "Metaspace has no known \"prepend_scheme\"; expected always, first or never");
         scheme = "always";
     }
-    return fe_json_flag(tok, part, "Metaspace", "add_prefix_space", true) ? *scheme : 'n';
+    return fe_tok_json_flag(tok, part, "Metaspace", "add_prefix_space", true) ? *scheme : 'n';
 }
 
 static void metaspace(fe_tok *tok, const cJSON *part) {
     fe_bytes mark;
-    fe_json_string(tok, part, "Metaspace", "replacement", &mark);
+    fe_tok_json_string(tok, part, "Metaspace", "replacement", &mark);
     fe_tok_add_step(tok, (fe_tok_step){.op = RT_TOK_REPLACE, .a = fe_tok_bytes(" "), .b = mark});
     char scheme = scheme_of(tok, part);
     if (scheme != 'n')
         fe_tok_add_step(tok, (fe_tok_step){.op = RT_TOK_PREFIX,
                                            .flags = scheme == 'f' ? RT_TOK_PREFIX_FIRST : 0,
                                            .a = mark});
-    if (fe_json_flag(tok, part, "Metaspace", "split", true))
+    if (fe_tok_json_flag(tok, part, "Metaspace", "split", true))
         fe_tok_add_step(
             tok,
             (fe_tok_step){.op = RT_TOK_SPLIT_STRING, .flags = RT_TOK_MERGED_WITH_NEXT, .a = mark});
@@ -211,19 +211,19 @@ static void split_class(fe_tok *tok, rt_tok_class class, uint32_t flags) {
 #define RUST_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"
 #define SPACE "\\x{9}-\\x{d}\\x{85}\\p{Z}"
 
-void fe_json_pre_tokenizer(fe_tok *tok, const cJSON *part) {
+void fe_tok_json_pre_tokenizer(fe_tok *tok, const cJSON *part) {
     if (!part || cJSON_IsNull(part))
         return;
-    const char *type = fe_json_type(tok, part, "the pre-tokenizer");
+    const char *type = fe_tok_json_type(tok, part, "the pre-tokenizer");
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *items = items_of(tok, part, "pre-tokenizer", "pretokenizers"), *item;
-        cJSON_ArrayForEach(item, items) fe_json_pre_tokenizer(tok, item);
+        cJSON_ArrayForEach(item, items) fe_tok_json_pre_tokenizer(tok, item);
     } else if (strcmp(type, "ByteLevel") == 0) {
         byte_level(tok, part);
     } else if (strcmp(type, "Split") == 0) {
         split(tok, part);
     } else if (strcmp(type, "Digits") == 0) {
-        bool single = fe_json_flag(tok, part, "Digits", "individual_digits", false);
+        bool single = fe_tok_json_flag(tok, part, "Digits", "individual_digits", false);
         split_class(tok, RT_TOK_CLASS_NUMERIC, single ? RT_TOK_ISOLATED : RT_TOK_CONTIGUOUS);
     } else if (strcmp(type, "Metaspace") == 0) {
         metaspace(tok, part);
@@ -242,7 +242,7 @@ void fe_json_pre_tokenizer(fe_tok *tok, const cJSON *part) {
         split_class(tok, RT_TOK_CLASS_PUNCTUATION, RT_TOK_ISOLATED);
     } else if (strcmp(type, "CharDelimiterSplit") == 0) {
         fe_tok_step step = {.op = RT_TOK_SPLIT_STRING, .flags = RT_TOK_REMOVED};
-        fe_json_string(tok, part, "CharDelimiterSplit", "delimiter", &step.a);
+        fe_tok_json_string(tok, part, "CharDelimiterSplit", "delimiter", &step.a);
         fe_tok_add_step(tok, step);
     } else {
         unsupported(tok, "pre-tokenizer", type,
@@ -253,9 +253,9 @@ void fe_json_pre_tokenizer(fe_tok *tok, const cJSON *part) {
 
 static void decode_strip(fe_tok *tok, const cJSON *part) {
     fe_tok_decode op = {.op = FE_TOK_DECODE_STRIP};
-    fe_json_string(tok, part, "Strip", "content", &op.a);
-    int64_t start = fe_json_index(cJSON_GetObjectItemCaseSensitive(part, "start"), 1 << 20);
-    int64_t stop = fe_json_index(cJSON_GetObjectItemCaseSensitive(part, "stop"), 1 << 20);
+    fe_tok_json_string(tok, part, "Strip", "content", &op.a);
+    int64_t start = fe_tok_json_index(cJSON_GetObjectItemCaseSensitive(part, "start"), 1 << 20);
+    int64_t stop = fe_tok_json_index(cJSON_GetObjectItemCaseSensitive(part, "stop"), 1 << 20);
     if (start < 0 || stop < 0)
         ir_error(tok->diag, tok->where, "Strip of the decoder has no \"start\" or \"stop\"");
     op.start = start < 0 ? 0 : (uint32_t)start;
@@ -263,14 +263,14 @@ static void decode_strip(fe_tok *tok, const cJSON *part) {
     fe_tok_add_decode(tok, op);
 }
 
-void fe_json_decoder(fe_tok *tok, const cJSON *part) {
+void fe_tok_json_decoder(fe_tok *tok, const cJSON *part) {
     if (!part || cJSON_IsNull(part))
         return;
     tok->has_decoder = true;
-    const char *type = fe_json_type(tok, part, "the decoder");
+    const char *type = fe_tok_json_type(tok, part, "the decoder");
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *items = items_of(tok, part, "decoder", "decoders"), *item;
-        cJSON_ArrayForEach(item, items) fe_json_decoder(tok, item);
+        cJSON_ArrayForEach(item, items) fe_tok_json_decoder(tok, item);
     } else if (strcmp(type, "ByteLevel") == 0) {
         fe_tok_add_decode(tok, (fe_tok_decode){.op = FE_TOK_DECODE_BYTE_LEVEL});
     } else if (strcmp(type, "ByteFallback") == 0) {
@@ -279,12 +279,12 @@ void fe_json_decoder(fe_tok *tok, const cJSON *part) {
         fe_tok_add_decode(tok, (fe_tok_decode){.op = FE_TOK_DECODE_FUSE});
     } else if (strcmp(type, "Metaspace") == 0) {
         fe_tok_decode op = {.op = FE_TOK_DECODE_METASPACE};
-        fe_json_string(tok, part, "Metaspace", "replacement", &op.a);
+        fe_tok_json_string(tok, part, "Metaspace", "replacement", &op.a);
         op.first = scheme_of(tok, part) != 'n';
         fe_tok_add_decode(tok, op);
     } else if (strcmp(type, "Replace") == 0) {
         fe_tok_decode op = {.op = FE_TOK_DECODE_REPLACE};
-        fe_json_string(tok, part, "Replace", "content", &op.b);
+        fe_tok_json_string(tok, part, "Replace", "content", &op.b);
         if (pattern_of(tok, part, "Replace", &op.a) && op.a.size)
             ir_error(tok->diag, tok->where,
                      "the decoder replaces by a regular expression, which is not supported");

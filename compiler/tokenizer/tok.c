@@ -4,7 +4,11 @@
 #include "compiler/tokenizer/build.h"
 
 void fe_tok_init(fe_tok *tok, ir_arena *arena, ir_diag *diag, const char *where) {
-    *tok = (fe_tok){.arena = arena, .diag = diag, .where = where, .errors_before = diag->errors};
+    *tok = (fe_tok){.arena = arena,
+                    .diag = diag,
+                    .where = where,
+                    .errors_before = diag->errors,
+                    .id_limit = 1 << 14};
     tok->bos = tok->eos = tok->eot = tok->pad = tok->unk = RT_TOK_NONE;
 }
 
@@ -57,11 +61,19 @@ static void reserve(fe_tok *tok, uint32_t need) {
     tok->capacity = capacity;
 }
 
+void fe_tok_expect(fe_tok *tok, int64_t count) {
+    tok->id_limit += 4 * count;
+    if (tok->id_limit > RT_TOK_MAX_VOCAB)
+        tok->id_limit = RT_TOK_MAX_VOCAB;
+}
+
 bool fe_tok_set(fe_tok *tok, int64_t id, fe_bytes text, uint8_t flags) {
-    if (id < 0 || id >= RT_TOK_MAX_VOCAB)
-        return ir_error(tok->diag, tok->where, "token \"%s\" has id %lld, expected 0 to %d",
-                        fe_printable(tok->arena, text.data, text.size), (long long)id,
-                        RT_TOK_MAX_VOCAB - 1);
+    if (id < 0 || id >= tok->id_limit)
+        return ir_error(
+            tok->diag, tok->where,
+            "token \"%s\" has id %lld, expected 0 to %lld for a vocabulary of this size",
+            fe_printable(tok->arena, text.data, text.size), (long long)id,
+            (long long)tok->id_limit - 1);
     reserve(tok, (uint32_t)id + 1);
     if (id >= tok->vocab)
         tok->vocab = (uint32_t)id + 1;
