@@ -44,7 +44,10 @@ static ir_value *random_value(ir_graph *g, ir_value *const *pool, int count) {
                                            IR_OP_SOFTMAX};
     static const double numbers[] = {0, 1, 1, 0.5, -2};
     static const int64_t perms[][3] = {{0, 1, 2}, {1, 0, 2}, {2, 0, 1}};
-    ir_value *a = pool[random_u32() % (uint32_t)count], *b = pool[random_u32() % (uint32_t)count];
+    /* Half of the first operands are recent, so that chains grow. */
+    uint32_t recent = count > 4 && random_u32() % 2 ? 4 : (uint32_t)count;
+    ir_value *a = pool[(uint32_t)count - 1 - random_u32() % recent];
+    ir_value *b = pool[random_u32() % (uint32_t)count];
     ir_diag ignored = {0};
     ir_value *made = NULL;
     ir_type type = a->type;
