@@ -55,14 +55,42 @@ bool fe_path_is_directory(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Bytes of the UTF-8 character at `p` if it is well formed (The Unicode Standard, table 3-7) and
+ * prints as itself: no control character, none that changes the direction of text. Else 0. */
+static size_t printable_character(const unsigned char *p, size_t left) {
+    if (p[0] < 0x80)
+        return p[0] >= 0x20 && p[0] != 0x7f;
+    size_t length = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : p[0] >= 0xe0 && p[0] <= 0xef ? 3 : 4;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || length > left)
+        return 0;
+    uint32_t code = p[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    bool too_long = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
+    bool no_character = code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff);
+    bool control = code < 0xa0 || (code >= 0x200e && code <= 0x200f) ||
+                   (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+    return too_long || no_character || control ? 0 : length;
+}
+
 const char *fe_printable(ir_arena *arena, const void *data, size_t size) {
     enum { longest = 120 };
     const unsigned char *bytes = data;
-    size_t shown = size > longest ? longest : size;
-    char *text = ir_arena_alloc(arena, shown + 4);
-    for (size_t i = 0; i < shown; i++)
-        text[i] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? (char)bytes[i] : '?';
-    memcpy(text + shown, shown < size ? "..." : "", shown < size ? 4 : 1);
+    char *text = ir_arena_alloc(arena, longest + 8), *end = text;
+    size_t at = 0;
+    while (at < size && end - text < longest) {
+        size_t length = printable_character(bytes + at, size - at);
+        if (length)
+            memcpy(end, bytes + at, length);
+        else
+            *end = '?';
+        end += length ? length : 1;
+        at += length ? length : 1;
+    }
+    strcpy(end, at < size ? "..." : "");
     return text;
 }
 

@@ -31,8 +31,8 @@ void fe_file_unmap(fe_file *file);
 bool fe_path_exists(const char *path);
 bool fe_path_is_directory(const char *path);
 
-/* A copy of foreign bytes that is safe to print: control bytes and bytes above ASCII become '?',
- * long text is cut. Owned by the arena. */
+/* A copy of foreign bytes that is safe to print: valid UTF-8 in which '?' stands for what was not,
+ * and for control characters; long text is cut. Owned by the arena. */
 const char *fe_printable(ir_arena *arena, const void *data, size_t size);
 
 /* True for 1 to `longest` printable ASCII characters without spaces: keys and tensors' names, which

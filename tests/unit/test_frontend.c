@@ -194,6 +194,67 @@ START_TEST(reads_everything_from_gguf) {
 }
 END_TEST
 
+START_TEST(ropes_of_version_5) {
+    start_from("tiny-gemma3");
+    edit("config.json", "\"rope_scaling\": null",
+         "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 8.0,"
+         "\"rope_theta\": 5e5}, \"sliding_attention\": {\"rope_type\": \"default\","
+         "\"rope_theta\": 7e3}}");
+    fe_model *m = accept(directory);
+    ck_assert_double_eq(m->config.rope[FE_ROPE_GLOBAL].theta, 5e5);
+    ck_assert_double_eq(m->config.rope[FE_ROPE_GLOBAL].scale, 0.125);
+    ck_assert_double_eq(m->config.rope[FE_ROPE_LOCAL].theta, 7e3);
+    ck_assert_double_eq(m->config.rope[FE_ROPE_LOCAL].scale, 1);
+    fe_close(m);
+}
+END_TEST
+
+START_TEST(windows_from_some_layer_on) {
+    start_from("tiny-qwen2");
+    edit("config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true");
+    edit("config.json", "\"max_window_layers\": 2", "\"max_window_layers\": 1");
+    fe_model *m = accept(directory);
+    ck_assert_int_eq(m->config.layer[0].window, 0);
+    ck_assert_int_eq(m->config.layer[1].window, 32);
+    ck_assert_int_eq(m->config.layer[1].rope, FE_ROPE_GLOBAL);
+    fe_close(m);
+}
+END_TEST
+
+START_TEST(biases_that_config_json_asks_for) {
+    start_from("tiny-llama");
+    edit("config.json", "\"attention_bias\": false", "\"attention_bias\": true");
+    edit("config.json", "\"mlp_bias\": false", "\"mlp_bias\": true");
+    refuse(directory, "14 tensors are missing: layers.0.self_attn.q_proj.bias, ");
+    expect_said("layers.1.self_attn.o_proj.bias");
+    expect_said("layers.1.mlp.down_proj.bias");
+}
+END_TEST
+
+START_TEST(printable_text) {
+    ir_arena *arena = ir_arena_create();
+    static const struct {
+        const char *bytes, *shown;
+    } cases[] = {
+        {"Mod\xc3\xa8le \xe6\xa8\xa1 \xf0\x9f\x98\x80",
+         "Mod\xc3\xa8le \xe6\xa8\xa1 \xf0\x9f\x98\x80"},
+        {"a\x1b[1m\x7f\n", "a?[1m??"},
+        {"\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x82", "?? ??? ???? ??"},
+        {"\xc2\x9b"
+         "1m \xe2\x80\xae",
+         "??1m ???"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ck_assert_str_eq(fe_printable(arena, cases[i].bytes, strlen(cases[i].bytes)),
+                         cases[i].shown);
+    char longer[200];
+    memset(longer, 'x', sizeof longer);
+    ck_assert_uint_eq(strlen(fe_printable(arena, longer, sizeof longer)), 123);
+    ck_assert_str_eq(fe_printable(arena, NULL, 0), "");
+    ir_arena_destroy(arena);
+}
+END_TEST
+
 START_TEST(chat_template_file_comes_first) {
     start_from("tiny-llama");
     write_text("chat_template.jinja", "{{ messages }}");
@@ -505,6 +566,10 @@ static Suite *suite(void) {
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, reads_everything_from_a_directory);
     tcase_add_test(c, reads_everything_from_gguf);
+    tcase_add_test(c, ropes_of_version_5);
+    tcase_add_test(c, windows_from_some_layer_on);
+    tcase_add_test(c, biases_that_config_json_asks_for);
+    tcase_add_test(c, printable_text);
     tcase_add_test(c, chat_template_file_comes_first);
     tcase_add_test(c, data_that_is_not_aligned);
     tcase_add_test(c, harmless_tensors);
