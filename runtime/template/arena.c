@@ -113,6 +113,10 @@ void rt_tpl_leave(struct rt_tpl_env *e) {
     e->depth--;
 }
 
+struct rt_tpl_str rt_tpl_buf_str(const struct rt_tpl_buf *b) {
+    return (struct rt_tpl_str){b->p ? b->p : "", b->n};
+}
+
 void rt_tpl_put(struct rt_tpl_env *e, struct rt_tpl_buf *b, const char *p, size_t n) {
     if (n == 0)
         return;

@@ -88,7 +88,7 @@ static struct rt_tpl_node *parse_primary(struct rt_tpl_parser *p) {
             rt_tpl_put(p->e, &b, s.p, s.n);
             for (; p->t->kind == RT_TPL_T_STRING; p->t++)
                 rt_tpl_put(p->e, &b, p->t->s.p, p->t->s.n);
-            s = (struct rt_tpl_str){b.p, b.n};
+            s = rt_tpl_buf_str(&b);
         }
         return constant(p, rt_tpl_string(s));
     }

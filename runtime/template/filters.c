@@ -96,8 +96,7 @@ FILTER(f_indent) {
     struct rt_tpl_buf with_end = {0};
     rt_tpl_put(e, &with_end, s.p, s.n);
     rt_tpl_putc(e, &with_end, '\n');
-    struct rt_tpl_value lines =
-        rt_tpl_splitlines(e, (struct rt_tpl_str){with_end.p, with_end.n}, false);
+    struct rt_tpl_value lines = rt_tpl_splitlines(e, rt_tpl_buf_str(&with_end), false);
     for (size_t i = 0; i < lines.u.seq->n; i++) {
         struct rt_tpl_str line = lines.u.seq->v[i].u.s;
         if (i)
@@ -106,7 +105,7 @@ FILTER(f_indent) {
             rt_tpl_put(e, &b, spaces.p, spaces.n);
         rt_tpl_put(e, &b, line.p, line.n);
     }
-    return text_like(v, (struct rt_tpl_str){b.p, b.n});
+    return text_like(v, rt_tpl_buf_str(&b));
 }
 
 FILTER(f_lower) {
@@ -190,7 +189,7 @@ FILTER(f_title) {
         rt_tpl_put_case(e, &b, c, start ? RT_TPL_UPPER : RT_TPL_LOWER);
         start = rt_tpl_space_at(s.p + i, used) || (c < 0x80 && c && strchr("-({[<", (int)c));
     }
-    return text_like(v, (struct rt_tpl_str){b.p, b.n});
+    return text_like(v, rt_tpl_buf_str(&b));
 }
 
 FILTER(f_trim) {

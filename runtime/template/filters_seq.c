@@ -266,6 +266,8 @@ FILTER(f_map) {
     struct rt_tpl_value bound[RT_TPL_MAX_PARAMS];
     const struct rt_tpl_filter *f = NULL;
     struct rt_tpl_args rest = *raw;
+    if (!rt_tpl_truth(e, v)) /* None and Undefined too give nothing */
+        return rt_tpl_seq(RT_TPL_ITER, NULL, 0, e);
     if (raw->n_pos == 0) {
         rt_tpl_bind(e, "map", "attribute!,default", raw, bound);
         rest = none;
@@ -294,6 +296,8 @@ static struct rt_tpl_value choose(struct rt_tpl_env *e, struct rt_tpl_value v,
     struct rt_tpl_args rest = *raw;
     struct rt_tpl_value path = {.kind = RT_TPL_MISSING};
     const struct rt_tpl_test *t = NULL;
+    if (!rt_tpl_truth(e, v)) /* as in map */
+        return rt_tpl_seq(RT_TPL_ITER, NULL, 0, e);
     if (attr) {
         if (!rest.n_pos)
             rt_tpl_fail(e, "%s needs the name of an attribute", keep ? "selectattr" : "rejectattr");

@@ -178,7 +178,7 @@ struct rt_tpl_value rt_tpl_filter_tojson(struct rt_tpl_env *e, struct rt_tpl_val
         struct rt_tpl_buf spaces = {0};
         for (int64_t i = 0; i < width; i++)
             rt_tpl_putc(e, &spaces, ' ');
-        w.indent = (struct rt_tpl_str){spaces.p, spaces.n};
+        w.indent = rt_tpl_buf_str(&spaces);
         w.pretty = true;
     } else if (arg[1].kind != RT_TPL_MISSING && arg[1].kind != RT_TPL_NONE) {
         rt_tpl_fail(e, "tojson: indent is a %s, expected an int or str", rt_tpl_type_name(arg[1]));

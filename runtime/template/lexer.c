@@ -180,7 +180,7 @@ static struct rt_tpl_str unescape(struct lexer *l, size_t at, size_t end) {
             rt_tpl_putc(l->e, &b, c);
         }
     }
-    return (struct rt_tpl_str){b.p, b.n};
+    return rt_tpl_buf_str(&b);
 }
 
 static void lex_string(struct lexer *l) {

@@ -161,7 +161,7 @@ struct rt_tpl_str rt_tpl_str_case(struct rt_tpl_env *e, struct rt_tpl_str s, enu
     struct rt_tpl_buf b = {0};
     for (size_t i = 0, used; i < s.n; i += used)
         rt_tpl_put_case(e, &b, rt_tpl_utf8_next(s.p + i, s.n - i, &used), how);
-    return (struct rt_tpl_str){b.p, b.n};
+    return rt_tpl_buf_str(&b);
 }
 
 struct rt_tpl_str rt_tpl_capitalize(struct rt_tpl_env *e, struct rt_tpl_str s) {
@@ -169,7 +169,7 @@ struct rt_tpl_str rt_tpl_capitalize(struct rt_tpl_env *e, struct rt_tpl_str s) {
     for (size_t i = 0, used; i < s.n; i += used)
         rt_tpl_put_case(e, &b, rt_tpl_utf8_next(s.p + i, s.n - i, &used),
                         i ? RT_TPL_LOWER : RT_TPL_TITLE);
-    return (struct rt_tpl_str){b.p, b.n};
+    return rt_tpl_buf_str(&b);
 }
 
 static bool in_set(struct rt_tpl_env *e, const char *p, size_t n, const struct rt_tpl_str *set) {
@@ -241,7 +241,7 @@ struct rt_tpl_str rt_tpl_replace(struct rt_tpl_env *e, struct rt_tpl_str s, stru
             rt_tpl_charge(e, 1);
             rt_tpl_put(e, &b, to.p, to.n);
             if (at >= s.n)
-                return (struct rt_tpl_str){b.p, b.n};
+                return rt_tpl_buf_str(&b);
             size_t used;
             rt_tpl_utf8_next(s.p + at, s.n - at, &used);
             rt_tpl_put(e, &b, s.p + at, used);
@@ -260,7 +260,7 @@ struct rt_tpl_str rt_tpl_replace(struct rt_tpl_env *e, struct rt_tpl_str s, stru
     if (at == 0)
         return s;
     rt_tpl_put(e, &b, s.p + at, s.n - at);
-    return (struct rt_tpl_str){b.p, b.n};
+    return rt_tpl_buf_str(&b);
 }
 
 /* Bytes of the line end at p, or 0: \n \r \r\n \v \f, U+1C..1E, U+85, U+2028, U+2029. */

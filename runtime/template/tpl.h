@@ -251,6 +251,8 @@ void rt_tpl_charge(struct rt_tpl_env *e, size_t n);
 void rt_tpl_enter(struct rt_tpl_env *e);
 void rt_tpl_leave(struct rt_tpl_env *e);
 
+/* What was written; never a NULL pointer. */
+struct rt_tpl_str rt_tpl_buf_str(const struct rt_tpl_buf *b);
 void rt_tpl_put(struct rt_tpl_env *e, struct rt_tpl_buf *b, const char *p, size_t n);
 void rt_tpl_puts(struct rt_tpl_env *e, struct rt_tpl_buf *b, const char *s);
 void rt_tpl_putc(struct rt_tpl_env *e, struct rt_tpl_buf *b, char c);

@@ -27,7 +27,7 @@ struct rt_tpl_value rt_tpl_string(struct rt_tpl_str s) {
 }
 
 struct rt_tpl_value rt_tpl_buf_value(const struct rt_tpl_buf *b) {
-    return rt_tpl_string((struct rt_tpl_str){b->p, b->n});
+    return rt_tpl_string(rt_tpl_buf_str(b));
 }
 
 struct rt_tpl_value rt_tpl_undefined(struct rt_tpl_env *e, const char *fmt, ...) {
@@ -562,7 +562,7 @@ struct rt_tpl_str rt_tpl_to_str(struct rt_tpl_env *e, struct rt_tpl_value v) {
         return v.u.s;
     struct rt_tpl_buf b = {0};
     rt_tpl_put_str(e, &b, v);
-    return (struct rt_tpl_str){b.p, b.n};
+    return rt_tpl_buf_str(&b);
 }
 
 /* ---- the context ---- */

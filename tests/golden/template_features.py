@@ -163,6 +163,7 @@ FEATURES = many(
     "{% set g = l | map('string') %}{{ '1' in g }}{{ g | list }}{% for i in g %}{{ i }}{% else %}empty{% endfor %}",
     "{% for i in l | map('string') %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ i }} {% endfor %}",
     "{% for p in people | selectattr('boss', 'true') %}{{ p.name }}{% endfor %}",
+    "{{ none | map('upper') | list }}{{ none | selectattr('x') | list }}{{ 0 | reject | list }}{{ missing | map | list }}",
     # odds and ends
     "{{ x if x is defined and x else 'none' }}{{ [x, y] | max }}{{ ([1, 2], [3])[0][1] }}{{ 'abc'[1] | upper }}{{ ('a' ~ 'b') | upper }}{{ 'a' ~ 'b' | upper }}",
     "{% if 'x' in ['x', 'y'] and people | length > 2 %}yes{% endif %}{% if not (x == 3 and y == 3) %}ok{% endif %}{% if people[0]['tags'] == [] %}no{% else %}tags{% endif %}",
