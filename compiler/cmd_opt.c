@@ -1,6 +1,6 @@
 /* modelcc opt: runs passes on the text form of a graph; text in, text out. */
 #include "codegen/cpu/cpu.h"
-#include "compiler/cmd.h"
+#include "compiler/command.h"
 #include "ir/export.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -12,69 +12,98 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXIT_USAGE = 2 };
-
-static const char usage[] =
-    "usage: modelcc opt FILE.ir [options]       (FILE - reads standard input)\n"
-    "  --passes=A,B,…         the passes to run, in this order\n"
-    "  --pipeline             all passes of `modelcc build`\n"
-    "  --print-after=PASS|all print the graph after a pass, on standard error\n"
+static const char help[] =
+    "usage: modelcc opt FILE.ir [options]\n\n"
+    "Reads a graph in text form (- reads standard input), runs passes on it, prints the result.\n\n"
+    "  --passes A,B,…         the passes to run, in this order\n"
+    "  --pipeline             all passes of modelcc build\n"
+    "  --print-after PASS     print the graph after a pass, or after all, on standard error\n"
     "  --list-passes          list the passes and exit\n"
-    "  --quantize=keep|f16|bf16|int8|int4, --activations=int8|f32, --kv-cache-dtype=f16|f32,\n"
-    "  --fusion=none|pointwise|full|FILE   as for `modelcc build`\n"
+    "  --quantize, --activations, --kv-cache-dtype, --fusion   as for modelcc build\n"
     "  --dot, --json          print Graphviz or JSON instead of text\n"
-    "  -o FILE                write there instead of standard output\n";
+    "  -o, --output FILE      write there instead of standard output\n\n"
+    "examples:\n"
+    "  modelcc build model.gguf --emit ir -o model.ir\n"
+    "  modelcc opt model.ir --passes=canonicalize,cse,dce --print-after all\n"
+    "  modelcc opt model.ir --dot | dot -Tsvg > model.svg\n";
+
+enum { MAX_TEXT = 1 << 30 };
 
 struct opt {
     const char *input, *output, *passes, *print_after, *fusion_file;
-    bool pipeline, list, dot, json;
+    bool pipeline, list, help, dot, json;
     pass_options options;
 };
 
-/* The whole of a file, with a zero byte behind it; NULL with errno set. */
-static char *read_all(const char *path, size_t *length) {
-    FILE *in = strcmp(path, "-") ? fopen(path, "rb") : stdin;
-    if (!in)
-        return NULL;
-    char *text = NULL;
-    size_t capacity = 0;
-    *length = 0;
-    for (;;) {
-        if (capacity - *length < 2) {
-            capacity = capacity ? capacity * 2 : 1 << 16;
-            char *grown = realloc(text, capacity);
-            if (!grown)
-                break;
-            text = grown;
-        }
-        size_t n = fread(text + *length, 1, capacity - *length - 1, in);
-        *length += n;
-        if (n == 0)
-            break;
-    }
-    int failed = ferror(in) || !text;
-    if (in != stdin)
-        fclose(in);
-    if (failed) {
-        free(text);
-        return NULL;
-    }
-    text[*length] = 0;
-    return text;
+/* The index of value among names, or -1 after saying what was expected. */
+static int choose(const char *what, const char *value, const char *const *names) {
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(value, names[i]))
+            return i;
+    char expected[64] = "";
+    for (int i = 0; names[i]; i++)
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%s",
+                 i ? ", " : "", names[i]);
+    command_usage("opt", "--%s %s: expected one of %s", what, value, expected);
+    return -1;
 }
 
-static bool choose(const char *what, const char *value, const char *const *names, int count,
-                   int *choice) {
-    for (int i = 0; i < count; i++)
-        if (!strcmp(value, names[i])) {
-            *choice = i;
-            return true;
-        }
-    fprintf(stderr, "error: --%s: found \"%s\", expected one of", what, value);
-    for (int i = 0; i < count; i++)
-        fprintf(stderr, " %s", names[i]);
-    fputc('\n', stderr);
-    return false;
+/* One option; false after an error. */
+static bool set_option(struct opt *opt, int c, const char *value) {
+    static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
+    static const char *const activations[] = {"int8", "f32", NULL};
+    static const char *const kv_dtypes[] = {"f16", "f32", NULL};
+    int choice;
+    switch (c) {
+    case 'p':
+        opt->passes = value;
+        return true;
+    case 'P':
+        opt->pipeline = true;
+        return true;
+    case 'a':
+        opt->print_after = value;
+        return !strcmp(value, "all") || pass_find(value) ||
+               (command_usage("opt", "--print-after %s: no such pass; --list-passes lists them",
+                              value),
+                false);
+    case 'l':
+        opt->list = true;
+        return true;
+    case 'q':
+        choice = choose("quantize", value, encodings);
+        opt->options.quantize = (pass_quantize)choice;
+        return choice >= 0;
+    case 'A':
+        choice = choose("activations", value, activations);
+        opt->options.activations_f32 = choice == 1;
+        return choice >= 0;
+    case 'k':
+        choice = choose("kv-cache-dtype", value, kv_dtypes);
+        opt->options.kv_f32 = choice == 1;
+        return choice >= 0;
+    case 'f':
+        if (!strcmp(value, "none") || !strcmp(value, "pointwise") || !strcmp(value, "full"))
+            opt->options.fusion = value;
+        else
+            opt->fusion_file = value;
+        return true;
+    case 'd':
+        opt->dot = true;
+        return true;
+    case 'j':
+        opt->json = true;
+        return true;
+    case 'o':
+        opt->output = value;
+        return true;
+    case 'h':
+        opt->help = true;
+        return true;
+    default: /* getopt has said what is wrong */
+        command_usage("opt", "the options are wrong");
+        return false;
+    }
 }
 
 static bool parse_options(int argc, char **argv, struct opt *opt) {
@@ -89,79 +118,20 @@ static bool parse_options(int argc, char **argv, struct opt *opt) {
                                           {"dot", no_argument, NULL, 'd'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"output", required_argument, NULL, 'o'},
+                                          {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4"};
-    static const char *const activations[] = {"int8", "f32"};
-    static const char *const kv_dtypes[] = {"f16", "f32"};
-    int choice;
-    optind = 1;
-    for (int c; (c = getopt_long(argc, argv, "o:", longs, NULL)) != -1;) {
-        switch (c) {
-        case 'p':
-            opt->passes = optarg;
-            break;
-        case 'P':
-            opt->pipeline = true;
-            break;
-        case 'a':
-            if (strcmp(optarg, "all") && !pass_find(optarg)) {
-                fprintf(stderr, "error: --print-after: unknown pass \"%s\"; see --list-passes\n",
-                        optarg);
-                return false;
-            }
-            opt->print_after = optarg;
-            break;
-        case 'l':
-            opt->list = true;
-            break;
-        case 'q':
-            if (!choose("quantize", optarg, encodings, 5, &choice))
-                return false;
-            opt->options.quantize = (pass_quantize)choice;
-            break;
-        case 'A':
-            if (!choose("activations", optarg, activations, 2, &choice))
-                return false;
-            opt->options.activations_f32 = choice == 1;
-            break;
-        case 'k':
-            if (!choose("kv-cache-dtype", optarg, kv_dtypes, 2, &choice))
-                return false;
-            opt->options.kv_f32 = choice == 1;
-            break;
-        case 'f':
-            if (!strcmp(optarg, "none") || !strcmp(optarg, "pointwise") || !strcmp(optarg, "full"))
-                opt->options.fusion = optarg;
-            else
-                opt->fusion_file = optarg;
-            break;
-        case 'd':
-            opt->dot = true;
-            break;
-        case 'j':
-            opt->json = true;
-            break;
-        case 'o':
-            opt->output = optarg;
-            break;
-        default:
+    for (int c; (c = getopt_long(argc, argv, "o:h", longs, NULL)) != -1;)
+        if (!set_option(opt, c, optarg))
             return false;
-        }
-    }
     if (optind < argc)
         opt->input = argv[optind++];
-    if (optind < argc) {
-        fprintf(stderr, "error: one input is expected, found \"%s\" as well\n", argv[optind]);
-        return false;
-    }
-    if (!opt->input && !opt->list) {
-        fputs("error: no input\n", stderr);
-        return false;
-    }
-    if (opt->passes && opt->pipeline) {
-        fputs("error: --passes and --pipeline exclude each other\n", stderr);
-        return false;
-    }
+    if (optind < argc)
+        return command_usage("opt", "one input is expected, found \"%s\" as well", argv[optind]),
+               false;
+    if (!opt->input && !opt->list && !opt->help)
+        return command_usage("opt", "no input"), false;
+    if (opt->passes && opt->pipeline)
+        return command_usage("opt", "--passes and --pipeline exclude each other"), false;
     return true;
 }
 
@@ -217,24 +187,24 @@ static bool run(struct opt *opt, ir_module *module, ir_diag *diag) {
 
 int cmd_opt(int argc, char **argv) {
     struct opt opt = {0};
-    if (!parse_options(argc, argv, &opt)) {
-        fputs(usage, stderr);
+    if (!parse_options(argc, argv, &opt))
         return EXIT_USAGE;
+    if (opt.help) {
+        fputs(help, stdout);
+        return EXIT_FINE;
     }
     if (opt.list) {
         list_passes();
-        return EXIT_SUCCESS;
+        return EXIT_FINE;
     }
-    size_t length = 0, plan_length;
-    char *plan = NULL, *text = read_all(opt.input, &length);
-    if (!text) {
-        fprintf(stderr, "error: %s: %s\n", opt.input, strerror(errno));
-        return EXIT_FAILURE;
-    }
-    if (opt.fusion_file && !(plan = read_all(opt.fusion_file, &plan_length))) {
-        fprintf(stderr, "error: --fusion: %s: %s\n", opt.fusion_file, strerror(errno));
+    const char *path = strcmp(opt.input, "-") ? opt.input : "/dev/stdin";
+    unsigned long length, plan_length;
+    char *plan = NULL, *text = command_read_file("opt", path, MAX_TEXT, &length);
+    if (text && opt.fusion_file)
+        plan = command_read_file("opt", opt.fusion_file, MAX_TEXT, &plan_length);
+    if (!text || (opt.fusion_file && !plan)) {
         free(text);
-        return EXIT_FAILURE;
+        return EXIT_FAILED;
     }
     opt.options.plan_text = plan;
     opt.options.plan_file = opt.fusion_file;
@@ -247,5 +217,5 @@ int cmd_opt(int argc, char **argv) {
     ir_module_destroy(module);
     free(plan);
     free(text);
-    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+    return ok ? EXIT_FINE : EXIT_FAILED;
 }
