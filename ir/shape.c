@@ -335,8 +335,9 @@ bool ir_infer_concat(ir_op *op, ir_diag *diag) {
 
 bool ir_infer_gather(ir_op *op, ir_diag *diag) {
     const ir_type *table = operand(op, 0), *indices = operand(op, 1);
-    if (!is_row_major(table) || table->rank < 1 + !!table->encoding)
-        return bad_operand(op, 0, "a table of rows in row-major order", diag);
+    /* A packed table is one weight with a matmul's, as with tied embeddings. */
+    if (table->kind != IR_TENSOR || table->rank < 1 + (table->encoding || table->layout))
+        return bad_operand(op, 0, "a table of rows", diag);
     if (!is_dense(indices) || indices->dtype != IR_I32)
         return bad_operand(op, 1, "i32 indices", diag);
     if (indices->rank + table->rank - 1 > IR_MAX_RANK)

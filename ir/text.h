@@ -14,7 +14,8 @@
  *   output(%11) {name = "logits"}
  *
  * A packed type carries its layout: q4_1[576, 576]@n16. A dim is an affine sum such as 2T+1.
- * Floats print with the fewest digits that read back exactly. `//` starts a comment. */
+ * Integral floats print as such, others with the fewest digits that read back exactly. `//` starts a
+ * comment. Value ids are kept; weights that no op names are not printed. */
 #ifndef MCC_IR_TEXT_H
 #define MCC_IR_TEXT_H
 

@@ -286,7 +286,7 @@ static const struct {
     {"%20 = concat(%1, %2) {axis = 0} : f32[8, 8]", "element types"},
     {"%20 = concat(%3, %3) {axis = 0} : f32[8, 32]", "see weight_concat"},
     {"%20 = gather(%1, %1) : f32[4, 8, 8]", "expected i32 indices"},
-    {"%20 = gather(%11, %0) : f32[T, 32]", "a table of rows"},
+    {"%20 = gather(%8, %0) : f32[T, 32]", "a table of rows"},
     {"%20 = reduce_sum(%1) {axis = -1} : f32[4, 1]", "axis -1 is out of range"},
     {"%20 = reduce_sum(%0) {axis = 0} : i32[1]", "expected a floating-point tensor"},
     {"%20 = softmax(%1) {axis = 5} : f32[4, 8]", "axis 5 is out of range"},
