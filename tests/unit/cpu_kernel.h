@@ -27,14 +27,14 @@ typedef struct cpu_code {
     void *handle;
 } cpu_code;
 
-static void cpu_write_file(const char *path, const cg_object *object) {
+static inline void cpu_write_file(const char *path, const cg_object *object) {
     FILE *file = fopen(path, "wb");
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(object->bytes, 1, object->size, file), object->size);
     ck_assert_int_eq(fclose(file), 0);
 }
 
-static void cpu_link(char *const *argv) {
+static inline void cpu_link(char *const *argv) {
     pid_t pid;
     int status = 0;
     ck_assert_int_eq(posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), 0);
@@ -43,7 +43,7 @@ static void cpu_link(char *const *argv) {
 }
 
 /* Compiles kernels for all targets that run here, links and loads them. */
-static cpu_code cpu_load(const cg_kernel *const *kernels, int n_kernels) {
+static inline cpu_code cpu_load(const cg_kernel *const *kernels, int n_kernels) {
     cpu_code code = {0};
     ir_diag diag = {0};
     int count;
@@ -96,14 +96,14 @@ static cpu_code cpu_load(const cg_kernel *const *kernels, int n_kernels) {
     return code;
 }
 
-static void cpu_unload(cpu_code *code) {
+static inline void cpu_unload(cpu_code *code) {
     dlclose(code->handle);
 }
 
 /* Runs all tiles of a kernel, in pieces of `piece` tiles (0: all at once), in reverse order of
  * pieces, and checks that scratch is not overrun. */
-static void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel, const mcc_cpu_call *call,
-                    int64_t piece) {
+static inline void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel,
+                           const mcc_cpu_call *call, int64_t piece) {
     enum { GUARD = 256 };
     cg_tiling tiling = cg_cpu_tiling(kernel);
     int64_t dim = ir_dim_eval(tiling.dim, call->T, call->S, call->R);
@@ -124,12 +124,12 @@ static void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel, const mcc
 /* Same numbers everywhere: a small generator, and floats in [-scale, scale). */
 static uint64_t cpu_seed = 1;
 
-static uint32_t cpu_random(void) {
+static inline uint32_t cpu_random(void) {
     cpu_seed = cpu_seed * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(cpu_seed >> 33);
 }
 
-static float cpu_random_float(float scale) {
+static inline float cpu_random_float(float scale) {
     return ((float)cpu_random() / 1073741824.0f - 1.0f) * scale;
 }
 

@@ -1,0 +1,335 @@
+/* Paged attention on the CPU: against plain C in f64, and the same bits on every processor level,
+ * however tokens share a step, and whatever lies where a token does not look. */
+#include "check_main.h"
+#include "cpu_kernel.h"
+
+#include <math.h>
+
+enum { PAGE = 16, MAX_SEQS = 4, MAX_TOKENS = 80, P = 40 };
+
+typedef struct shape {
+    int heads, kv_heads, dim;
+    ir_dtype dtype;
+    int window;
+    double softcap;
+    int n_seqs;
+    struct {
+        int start, tokens; /* positions already stored, tokens of this step */
+    } seqs[MAX_SEQS];
+} shape;
+
+static const shape shapes[] = {
+    {9, 3, 64, IR_F16, 0, 0, 3, {{0, 19}, {300, 1}, {511, 9}}},
+    {9, 3, 64, IR_F32, 0, 0, 2, {{0, 40}, {17, 3}}},
+    {4, 1, 256, IR_F16, 30, 0, 4, {{0, 3}, {250, 20}, {36, 1}, {600, 1}}},
+    {4, 2, 32, IR_F32, 512, 20, 3, {{250, 8}, {520, 24}, {0, 1}}},
+    {2, 2, 40, IR_F16, 8, 0, 2, {{0, 30}, {255, 2}}},
+    {14, 2, 64, IR_F16, 0, 0, 2, {{230, 30}, {100, 1}}},
+    {8, 1, 128, IR_F16, 0, 50, 2, {{0, 17}, {260, 2}}},
+    {3, 3, 8, IR_F32, 0, 0, 1, {{0, 5}}},
+    {16, 1, 16, IR_F16, 0, 0, 2, {{5, 2}, {14, 4}}},
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+/* A step block with room for everything. */
+typedef struct step_block {
+    mcc_step head;
+    int32_t positions[MAX_TOKENS], seqs[MAX_TOKENS];
+    int32_t offsets[MAX_SEQS + 1], lens[MAX_SEQS];
+    int32_t tables[2 * MAX_SEQS * P]; /* [group][sequence][page] */
+} step_block;
+
+typedef struct fixture {
+    const shape *s;
+    cg_kernel kernel;
+    cg_arg args[3];
+    cg_program program;
+    cg_node nodes[3];
+    cg_store store;
+    float *q;                                 /* [T][heads][dim] */
+    float *keys[MAX_SEQS], *values[MAX_SEQS]; /* [position][kv_heads][dim], rounded to the pages */
+    int T;
+    step_block step;
+    uint8_t *pool;
+    size_t page_bytes, pool_bytes;
+} fixture;
+
+static float rounded(const shape *s, float v) {
+    return s->dtype == IR_F16 ? ir_f16_to_f32(ir_f32_to_f16(v)) : v;
+}
+
+static void put(const shape *s, uint8_t *page, int64_t element, float v) {
+    uint16_t h = ir_f32_to_f16(v);
+    if (s->dtype == IR_F16)
+        memcpy(page + element * 2, &h, 2);
+    else
+        memcpy(page + element * 4, &v, 4);
+}
+
+/* Stores positions below `length` of sequence i, but for pages that were freed. */
+static void fill(fixture *f, int i, int length) {
+    const shape *s = f->s;
+    const int32_t *table = f->step.tables + (f->step.head.S + i) * P;
+    for (int p = 0; p < length; p++)
+        for (int g = 0; g < s->kv_heads && table[p / PAGE] >= 0; g++)
+            for (int c = 0; c < s->dim; c++) {
+                uint8_t *page = f->pool + (size_t)table[p / PAGE] * f->page_bytes;
+                int64_t k = ((int64_t)g * s->dim + c) * PAGE + p % PAGE;
+                int64_t v = (int64_t)(s->kv_heads + g) * s->dim * PAGE + p % PAGE * s->dim + c;
+                int64_t from = ((int64_t)p * s->kv_heads + g) * s->dim + c;
+                put(s, page, k, f->keys[i][from]);
+                put(s, page, v, f->values[i][from]);
+            }
+}
+
+static void make_kernel(fixture *f) {
+    const shape *s = f->s;
+    int64_t width = (int64_t)s->heads * s->dim;
+    ir_type rows = ir_tensor(IR_F32, 2, (ir_dim[]){IR_DIM_T, ir_dim_const(width)});
+    f->args[0] = (cg_arg){.kind = CG_ARG_BUFFER, .type = rows};
+    f->args[1] = (cg_arg){.kind = CG_ARG_KV,
+                          .kv_group = 1,
+                          .kv = {.window = s->window,
+                                 .layers = 1,
+                                 .heads = s->kv_heads,
+                                 .head_dim = s->dim,
+                                 .dtype = s->dtype,
+                                 .page_tokens = PAGE}};
+    f->args[2] = (cg_arg){.kind = CG_ARG_BUFFER, .type = rows, .written = true};
+    cg_access access = {.arg = 0,
+                        .row_map = CG_ROW_SELF,
+                        .row_stride = width,
+                        .head_stride = s->dim,
+                        .column_stride = 1};
+    f->nodes[0] = (cg_node){.kind = CG_INPUT};
+    f->nodes[1] = (cg_node){.kind = CG_CONST, .per_row = true, .value = 0.5};
+    f->nodes[2] = (cg_node){.kind = CG_SCALAR, .op = CG_MUL, .operands = {0, 1}};
+    f->store = (cg_store){.kind = CG_STORE, .value = 2, .access = access};
+    f->store.access.arg = 2;
+    f->program = (cg_program){.heads = s->heads,
+                              .width = s->dim,
+                              .n_nodes = 3,
+                              .n_stores = 1,
+                              .nodes = f->nodes,
+                              .stores = &f->store};
+    f->kernel = (cg_kernel){.name = "attention",
+                            .anchor = CG_ANCHOR_ATTENTION,
+                            .rows = IR_DIM_T,
+                            .n_args = 3,
+                            .args = f->args,
+                            .n_programs = 1,
+                            .programs = &f->program,
+                            .attention = {.q = access,
+                                          .kv = 1,
+                                          .heads = s->heads,
+                                          .scale = 1 / sqrt(s->dim),
+                                          .softcap = s->softcap,
+                                          .window = s->window}};
+}
+
+static void make_step(fixture *f) {
+    const shape *s = f->s;
+    step_block *b = &f->step;
+    for (int i = 0; i < s->n_seqs; i++) {
+        b->offsets[i] = f->T;
+        b->lens[i] = s->seqs[i].start + s->seqs[i].tokens;
+        for (int t = 0; t < s->seqs[i].tokens; t++, f->T++) {
+            b->positions[f->T] = s->seqs[i].start + t;
+            b->seqs[f->T] = i;
+        }
+    }
+    b->offsets[s->n_seqs] = f->T;
+    ck_assert_int_le(f->T, MAX_TOKENS);
+    b->head = (mcc_step){.T = f->T, .S = s->n_seqs, .R = f->T, .G = 2, .P = P};
+    b->head.bytes = sizeof *b;
+    b->head.positions = offsetof(step_block, positions);
+    b->head.token_seqs = offsetof(step_block, seqs);
+    b->head.seq_offsets = offsetof(step_block, offsets);
+    b->head.context_lens = offsetof(step_block, lens);
+    b->head.page_tables = offsetof(step_block, tables);
+    /* Pages of the sequences interleaved and descending; pages behind every window are gone. */
+    int n_pages = s->n_seqs * P;
+    for (int i = 0; i < n_pages; i++) {
+        b->tables[i] = -1;
+        b->tables[n_pages + i] = n_pages - 1 - (i % P * s->n_seqs + i / P);
+        int last = s->seqs[i / P].start + 1 - s->window; /* first position that is seen */
+        if (s->window && (i % P + 1) * PAGE <= last)
+            b->tables[n_pages + i] = -1;
+    }
+}
+
+static void *aligned(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    ck_assert_ptr_nonnull(p);
+    return p;
+}
+
+static fixture *make_fixture(const shape *s) {
+    fixture *f = calloc(1, sizeof *f);
+    f->s = s;
+    make_kernel(f);
+    make_step(f);
+    f->page_bytes = 2u * (size_t)(s->kv_heads * s->dim) * PAGE * (s->dtype == IR_F16 ? 2 : 4);
+    f->pool_bytes = f->page_bytes * (size_t)(s->n_seqs * P);
+    f->pool = aligned(f->pool_bytes);
+    f->q = aligned((size_t)(f->T * s->heads * s->dim) * 4);
+    for (int i = 0; i < f->T * s->heads * s->dim; i++)
+        f->q[i] = cpu_random_float(2);
+    for (int i = 0; i < s->n_seqs; i++) {
+        size_t count = (size_t)(f->step.lens[i] * s->kv_heads * s->dim);
+        f->keys[i] = aligned(count * 4);
+        f->values[i] = aligned(count * 4);
+        for (size_t k = 0; k < count; k++) {
+            f->keys[i][k] = rounded(s, cpu_random_float(2));
+            f->values[i][k] = rounded(s, cpu_random_float(3));
+        }
+    }
+    return f;
+}
+
+static void free_fixture(fixture *f) {
+    for (int i = 0; i < f->s->n_seqs; i++) {
+        free(f->keys[i]);
+        free(f->values[i]);
+    }
+    free(f->q);
+    free(f->pool);
+    free(f);
+}
+
+static void reference(const fixture *f, int token, int head, double *out) {
+    const shape *s = f->s;
+    int seq = f->step.seqs[token], position = f->step.positions[token];
+    int g = head / (s->heads / s->kv_heads), first = s->window ? position - s->window + 1 : 0;
+    double max = -INFINITY, sum = 0, scores[P * PAGE];
+    first = first < 0 ? 0 : first;
+    for (int p = first; p <= position; p++) {
+        const float *k =
+            f->keys[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
+        double v = 0;
+        for (int c = 0; c < s->dim; c++)
+            v += (double)f->q[(token * s->heads + head) * s->dim + c] * (double)k[c];
+        v *= f->kernel.attention.scale;
+        scores[p] = s->softcap > 0 ? s->softcap * tanh(v / s->softcap) : v;
+        max = fmax(max, scores[p]);
+    }
+    memset(out, 0, sizeof *out * (size_t)s->dim);
+    for (int p = first; p <= position; p++) {
+        const float *v =
+            f->values[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
+        double e = exp(scores[p] - max);
+        sum += e;
+        for (int c = 0; c < s->dim; c++)
+            out[c] += e * (double)v[c];
+    }
+    for (int c = 0; c < s->dim; c++)
+        out[c] = out[c] / sum / 2; /* the epilogue halves */
+}
+
+START_TEST(attention) {
+    const shape *s = &shapes[_i];
+    fixture *f = make_fixture(s);
+    const cg_kernel *kernel = &f->kernel;
+    cpu_code code = cpu_load(&kernel, 1);
+    size_t row = (size_t)(s->heads * s->dim), bytes = (size_t)f->T * row * 4;
+    float *first = aligned(bytes), *out = aligned(bytes);
+    void *args[] = {f->q, f->pool, out};
+    mcc_cpu_call call = {.step = &f->step.head, .args = args, .T = f->T, .S = s->n_seqs, .R = f->T};
+
+    /* The whole step, on every level, in one piece and tile by tile. */
+    memset(f->pool, 0xff, f->pool_bytes);
+    for (int i = 0; i < s->n_seqs; i++)
+        fill(f, i, f->step.lens[i]);
+    for (int run = 0; run < 2 * code.n_targets; run++) {
+        memset(out, 0x5a, bytes);
+        cpu_run(code.functions[run / 2][0], kernel, &call, run % 2);
+        if (run == 0)
+            memcpy(first, out, bytes);
+        ck_assert_msg(memcmp(first, out, bytes) == 0, "run %d differs", run);
+    }
+    double want[256], worst = 0;
+    for (int t = 0; t < f->T; t++)
+        for (int h = 0; h < s->heads; h++) {
+            reference(f, t, h, want);
+            for (int c = 0; c < s->dim; c++) {
+                double error =
+                    fabs((double)first[(size_t)t * row + (size_t)(h * s->dim + c)] - want[c]);
+                ck_assert_msg(error <= 3e-6, "token %d head %d column %d is off by %g", t, h, c,
+                              error);
+                worst = error > worst ? error : worst;
+            }
+        }
+    ck_assert(worst > 0);
+
+    /* Each token alone, nothing stored after it: the same bits. Then the chunks of the prompt: a
+     * step from token t on. */
+    step_block whole = f->step;
+    float *q = f->q;
+    for (int t = 0; t < whole.head.T; t++)
+        for (int alone = 0; alone < 2; alone++) {
+            int n = alone ? 1 : whole.head.T - t, seq = whole.seqs[t];
+            if (!alone && t % 5 != 3)
+                continue;
+            f->step = whole;
+            f->step.head.T = n;
+            memmove(f->step.positions, whole.positions + t, (size_t)n * 4);
+            memmove(f->step.seqs, whole.seqs + t, (size_t)n * 4);
+            memset(f->pool, 0xff, f->pool_bytes);
+            if (alone)
+                fill(f, seq, whole.positions[t] + 1);
+            else
+                for (int i = 0; i < s->n_seqs; i++)
+                    fill(f, i, whole.lens[i]);
+            args[0] = q + (size_t)t * row;
+            call.T = n;
+            for (int target = 0; target < code.n_targets; target++) {
+                cpu_run(code.functions[target][0], kernel, &call, 0);
+                ck_assert_msg(memcmp(out, first + (size_t)t * row, (size_t)n * row * 4) == 0,
+                              "token %d differs with %d tokens in the step", t, n);
+            }
+        }
+    f->q = q;
+    free(first);
+    free(out);
+    free_fixture(f);
+    cpu_unload(&code);
+}
+END_TEST
+
+static void expect_refusal(const cg_kernel *kernel, const char *text) {
+    ir_diag diag = {0};
+    cg_object object;
+    ck_assert(
+        !cg_cpu_compile(&kernel, 1, cg_cpu_target_find("cpu:x86-64-v4"), NULL, &diag, &object));
+    ck_assert_msg(strstr(diag.messages[0].text, text) != NULL, "%s", diag.messages[0].text);
+    ir_diag_clear(&diag);
+}
+
+START_TEST(refusals) {
+    fixture *f = make_fixture(&shapes[0]);
+    f->args[1].kv.page_tokens = 32;
+    expect_refusal(&f->kernel, "pages of 32 tokens");
+    f->args[1].kv.page_tokens = PAGE;
+    f->args[1].kv.dtype = IR_I8;
+    expect_refusal(&f->kernel, "pages of i8");
+    f->args[1].kv.dtype = IR_F16;
+    f->kernel.attention.heads = 8;
+    expect_refusal(&f->kernel, "attention of 8 heads");
+    f->kernel.attention.heads = 9;
+    f->args[0].type.dtype = IR_F16;
+    expect_refusal(&f->kernel, "queries");
+    free_fixture(f);
+}
+END_TEST
+
+static Suite *attention_suite(void) {
+    Suite *suite = suite_create("cpu_attention");
+    TCase *tcase = tcase_create("attention");
+    tcase_set_timeout(tcase, 120);
+    tcase_add_loop_test(tcase, attention, 0, N_SHAPES);
+    tcase_add_test(tcase, refusals);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+CHECK_MAIN(attention_suite)
