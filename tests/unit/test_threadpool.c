@@ -1,0 +1,138 @@
+/* The thread pool: every tile once, jobs in order, whatever the number of threads. */
+#include "check_main.h"
+#include "runtime/modelcc.h"
+#include "runtime/threadpool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_TILES = 3000 };
+
+typedef struct counts {
+    atomic_int tile[MAX_TILES];
+    atomic_int done;   /* tiles of this job */
+    atomic_int errors; /* tiles that ran before the job before was complete */
+    const struct counts *before;
+    int64_t before_tiles;
+    char *scratch;
+    size_t stride;
+} counts;
+
+static void count(const mcc_cpu_call *call, int64_t begin, int64_t end, void *scratch) {
+    counts *c = call->args[0];
+    if (c->before && atomic_load(&c->before->done) != c->before_tiles)
+        atomic_fetch_add(&c->errors, 1);
+    if (begin >= end)
+        atomic_fetch_add(&c->errors, 1);
+    *(int *)scratch += 1; /* races show under a sanitizer if two threads had the same */
+    for (int64_t i = begin; i < end; i++)
+        atomic_fetch_add(&c->tile[i], 1);
+    atomic_fetch_add(&c->done, (int)(end - begin));
+}
+
+static void run_jobs(rt_pool *pool, const int64_t *tiles, int n) {
+    counts *c = calloc((size_t)n, sizeof *c);
+    mcc_cpu_call *calls = calloc((size_t)n, sizeof *calls);
+    void **args = calloc((size_t)n, sizeof *args);
+    rt_job *jobs = calloc((size_t)n, sizeof *jobs);
+    char *scratch = aligned_alloc(64, 64 * (size_t)rt_pool_threads(pool));
+    memset(scratch, 0, 64 * (size_t)rt_pool_threads(pool));
+    const counts *before = NULL;
+    int64_t before_tiles = 0;
+    for (int i = 0; i < n; i++) {
+        args[i] = &c[i];
+        calls[i].args = &args[i];
+        c[i].before = before;
+        c[i].before_tiles = before_tiles;
+        jobs[i] = (rt_job){count, &calls[i], tiles[i]};
+        if (tiles[i] > 0) {
+            before = &c[i];
+            before_tiles = tiles[i];
+        }
+    }
+    rt_pool_run(pool, jobs, n, scratch, 64);
+    for (int i = 0; i < n; i++) {
+        ck_assert_int_eq(atomic_load(&c[i].errors), 0);
+        ck_assert_int_eq(atomic_load(&c[i].done), tiles[i]);
+        for (int64_t t = 0; t < MAX_TILES; t++)
+            ck_assert_int_eq(atomic_load(&c[i].tile[t]), t < tiles[i]);
+    }
+    free(c);
+    free(calls);
+    free(args);
+    free(jobs);
+    free(scratch);
+}
+
+START_TEST(every_tile_once_in_order) {
+    static const int threads[] = {1, 2, 3, 5};
+    rt_pool *pool = rt_pool_create(threads[_i], NULL);
+    ck_assert_ptr_nonnull(pool);
+    ck_assert_int_eq(rt_pool_threads(pool), threads[_i]);
+    static const int64_t tiles[] = {1, 1, 36, 1, 0, 0, 1, 7, 2, 3000, 1, 0, 40, 8, 9, 1, 1, 1};
+    for (int round = 0; round < 30; round++)
+        run_jobs(pool, tiles, sizeof tiles / sizeof *tiles);
+    static const int64_t nothing[] = {0, 0};
+    run_jobs(pool, nothing, 2);
+    run_jobs(pool, tiles, 1);
+    rt_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(sleeping_workers_wake) {
+    rt_pool *pool = rt_pool_create(3, NULL);
+    static const int64_t tiles[] = {50, 1, 50};
+    for (int round = 0; round < 5; round++) {
+        usleep(2000); /* long enough for them to sleep */
+        run_jobs(pool, tiles, 3);
+    }
+    rt_pool_destroy(pool);
+}
+END_TEST
+
+static void *share(void *user) {
+    static const int64_t tiles[] = {30, 1, 2, 100, 5};
+    for (int round = 0; round < 40; round++)
+        run_jobs(user, tiles, 5);
+    return NULL;
+}
+
+START_TEST(several_callers_take_turns) {
+    rt_pool *pool = rt_pool_create(2, NULL);
+    pthread_t callers[3];
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&callers[i], NULL, share, pool), 0);
+    for (int i = 0; i < 3; i++)
+        pthread_join(callers[i], NULL);
+    rt_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(absurd_sizes_are_refused) {
+    rt_error error = {0};
+    ck_assert_ptr_null(rt_pool_create(-1, &error));
+    ck_assert_int_eq(error.code, MCC_INVALID_ARGUMENT);
+    ck_assert_ptr_null(rt_pool_create(1 << 20, &error));
+    rt_pool_destroy(NULL);
+    rt_pool *pool = rt_pool_create(0, &error);
+    ck_assert_ptr_nonnull(pool);
+    ck_assert_int_ge(rt_pool_threads(pool), 1);
+    rt_pool_destroy(pool);
+}
+END_TEST
+
+static Suite *suite(void) {
+    Suite *s = suite_create("threadpool");
+    TCase *t = tcase_create("threadpool");
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, every_tile_once_in_order, 0, 4);
+    tcase_add_test(t, sleeping_workers_wake);
+    tcase_add_test(t, several_callers_take_turns);
+    tcase_add_test(t, absurd_sizes_are_refused);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+CHECK_MAIN(suite)
