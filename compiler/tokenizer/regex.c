@@ -2,7 +2,10 @@
  * PCRE2's with UTF and UCP. The two agree on nearly everything; what is rewritten here:
  *
  *   \s   Oniguruma: White_Space. PCRE2 counts U+180E too.
- *   \w   Oniguruma: letters, marks, decimal numbers, connectors. PCRE2: letters, numbers, "_".
+ *   \w   Oniguruma: Alphabetic, marks, decimal numbers, connectors, and Latin-1's other numbers.
+ *        PCRE2: letters, numbers, "_".
+ *   \p{Han}  Oniguruma: the script. PCRE2: its extensions, which have punctuation too.
+ *   [:alpha:] and the like: Oniguruma goes by properties, PCRE2 by categories.
  *   \h   Oniguruma: a hexadecimal digit. PCRE2: a horizontal space.
  *   x{n,m}+  Oniguruma: the repeated repeat. PCRE2: a possessive one.
  *   (?m)     Oniguruma: the dot matches newlines. PCRE2: (?s); its (?m) is always on here.
@@ -14,7 +17,12 @@
 #include "compiler/tokenizer/build.h"
 
 #define SPACE_SET "\\x{9}-\\x{d}\\x{85}\\p{Z}"
-#define WORD_SET "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+#define NOT_SPACE_SET                                                                              \
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{"     \
+    "1fff}"                                                                                        \
+    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{"   \
+    "10ffff}"
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 typedef struct translator {
     fe_tok *tok;
@@ -45,6 +53,58 @@ static void refuse(translator *t, const char *what) {
     t->good = false;
 }
 
+/* \p{name}. Names of one or two letters are categories, and the same; other names are scripts,
+ * but for these. */
+static void property(translator *t, char c, const char *name, size_t size) {
+    static const char *const known[][2] = {
+        {"Any", "Any"},           {"Alphabetic", "Alphabetic"},
+        {"Alpha", "Alphabetic"},  {"Uppercase", "Uppercase"},
+        {"Upper", "Uppercase"},   {"Lowercase", "Lowercase"},
+        {"Lower", "Lowercase"},   {"White_Space", "White_Space"},
+        {"Space", "White_Space"}, {"Digit", "Nd"},
+        {"Letter", "L"},          {"Mark", "M"},
+        {"Number", "N"},          {"Punctuation", "P"},
+        {"Symbol", "S"},          {"Separator", "Z"},
+        {"Emoji", "Emoji"},       {"Ideographic", "Ideographic"},
+    };
+    put(t, (const char[]){'\\', c, '{'}, 3);
+    if (size && *name == '^') {
+        put(t, "^", 1);
+        name++;
+        size--;
+    }
+    const char *same = NULL;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i][0]) == size && memcmp(known[i][0], name, size) == 0)
+            same = known[i][1];
+    if (same) {
+        put_text(t, same);
+    } else {
+        if (size > 2)
+            put_text(t, "sc:");
+        put(t, name, size);
+    }
+    put(t, "}", 1);
+}
+
+/* [:name:] inside of a set. */
+static void posix_class(translator *t, const char *name, size_t size) {
+    static const char *const known[][2] = {
+        {"alpha", "\\p{Alphabetic}"}, {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+        {"upper", "\\p{Uppercase}"},  {"lower", "\\p{Lowercase}"},
+        {"digit", "\\p{Nd}"},         {"space", SPACE_SET},
+        {"word", WORD_SET},           {"punct", "\\p{P}\\p{S}"},
+        {"xdigit", "0-9a-fA-F"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i][0]) == size && memcmp(known[i][0], name, size) == 0) {
+            put_text(t, known[i][1]);
+            return;
+        }
+    refuse(t, "a class ([:…:]) that is not one of alpha, alnum, upper, lower, digit, space, word, "
+              "punct, xdigit");
+}
+
 /* An escape, outside of sets or inside. */
 static void escape(translator *t, bool in_set) {
     char c = t->at + 1 < t->size ? t->in[t->at + 1] : 0;
@@ -60,7 +120,7 @@ static void escape(translator *t, bool in_set) {
         put_text(t, in_set ? "0-9a-fA-F" : "[0-9a-fA-F]");
         return;
     case 'S':
-        put_text(t, in_set ? "\\S" : "[^" SPACE_SET "]");
+        put_text(t, in_set ? NOT_SPACE_SET : "[^" SPACE_SET "]");
         return;
     case 'W':
         if (in_set)
@@ -106,15 +166,13 @@ static void escape(translator *t, bool in_set) {
     }
     case 'p':
     case 'P': {
-        /* \p{^L} is \P{L}; names are the same. */
         const char *rest = t->in + t->at;
-        const char *close = memchr(rest, '}', t->size - t->at);
-        if (t->at >= t->size || *rest != '{' || !close) {
+        const char *close = t->at < t->size ? memchr(rest, '}', t->size - t->at) : NULL;
+        if (!close || *rest != '{') {
             refuse(t, "a broken \\p escape");
             return;
         }
-        put(t, (const char[]){'\\', c}, 2);
-        put(t, rest, (size_t)(close - rest) + 1);
+        property(t, c, rest + 1, (size_t)(close - rest) - 1);
         t->at += (size_t)(close - rest) + 1;
         return;
     }
@@ -153,7 +211,6 @@ static void set(translator *t) {
             continue;
         }
         if (c == '[') {
-            /* [:alpha:] means the same in both. */
             const char *end = t->size - t->at > 3 && t->in[t->at + 1] == ':'
                                   ? memmem(t->in + t->at, t->size - t->at, ":]", 2)
                                   : NULL;
@@ -162,7 +219,7 @@ static void set(translator *t) {
                 return;
             }
             size_t length = (size_t)(end + 2 - (t->in + t->at));
-            put(t, t->in + t->at, length);
+            posix_class(t, t->in + t->at + 2, length - 4);
             t->at += length;
             continue;
         }
@@ -236,11 +293,11 @@ static void interval(translator *t) {
 }
 
 bool fe_tok_regex(fe_tok *tok, fe_bytes pattern, fe_bytes *out) {
-    /* The longest replacement, of two bytes, has 32. */
+    /* The longest replacement, of two bytes, has under 200. */
     translator t = {.tok = tok,
                     .in = (const char *)pattern.data,
                     .size = pattern.size,
-                    .out = ir_arena_array(tok->arena, pattern.size + 1, 40),
+                    .out = ir_arena_array(tok->arena, pattern.size + 1, 100),
                     .good = true};
     *out = (fe_bytes){0};
     if (pattern.size == 0)

@@ -78,7 +78,7 @@ int rt_tok_match(rt_tok_job *job, uint32_t step, const char *text, size_t size, 
     }
     while (at <= size) {
         /* A sane pattern backtracks over what it matched, a few times; not exponentially. */
-        uint64_t limit = 1000000 + 16 * (uint64_t)(size - at);
+        uint64_t limit = 20000 + 64 * (uint64_t)(size - at);
         pcre2_set_match_limit(job->match_context,
                               limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
         int found = pcre2_match(regex, (PCRE2_SPTR)text, size, at, PCRE2_NO_UTF_CHECK,
