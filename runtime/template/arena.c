@@ -105,8 +105,8 @@ void rt_tpl_charge(struct rt_tpl_env *e, size_t n) {
 }
 
 void rt_tpl_enter(struct rt_tpl_env *e) {
-    if (++e->depth > RT_TPL_MAX_DEPTH)
-        rt_tpl_fail(e, "nested more than %d deep", RT_TPL_MAX_DEPTH);
+    if (++e->depth > e->max_depth)
+        rt_tpl_fail(e, "nested more than %d deep", e->max_depth);
 }
 
 void rt_tpl_leave(struct rt_tpl_env *e) {

@@ -4,14 +4,12 @@
 #include <string.h>
 
 static struct rt_tpl_value eval_name(struct rt_tpl_env *e, const struct rt_tpl_node *n) {
-    size_t seen = 0;
     for (const struct rt_tpl_scope *s = e->scope; s; s = s->parent) {
+        rt_tpl_charge(e, s->n / 8);
         for (size_t i = s->n; i-- > 0;)
             if (s->vars[i].name == n->name.p)
                 return s->vars[i].v;
-        seen += s->n + 1;
     }
-    rt_tpl_charge(e, seen / 8);
     struct rt_tpl_value *found = rt_tpl_dict_get_str(e, e->context, n->name);
     if (found)
         return *found;

@@ -13,12 +13,12 @@ struct rt_tpl_scope *rt_tpl_scope_new(struct rt_tpl_env *e, struct rt_tpl_scope 
 
 void rt_tpl_scope_set(struct rt_tpl_env *e, struct rt_tpl_scope *s, const char *name,
                       struct rt_tpl_value v) {
+    rt_tpl_charge(e, s->n / 8);
     for (size_t i = 0; i < s->n; i++)
         if (s->vars[i].name == name) {
             s->vars[i].v = v;
             return;
         }
-    rt_tpl_charge(e, s->n / 8);
     if (s->n == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 4;
         struct rt_tpl_var *fresh = rt_tpl_alloc(e, cap * sizeof *fresh);
@@ -256,6 +256,7 @@ struct rt_tpl_value rt_tpl_call_macro(struct rt_tpl_env *e, const struct rt_tpl_
         size_t i = 0;
         while (i < n->n_kw && n->kw[i].p != args->kw[k].p)
             i++;
+        rt_tpl_charge(e, i / 8);
         int kw_n = (int)(args->kw[k].n < 60 ? args->kw[k].n : 60);
         if (i == n->n_kw)
             rt_tpl_fail(e, "macro '%.*s' takes no keyword argument '%.*s'", name_n, n->name.p, kw_n,

@@ -26,9 +26,9 @@ static bool parse_guarded(struct rt_tpl_env *e, rt_template *t, struct rt_tpl_st
 }
 
 rt_template *rt_template_parse(const char *source, size_t n, char *err, size_t err_cap) {
-    struct rt_tpl_env e = {.line = 1, .err = err, .err_cap = err_cap};
+    struct rt_tpl_env e = {
+        .line = 1, .max_depth = RT_TPL_MAX_PARSE_DEPTH, .err = err, .err_cap = err_cap};
     rt_template *t = calloc(1, sizeof *t);
-    e.depth = RT_TPL_MAX_DEPTH - RT_TPL_MAX_PARSE_DEPTH;
     if (err_cap)
         err[0] = 0;
     if (parse_guarded(&e, t, (struct rt_tpl_str){source, n}))
@@ -69,7 +69,8 @@ static bool render_guarded(struct rt_tpl_env *e, const rt_template *t, const cJS
 
 char *rt_template_render(const rt_template *t, const cJSON *context, size_t *len, char *err,
                          size_t err_cap) {
-    struct rt_tpl_env e = {.line = 1, .err = err, .err_cap = err_cap};
+    struct rt_tpl_env e = {
+        .line = 1, .max_depth = RT_TPL_MAX_DEPTH, .err = err, .err_cap = err_cap};
     char *text = NULL;
     if (err_cap)
         err[0] = 0;

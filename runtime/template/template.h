@@ -9,7 +9,7 @@
  * Templates and contexts may be hostile. Nesting, steps (10 million), memory (256 MiB) and output
  * (16 MiB) of a render are bounded; nothing leaks after an error.
  *
- * Needs about 1 MiB of stack at the deepest nesting allowed. A parsed template is never written
+ * Needs less than 256 KiB of stack at the deepest nesting allowed. A parsed template is never written
  * to again, so threads may render it at the same time. */
 #ifndef RT_TEMPLATE_TEMPLATE_H
 #define RT_TEMPLATE_TEMPLATE_H

@@ -189,7 +189,7 @@ struct rt_tpl_env {
     struct rt_tpl_chunk *chunks;
     size_t memory;
     uint32_t steps;
-    int depth;
+    int depth, max_depth;
     int line; /* of what is being read or evaluated; 0: the context */
     char *err;
     size_t err_cap;

@@ -119,16 +119,20 @@ static size_t dict_find(struct rt_tpl_env *e, const struct rt_tpl_dict *d, struc
         return SIZE_MAX;
     }
     size_t mask = d->index_n - 1;
-    for (size_t at = hash(e, k) & mask; d->index[at]; at = (at + 1) & mask)
+    for (size_t at = hash(e, k) & mask; d->index[at]; at = (at + 1) & mask) {
+        rt_tpl_charge(e, 1); /* keys chosen to collide must not go unnoticed */
         if (rt_tpl_equal(e, d->keys[d->index[at] - 1], k))
             return d->index[at] - 1;
+    }
     return SIZE_MAX;
 }
 
 static void dict_index(struct rt_tpl_env *e, struct rt_tpl_dict *d, size_t i) {
     size_t mask = d->index_n - 1, at = hash(e, d->keys[i]) & mask;
-    while (d->index[at])
+    while (d->index[at]) {
+        rt_tpl_charge(e, 1);
         at = (at + 1) & mask;
+    }
     d->index[at] = (uint32_t)i + 1;
 }
 
