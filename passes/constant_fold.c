@@ -20,7 +20,17 @@
 enum {
     MAX_ELEMENTS = 1 << 20,     /* of operands and results */
     MAX_CONSTANT_ELEMENTS = 64, /* beyond that a result becomes a weight */
+    MAX_PRODUCTS = 1 << 26,     /* multiplications of a matmul */
 };
+
+/* A matmul of small operands may still be much work. */
+static bool is_much_work(const ir_op *op) {
+    if (op->code != IR_OP_MATMUL)
+        return false;
+    const ir_type *a = &op->operands[0]->type;
+    int64_t k = a->dims[a->rank - 1].c;
+    return ir_type_elements(&op->results[0]->type).c > MAX_PRODUCTS / k;
+}
 
 /* What a value depends on. */
 enum { VARIABLE, ON_CONSTANTS, ON_WEIGHTS };
@@ -51,6 +61,8 @@ static int depends_on(const struct folder *f, const ir_op *op) {
         return weight && weight->data ? ON_WEIGHTS : VARIABLE;
     }
     if (!op->n_operands || op->code == IR_OP_WEIGHT_CONCAT || op->code == IR_OP_PACK)
+        return VARIABLE;
+    if (is_much_work(op))
         return VARIABLE;
     int most = ON_CONSTANTS;
     for (int i = 0; i < op->n_operands; i++) {
