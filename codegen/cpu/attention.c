@@ -191,10 +191,17 @@ static void find_pages(schedule *s, LLVMValueRef begin, LLVMValueRef end) {
 
 enum { MAX_ACCUMULATORS = 24 };
 
+static void emit_prefetch(cg_cpu_emitter *em, LLVMValueRef at) {
+    LLVMTypeRef ptr = em->ptr; /* for reading, to stay in all caches, data */
+    cg_cpu_intrinsic(em, "llvm.prefetch", 1, &ptr, 4,
+                     (LLVMValueRef[]){at, cg_cpu_i32(em, 0), cg_cpu_i32(em, 3), cg_cpu_i32(em, 1)});
+}
+
 /* Scores of n_tokens tokens from `token` on and `unit` heads from `head` on, against n_pages pages
- * from `page` on. Keys are loaded once per page and column for all pairs. */
+ * from `page` on, of pages that end at `end`. Keys are loaded once per page and column for all
+ * pairs. */
 static void emit_scores(schedule *s, int64_t n_tokens, LLVMValueRef token, LLVMValueRef head,
-                        int64_t n_pages, LLVMValueRef page) {
+                        int64_t n_pages, LLVMValueRef page, LLVMValueRef end) {
     cg_cpu_emitter *em = s->em;
     const cg_access *q = &s->a->q;
     int64_t pairs = n_tokens * s->unit, d = s->kv->head_dim;
@@ -213,6 +220,16 @@ static void emit_scores(schedule *s, int64_t n_tokens, LLVMValueRef token, LLVMV
     at = cg_cpu_mul_const(em, cg_cpu_add_const(em, at, q->offset), 4);
     LLVMValueRef query = cg_cpu_offset(em, em->args[q->arg], at);
 
+    /* One token alone waits for memory, and pages are too short for the processor to see a stream
+     * in them: ask for these pages' values and the next pages' keys, a line at a time. */
+    bool prefetch = n_tokens == 1;
+    int64_t line = 64 / (PAGE * s->size), plane = s->kv->heads * d * PAGE * s->size;
+    LLVMValueRef next[MAX_ACCUMULATORS];
+    for (int64_t p = 0; prefetch && p < n_pages; p++) {
+        LLVMValueRef at = cg_cpu_add_const(em, page, n_pages + p);
+        next[p] = page_keys(s, cg_cpu_min(em, at, cg_cpu_add_const(em, end, -1)));
+    }
+
     int64_t unroll = largest_divisor(d, pairs * n_pages > 12 ? 2 : 4);
     cg_cpu_loop column = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, d), unroll);
     for (int64_t u = 0; u < unroll; u++) {
@@ -223,6 +240,11 @@ static void emit_scores(schedule *s, int64_t n_tokens, LLVMValueRef token, LLVMV
                 em, s->kv->dtype,
                 cg_cpu_offset_const(em, cg_cpu_offset(em, keys[p], key_at), u * PAGE * s->size),
                 NULL);
+        for (int64_t p = 0; prefetch && u % line == 0 && p < n_pages; p++) {
+            LLVMValueRef at = cg_cpu_add_const(em, key_at, u * PAGE * s->size);
+            emit_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)));
+            emit_prefetch(em, cg_cpu_offset(em, next[p], at));
+        }
         LLVMValueRef query_at = cg_cpu_offset(em, query, cg_cpu_mul_const(em, column.index, 4));
         for (int64_t i = 0; i < pairs; i++) {
             int64_t distance = i / s->unit * q->row_stride + i % s->unit * q->head_stride + u;
@@ -422,11 +444,11 @@ static void scores_block(schedule *s, int64_t n_tokens, LLVMValueRef token, LLVM
             LLVMBuildSDiv(em->builder, cg_cpu_sub(em, end, begin), cg_cpu_i64(em, n_pages), "");
         at = cg_cpu_add(em, begin, cg_cpu_mul_const(em, groups, n_pages));
         cg_cpu_loop page = cg_cpu_for(em, begin, at, n_pages);
-        emit_scores(s, n_tokens, token, head, n_pages, page.index);
+        emit_scores(s, n_tokens, token, head, n_pages, page.index, end);
         cg_cpu_end_for(em, &page);
     }
     cg_cpu_loop page = cg_cpu_for(em, at, end, 1);
-    emit_scores(s, n_tokens, token, head, 1, page.index);
+    emit_scores(s, n_tokens, token, head, 1, page.index, end);
     cg_cpu_end_for(em, &page);
 }
 

@@ -731,6 +731,135 @@ START_TEST(gather_plain) {
 }
 END_TEST
 
+/* --- random programs ---------------------------------------------------------------------------
+ */
+
+/* Evaluates one row and head of a program of exact operations, column by column. */
+static void evaluate(const cg_program *p, float *const *args, int64_t row, int64_t head,
+                     float *values) {
+    int64_t width = p->width;
+    for (int i = 0; i < p->n_nodes; i++) {
+        const cg_node *n = &p->nodes[i];
+        const float *operands[3];
+        for (int k = 0; k < 3; k++)
+            operands[k] = values + (n->operands[k] < i ? n->operands[k] : 0) * width;
+        float max = -INFINITY;
+        for (int64_t c = 0; c < width; c++) {
+            float a = operands[0][c], b = operands[1][c], d = operands[2][c], v = 0;
+            const cg_access *at = &n->access;
+            int64_t r = at->row_map == CG_ROW_SELF ? row : 0;
+            switch (n->kind) {
+            case CG_CONST:
+                v = (float)n->value;
+                break;
+            case CG_LOAD:
+                v = args[at->arg][r * at->row_stride + head * at->head_stride + at->offset +
+                                  c * at->column_stride];
+                break;
+            case CG_SCALAR:
+                v = n->op == CG_SQRT  ? sqrtf(a)
+                    : n->op == CG_NEG ? -a
+                    : n->op == CG_ABS ? fabsf(a)
+                                      : (float)ref_binary(n->op, a, b, d);
+                break;
+            case CG_ROTATE: {
+                int64_t dims = n->rotate_dims, half = dims / 2;
+                if (c < dims && n->rotate_half)
+                    v = c < half ? -operands[0][c + half] : operands[0][c - half];
+                else if (c < dims)
+                    v = c % 2 ? operands[0][c - 1] : -operands[0][c + 1];
+                break;
+            }
+            default:
+                max = a > max ? a : max;
+                v = n->reduce == CG_REDUCE_SUM ? reference_sum(operands[0], width) : max;
+            }
+            values[i * width + c] = v;
+        }
+        if (n->kind == CG_REDUCE && n->reduce == CG_REDUCE_MAX)
+            for (int64_t c = 0; c < width; c++)
+                values[i * width + c] = max;
+    }
+}
+
+/* Programs of random shape: several stages, numbers and columns mixed, stores of any node. One of
+ * the outputs may be loaded as well, and then holds its old values. */
+START_TEST(random_programs) {
+    enum { T = 2, N_IN = 3, N_OUT = 3, MAX_WIDTH = 200 };
+    static const cg_scalar_op ops[] = {CG_ADD, CG_MUL, CG_SUB, CG_FMA,   CG_MAX, CG_MIN,
+                                       CG_LT,  CG_NEG, CG_ABS, CG_WHERE, CG_EQ};
+    cpu_seed = 77 + (uint64_t)_i;
+    builder *b = builder_new("random");
+    int64_t heads = 1 + cpu_random() % 2, width = 1 + cpu_random() % MAX_WIDTH;
+    if (cpu_random() % 2)
+        width = (width + 15) / 16 * 16;
+    int64_t row = heads * width;
+    float *data[N_IN + N_OUT];
+    size_t bytes = (size_t)(T * row) * 4;
+    for (int i = 0; i < N_IN + N_OUT; i++) {
+        add_arg(b, matrix(IR_F32, row), i >= N_IN);
+        data[i] = buffer(bytes);
+        for (int64_t k = 0; k < T * row; k++)
+            data[i][k] = cpu_random_float(2);
+    }
+    cg_program *p = add_program(b, heads, width);
+    cg_access whole = rows_of(0, row);
+    whole.head_stride = width;
+    for (int i = 0; i < 24; i++) {
+        int any[3];
+        for (int k = 0; k < 3; k++)
+            any[k] = i ? (int)(cpu_random() % (unsigned)i) : 0;
+        uint32_t kind = i < 3 ? 0 : cpu_random() % 12;
+        cg_access access = whole;
+        access.arg = (int)(cpu_random() % (N_IN + 1)); /* the last one is written below */
+        if (kind == 1)
+            access.column_stride = 0;
+        if (kind <= 1)
+            load(p, access);
+        else if (kind == 2)
+            constant(p, (double)cpu_random_float(1));
+        else if (kind == 3)
+            reduce(p, cpu_random() % 2 ? CG_REDUCE_SUM : CG_REDUCE_MAX, any[0]);
+        else if (kind <= 5 && width >= 2)
+            rotate(p, any[0], 2 + (int64_t)(cpu_random() % (uint32_t)(width / 2)) * 2, kind == 4);
+        else
+            scalar(p, ops[cpu_random() % (sizeof ops / sizeof ops[0])], any[0], any[1], any[2]);
+    }
+    int stored[N_OUT];
+    for (int i = 0; i < N_OUT; i++) {
+        cg_access access = whole;
+        access.arg = N_IN + i;
+        stored[i] = i == 0 ? p->n_nodes - 1 : (int)(cpu_random() % (unsigned)p->n_nodes);
+        store(p, CG_STORE, stored[i], 0, access);
+    }
+    float *before[N_IN + N_OUT], *values = buffer((size_t)(p->n_nodes * width) * 4);
+    for (int i = 0; i < N_IN + N_OUT; i++) {
+        before[i] = buffer(bytes);
+        memcpy(before[i], data[i], bytes);
+    }
+    run_everywhere(b, (void **)data, T, NULL, N_OUT, (int[]){N_IN, N_IN + 1, N_IN + 2},
+                   (size_t[]){bytes, bytes, bytes});
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t h = 0; h < heads; h++) {
+            evaluate(p, before, t, h, values);
+            for (int i = 0; i < N_OUT; i++)
+                for (int64_t c = 0; c < width; c++) {
+                    float want = values[stored[i] * width + c];
+                    float got = data[N_IN + i][t * row + h * width + c];
+                    ck_assert_msg(got == want || (isnan(got) && isnan(want)),
+                                  "program %d: output %d row %d column %d: %a not %a", _i, i,
+                                  (int)t, (int)c, (double)got, (double)want);
+                }
+        }
+    for (int i = 0; i < N_IN + N_OUT; i++) {
+        free(data[i]);
+        free(before[i]);
+    }
+    free(values);
+    free(b);
+}
+END_TEST
+
 /* --- what is refused, and what is the same -----------------------------------------------------
  */
 
@@ -833,6 +962,7 @@ static Suite *rows_suite(void) {
     tcase_add_loop_test(tcase, kv_append, 0, 4);
     tcase_add_loop_test(tcase, gather_packed, 0, N_PACKED);
     tcase_add_loop_test(tcase, gather_plain, 0, 6);
+    tcase_add_loop_test(tcase, random_programs, 0, 40);
     tcase_add_test(tcase, refusals);
     tcase_add_test(tcase, same_bytes);
     tcase_add_test(tcase, targets);
