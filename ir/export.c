@@ -4,16 +4,35 @@
 #include <math.h>
 #include <string.h>
 
-/* A JSON string; DOT's quoted strings take the same escapes but for \u, which names do not need. */
+/* Bytes of the UTF-8 sequence at p, which ends in a zero byte; 0 when it is none (RFC 3629). */
+static int utf8_length(const unsigned char *p) {
+    int n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : *p >= 0xe0 && *p < 0xf0 ? 3 : 4;
+    if ((*p >= 0x80 && *p < 0xc2) || *p > 0xf4)
+        return 0;
+    for (int i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool overlong = (*p == 0xe0 && p[1] < 0xa0) || (*p == 0xf0 && p[1] < 0x90);
+    bool surrogate = *p == 0xed && p[1] >= 0xa0;
+    bool beyond = *p == 0xf4 && p[1] >= 0x90;
+    return overlong || surrogate || beyond ? 0 : n;
+}
+
+/* A JSON string; a byte that is not UTF-8 becomes U+FFFD. DOT's quoted strings take the same
+ * escapes but for \u, which names do not need. */
 static void quote(const char *text, FILE *out) {
     fputc('"', out);
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+    for (const unsigned char *p = (const unsigned char *)text; *p;) {
+        int n = utf8_length(p);
         if (*p == '"' || *p == '\\')
             fprintf(out, "\\%c", *p);
         else if (*p < 0x20)
             fprintf(out, "\\u%04x", *p);
+        else if (n == 0)
+            fputs("\xef\xbf\xbd", out);
         else
-            fputc(*p, out);
+            fwrite(p, 1, (size_t)n, out);
+        p += n ? n : 1;
     }
     fputc('"', out);
 }

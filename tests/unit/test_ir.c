@@ -195,6 +195,7 @@ END_TEST
 START_TEST(exports_are_well_formed) {
     ir_diag diag = {0};
     ir_module *m = parse(base, &diag);
+    m->graph->last->name = "\xc3\x9c \xff\xe0\x80\x80 \"\\\n";
     char *text = NULL;
     size_t length = 0;
     FILE *out = open_memstream(&text, &length);
@@ -206,7 +207,11 @@ START_TEST(exports_are_well_formed) {
     int ops = 0;
     for (ir_op *op = m->graph->first; op; op = op->next)
         ops++;
-    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(json, "ops")), ops);
+    cJSON *list = cJSON_GetObjectItem(json, "ops");
+    ck_assert_int_eq(cJSON_GetArraySize(list), ops);
+    cJSON *name = cJSON_GetObjectItem(cJSON_GetArrayItem(list, ops - 1), "name");
+    ck_assert_str_eq(cJSON_GetStringValue(name),
+                     "\xc3\x9c \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \"\\\n");
     cJSON_Delete(json);
     free(text);
     out = open_memstream(&text, &length);
