@@ -346,6 +346,7 @@ static bool parse_attr_value(struct parser *p, ir_attr *attr) {
 
 /* name = */
 static bool parse_attr_name(struct parser *p, const char **name) {
+    *name = "";
     if (p->token.kind != IR_TOKEN_WORD)
         return fail(p, &p->token, "found %s, expected an attribute's name", found(p));
     *name = word_text(p);
