@@ -1,0 +1,89 @@
+#include "compiler/output.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int print_and_free(char *text, cJSON *json) {
+    cJSON_Delete(json);
+    if (!text) {
+        fprintf(stderr, "error: out of memory for the result\n");
+        return EXIT_FAILED;
+    }
+    puts(text);
+    free(text);
+    return EXIT_FINE;
+}
+
+int output_json(cJSON *json) {
+    return print_and_free(cJSON_Print(json), json);
+}
+
+int output_json_line(cJSON *json) {
+    int code = print_and_free(cJSON_PrintUnformatted(json), json);
+    fflush(stdout);
+    return code;
+}
+
+char *output_bytes(uint64_t bytes, char text[24]) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double size = (double)bytes;
+    int unit = 0;
+    while (size >= 999.95 && unit < 4) {
+        size /= 1000;
+        unit++;
+    }
+    snprintf(text, 24, unit ? "%.1f %s" : "%.0f %s", size, units[unit]);
+    return text;
+}
+
+void output_clean(const char *text, FILE *out) {
+    for (; text && *text; text++)
+        fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+}
+
+static int compare_numbers(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+output_spread output_spread_of(const double *samples, int n) {
+    output_spread s = {samples[0], samples[0], samples[0]};
+    double *sorted = malloc((size_t)n * sizeof *sorted);
+    if (!sorted)
+        return s;
+    memcpy(sorted, samples, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_numbers);
+    s = (output_spread){(sorted[(n - 1) / 2] + sorted[n / 2]) / 2, sorted[0], sorted[n - 1]};
+    free(sorted);
+    return s;
+}
+
+int32_t *output_take_ids(const cJSON *list, int64_t *n) {
+    int count = cJSON_GetArraySize(list);
+    int32_t *ids = malloc(((size_t)count + 1) * sizeof *ids);
+    const cJSON *item;
+    *n = 0;
+    cJSON_ArrayForEach(item, list) {
+        double x = item->valuedouble;
+        if (!ids || !cJSON_IsNumber(item) || !(x >= 0 && x <= INT32_MAX) || x != (int32_t)x) {
+            free(ids);
+            return NULL;
+        }
+        ids[(*n)++] = (int32_t)x;
+    }
+    return ids;
+}
+
+int32_t *output_parse_ids(const char *text, int64_t *n) {
+    size_t length = strlen(text);
+    char *list = malloc(length + 3);
+    if (!list)
+        return NULL;
+    bool bracket = text[strspn(text, " \t\r\n")] == '[';
+    snprintf(list, length + 3, bracket ? "%s" : "[%s]", text);
+    cJSON *json = cJSON_ParseWithOpts(list, NULL, true);
+    int32_t *ids = cJSON_IsArray(json) ? output_take_ids(json, n) : NULL;
+    cJSON_Delete(json);
+    free(list);
+    return ids;
+}

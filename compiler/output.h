@@ -1,0 +1,34 @@
+/* How commands print what they found: JSON, sizes, text that an artifact carries. */
+#ifndef MCC_COMPILER_OUTPUT_H
+#define MCC_COMPILER_OUTPUT_H
+
+#include "compiler/command.h"
+
+#include <cJSON.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Prints an object and frees it. EXIT_FINE, or EXIT_FAILED after a message when memory is short. */
+int output_json(cJSON *json);
+/* As one line. */
+int output_json_line(cJSON *json);
+
+/* "1.5 MB" into `text`; returns it. */
+char *output_bytes(uint64_t bytes, char text[24]);
+
+/* Writes text of a file on one line: control characters become '?'. NULL is written as "". */
+void output_clean(const char *text, FILE *out);
+
+/* A list of measurements: its median, least and largest. Sorts a copy; n is at least 1. */
+typedef struct output_spread {
+    double median, least, most;
+} output_spread;
+output_spread output_spread_of(const double *samples, int n);
+
+/* Token ids of a JSON array of whole numbers from 0; malloc'ed, NULL when it is no such array or
+ * memory is short. An empty list is allowed. */
+int32_t *output_take_ids(const cJSON *list, int64_t *n);
+/* The same from "1,2,3" or "[1, 2, 3]". */
+int32_t *output_parse_ids(const char *text, int64_t *n);
+
+#endif
