@@ -16,7 +16,8 @@ typedef int command_fn(int argc, char **argv);
 #include "compiler/commands.def"
 #undef COMMAND
 
-/* Set by the first SIGINT or SIGTERM; the second ends the process. Long commands poll it. */
+/* The number of the first SIGINT or SIGTERM, or 0; the second ends the process. Long commands poll
+ * it. */
 extern atomic_int command_cancelled;
 
 /* Prints "modelcc NAME: message" and a hint to --help; returns EXIT_USAGE. */

@@ -13,7 +13,8 @@ const char generate_help[] =
     "      --max-model-len N      tokens of context (default: the model's)\n"
     "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
     "      --target NAME          use the code for this target\n"
-    "      --check                check the weights' hashes first\n";
+    "      --check                check the weights' hashes first\n"
+    "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n";
 
 void generate_defaults(generate_options *o) {
     *o = (generate_options){.params = {.struct_size = sizeof o->params}};
@@ -93,6 +94,9 @@ int generate_option(const char *command, generate_options *o, int option, const 
     case GENERATE_FIRST + 11:
         o->check = true;
         return EXIT_FINE;
+    case GENERATE_FIRST + 12:
+        o->huge_pages = true;
+        return EXIT_FINE;
     default:
         return -1;
     }
@@ -106,7 +110,8 @@ int generate_fail(const mcc_error *error) {
 int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_artifact_options artifact_options = {.struct_size = sizeof artifact_options,
-                                             .flags = o->check ? MCC_OPEN_CHECK : 0,
+                                             .flags = (o->check ? MCC_OPEN_CHECK : 0) |
+                                                      (o->huge_pages ? MCC_OPEN_HUGE_PAGES : 0),
                                              .target = o->target};
     *engine = NULL;
     if (mcc_artifact_open(o->artifact, &artifact_options, artifact, &error))
@@ -189,6 +194,7 @@ static bool take_events(mcc_engine *engine, uint64_t id, FILE *stream, generatio
         if (event.kind == MCC_EVENT_FINISHED) {
             *finished = true;
             g->finish_reason = event.finish_reason;
+            g->prompt_tokens = event.prompt_tokens;
             g->cached_tokens = event.cached_tokens;
             g->prefill_seconds = event.prefill_seconds;
             g->decode_seconds = event.decode_seconds;
@@ -201,7 +207,8 @@ int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream,
     mcc_error error = {.struct_size = sizeof error};
     uint64_t id;
     *out = (generation){0};
-    if (mcc_request_submit(engine, params, &id, &error))
+    out->status = mcc_request_submit(engine, params, &id, &error);
+    if (out->status)
         return generate_fail(&error);
     bool finished = false, cancelled = false;
     if (!read_prompt(engine, id, out)) {
@@ -209,7 +216,8 @@ int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream,
         return EXIT_FAILED;
     }
     while (!finished) {
-        if (atomic_load(&command_cancelled) && !cancelled) {
+        bool stop = atomic_load(&command_cancelled) || (stream && ferror(stream));
+        if (stop && !cancelled) {
             mcc_request_cancel(engine, id, NULL);
             cancelled = true;
         } else if (mcc_engine_step(engine, NULL, &error)) {

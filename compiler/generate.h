@@ -16,7 +16,7 @@ typedef struct generate_options {
     int threads;        /* 0: as many as are useful */
     int64_t max_model_len;
     int max_num_batched_tokens;
-    bool check;
+    bool check, huge_pages;
     mcc_request_params params; /* sampling and stops; the prompt is set by the caller */
     const char *stops[GENERATE_MAX_STOPS];
 } generate_options;
@@ -35,8 +35,9 @@ enum { GENERATE_FIRST = 1000 };
         {"ignore-eos", no_argument, NULL, GENERATE_FIRST + 7},                                     \
         {"max-model-len", required_argument, NULL, GENERATE_FIRST + 8},                            \
         {"max-num-batched-tokens", required_argument, NULL, GENERATE_FIRST + 9},                   \
-        {"target", required_argument, NULL, GENERATE_FIRST + 10}, {                                \
-        "check", no_argument, NULL, GENERATE_FIRST + 11                                            \
+        {"target", required_argument, NULL, GENERATE_FIRST + 10},                                  \
+        {"check", no_argument, NULL, GENERATE_FIRST + 11}, {                                       \
+        "huge-pages", no_argument, NULL, GENERATE_FIRST + 12                                       \
     }
 extern const char generate_help[];
 
@@ -58,15 +59,16 @@ typedef struct generation {
     uint64_t text_bytes;
     int32_t *prompt_ids;
     int64_t n_prompt_ids;
+    mcc_status status; /* of submitting it: MCC_CAPACITY when the prompt does not fit */
     int finish_reason; /* MCC_FINISH_ */
-    int64_t cached_tokens;
+    int64_t prompt_tokens, cached_tokens;
     double prefill_seconds, decode_seconds;
 } generation;
 
 void generation_free(generation *g);
 
 /* Runs o->params with the prompt that it names. Text goes to `stream` as it comes (NULL: nowhere).
- * Ctrl-C ends it with MCC_FINISH_CANCELLED. */
+ * Ctrl-C, or a stream that cannot be written, ends it with MCC_FINISH_CANCELLED. */
 int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream, generation *out);
 
 /* "stop", "length", "cancelled", "error" */

@@ -34,7 +34,7 @@ static void print_help(FILE *out) {
 }
 
 static void on_signal(int number) {
-    if (atomic_exchange(&command_cancelled, 1)) {
+    if (atomic_exchange(&command_cancelled, number)) {
         signal(number, SIG_DFL);
         raise(number);
     }
@@ -57,8 +57,10 @@ int main(int argc, char **argv) {
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0) {
             int code = commands[i].run(argc - 1, argv + 1);
-            if (fflush(stdout) && code == EXIT_FINE) {
-                fprintf(stderr, "error: cannot write the result: %s\n", strerror(errno));
+            errno = 0; /* a write that failed before is only known by the stream's error flag */
+            if ((fflush(stdout) || ferror(stdout)) && code != EXIT_USAGE) {
+                fprintf(stderr, "error: cannot write the result: %s\n",
+                        errno ? strerror(errno) : "writing to standard output failed");
                 code = EXIT_FAILED;
             }
             return code;
