@@ -54,7 +54,7 @@ typedef struct fe_tok {
     fe_tok_token *tokens; /* by id; those without RT_TOK_PRESENT are gaps */
     uint32_t vocab, capacity;
     int64_t id_limit; /* ids are below: see fe_tok_expect */
-    uint32_t *index;  /* text to id, open addressing; RT_TOK_NO_VALUE is an empty slot */
+    uint64_t *index; /* text to id, open addressing: see tok.c */
     uint64_t index_slots, index_used;
 
     rt_tok_model model;

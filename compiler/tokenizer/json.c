@@ -70,7 +70,7 @@ fe_bytes fe_tok_json_text(fe_tok *tok, const char *text) {
 }
 
 bool fe_tok_json_string(fe_tok *tok, const cJSON *object, const char *what, const char *key,
-                    fe_bytes *out) {
+                        fe_bytes *out) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     *out = fe_tok_json_bytes(tok, item);
     if (!cJSON_IsString(item))
@@ -79,7 +79,7 @@ bool fe_tok_json_string(fe_tok *tok, const cJSON *object, const char *what, cons
 }
 
 bool fe_tok_json_flag(fe_tok *tok, const cJSON *object, const char *what, const char *key,
-                  bool missing) {
+                      bool missing) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     if (!item || cJSON_IsNull(item))
         return missing;

@@ -7,8 +7,8 @@
 #include "compiler/tokenizer/build.h"
 
 /* Parses a document. cJSON's strings end at a NUL, so the escape for U+0000 is first rewritten to
- * the two bytes that fe_tok_json_bytes turns back. Reports what is wrong; then NULL. The caller frees
- * it with cJSON_Delete. */
+ * the two bytes that fe_tok_json_bytes turns back. Reports what is wrong; then NULL. The caller
+ * frees it with cJSON_Delete. */
 cJSON *fe_tok_json_parse(fe_tok *tok, const char *what, const char *text, size_t size);
 
 /* A string's bytes; size 0 when the item is no string. */
@@ -19,11 +19,11 @@ fe_bytes fe_tok_json_text(fe_tok *tok, const char *text);
 
 /* A member's string; reports when it is missing or no string. `what` names the object. */
 bool fe_tok_json_string(fe_tok *tok, const cJSON *object, const char *what, const char *key,
-                    fe_bytes *out);
+                        fe_bytes *out);
 
 /* A member's truth value; `missing` where it is absent or null. */
 bool fe_tok_json_flag(fe_tok *tok, const cJSON *object, const char *what, const char *key,
-                  bool missing);
+                      bool missing);
 
 /* The "type" of an object, or "" (reported). */
 const char *fe_tok_json_type(fe_tok *tok, const cJSON *object, const char *what);

@@ -2,7 +2,8 @@
  * PCRE2's with UTF and UCP. The two agree on nearly everything; what is rewritten here:
  *
  *   \s   Oniguruma: White_Space. PCRE2 counts U+180E too.
- *   \w   Oniguruma: Alphabetic, marks, decimal numbers, connectors, and Latin-1's other numbers.
+ *   \w   Oniguruma: Alphabetic, marks, decimal numbers, connectors; outside of
+ *        a set Latin-1's other numbers too.
  *        PCRE2: letters, numbers, "_".
  *   \p{Han}  Oniguruma: the script. PCRE2: its extensions, which have punctuation too.
  *   [:alpha:] and the like: Oniguruma goes by properties, PCRE2 by categories.
@@ -22,8 +23,8 @@
     "1fff}"                                                                                        \
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{"   \
     "10ffff}"
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
-
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define LATIN1_NUMBERS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* \w outside of a set has them */
 typedef struct translator {
     fe_tok *tok;
     const char *in;
@@ -114,7 +115,7 @@ static void escape(translator *t, bool in_set) {
         put_text(t, in_set ? SPACE_SET : "[" SPACE_SET "]");
         return;
     case 'w':
-        put_text(t, in_set ? WORD_SET : "[" WORD_SET "]");
+        put_text(t, in_set ? WORD_SET : "[" WORD_SET LATIN1_NUMBERS "]");
         return;
     case 'h':
         put_text(t, in_set ? "0-9a-fA-F" : "[0-9a-fA-F]");
@@ -125,7 +126,7 @@ static void escape(translator *t, bool in_set) {
     case 'W':
         if (in_set)
             refuse(t, "\\W inside of a set");
-        put_text(t, "[^" WORD_SET "]");
+        put_text(t, "[^" WORD_SET LATIN1_NUMBERS "]");
         return;
     case 'H':
         if (in_set)

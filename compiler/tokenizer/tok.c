@@ -28,25 +28,37 @@ static bool same(fe_bytes a, fe_bytes b) {
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
+/* A slot of the index: the upper half of the text's hash, so that most misses need not look at the
+ * text, and the id. */
+static uint64_t entry_of(uint64_t hash, uint32_t id) {
+    return (hash & 0xffffffff00000000u) | id;
+}
+
 /* The slot that holds the text, or the empty one where it would go. */
-static uint64_t slot_of(const fe_tok *tok, const void *text, size_t size) {
-    uint64_t slot = rt_tok_slot(rt_tok_hash(text, size), tok->index_slots);
-    while (tok->index[slot] != RT_TOK_NO_VALUE &&
-           !same(tok->tokens[tok->index[slot]].text, (fe_bytes){text, size}))
+static uint64_t slot_of(const fe_tok *tok, uint64_t hash, const void *text, size_t size) {
+    uint64_t slot = rt_tok_slot(hash, tok->index_slots);
+    for (;;) {
+        uint64_t entry = tok->index[slot];
+        uint32_t id = (uint32_t)entry;
+        if (id == RT_TOK_NO_VALUE)
+            return slot;
+        if (entry_of(hash, id) == entry && same(tok->tokens[id].text, (fe_bytes){text, size}))
+            return slot;
         slot = slot + 1 < tok->index_slots ? slot + 1 : 0;
-    return slot;
+    }
 }
 
 static void grow_index(fe_tok *tok) {
     uint64_t old_slots = tok->index_slots;
-    uint32_t *old = tok->index;
+    uint64_t *old = tok->index;
     tok->index_slots = old_slots ? old_slots * 4 : 1 << 10;
     tok->index = ir_arena_array(tok->arena, tok->index_slots, sizeof *tok->index);
     memset(tok->index, 0xff, tok->index_slots * sizeof *tok->index);
     for (uint64_t i = 0; i < old_slots; i++)
-        if (old[i] != RT_TOK_NO_VALUE) {
-            fe_bytes text = tok->tokens[old[i]].text;
-            tok->index[slot_of(tok, text.data, text.size)] = old[i];
+        if ((uint32_t)old[i] != RT_TOK_NO_VALUE) {
+            fe_bytes text = tok->tokens[(uint32_t)old[i]].text;
+            tok->index[slot_of(tok, rt_tok_hash(text.data, text.size), text.data, text.size)] =
+                old[i];
         }
 }
 
@@ -86,16 +98,17 @@ bool fe_tok_set(fe_tok *tok, int64_t id, fe_bytes text, uint8_t flags) {
     token->flags |= RT_TOK_PRESENT | flags;
     if (2 * (tok->index_used + 1) > tok->index_slots)
         grow_index(tok);
-    uint64_t slot = slot_of(tok, text.data, text.size);
-    tok->index_used += tok->index[slot] == RT_TOK_NO_VALUE;
-    tok->index[slot] = (uint32_t)id;
+    uint64_t hash = rt_tok_hash(text.data, text.size);
+    uint64_t slot = slot_of(tok, hash, text.data, text.size);
+    tok->index_used += (uint32_t)tok->index[slot] == RT_TOK_NO_VALUE;
+    tok->index[slot] = entry_of(hash, (uint32_t)id);
     return true;
 }
 
 int64_t fe_tok_find(const fe_tok *tok, const void *text, size_t size) {
     if (!tok->index_slots)
         return -1;
-    uint32_t id = tok->index[slot_of(tok, text, size)];
+    uint32_t id = (uint32_t)tok->index[slot_of(tok, rt_tok_hash(text, size), text, size)];
     return id == RT_TOK_NO_VALUE ? -1 : (int64_t)id;
 }
 

@@ -25,6 +25,8 @@ void rt_tok_job_free(rt_tok_job *job) {
     free(job->normal[1].data);
     for (int i = 0; i <= RT_TOK_MAX_STEPS; i++)
         free(job->level[i].data);
+    for (int i = 0; i < RT_TOK_MAX_STEPS; i++)
+        free(job->shadow[i].data);
     free(job->work.data);
     free(job->heap.data);
     pcre2_match_data_free(job->match_data);
@@ -109,6 +111,7 @@ static bool cut_added(rt_tok_job *job, const rt_tok_trie *trie, const char *text
 static bool normalized_part(rt_tok_job *job, const char *text, size_t size, bool first) {
     const rt_tokenizer *t = job->tokenizer;
     bool stripped = false;
+    job->newer = rt_tok_has_newer(text, size);
     if (!rt_tok_normalize(job, text, size, &text, &size, &stripped))
         return false;
     return cut_added(job, &t->normal_trie, text, size, first && !stripped, rt_tok_pretokenize);

@@ -69,6 +69,8 @@ typedef struct rt_tok_job {
     rt_error *error;
     rt_tok_buffer normal[2];                   /* normalization, from one to the other */
     rt_tok_buffer level[RT_TOK_MAX_STEPS + 1]; /* rewritten text, by pre-tokenizer step */
+    rt_tok_buffer shadow[RT_TOK_MAX_STEPS];    /* what a step's expression sees: see newer.c */
+    bool newer;                                /* whether the text needs shadows */
     rt_tok_buffer work;                        /* codes, symbols or nodes of the model */
     rt_tok_buffer heap;
     pcre2_match_data *match_data;
@@ -107,6 +109,15 @@ static inline uint32_t rt_tok_trie_child(const rt_tok_trie *trie, uint32_t node,
 
 /* The id of a token of the model (not one that was only added) by its text, or -1. */
 int32_t rt_tok_find(const rt_tokenizer *tokenizer, const char *text, size_t size);
+
+/* Whether text has characters that PCRE2 may be too old for; and the text with others in their
+ * place. rt_tok_shadow returns false when out of memory. */
+bool rt_tok_has_newer(const char *text, size_t size);
+bool rt_tok_shadow(const char *text, size_t size, rt_tok_buffer *out);
+
+/* The text that a step's expression is to be matched against: `text`, or its shadow, which lives
+ * until the step is used again. NULL when out of memory (reported). */
+const char *rt_tok_subject(rt_tok_job *job, uint32_t step, const char *text, size_t size);
 
 /* A match of a step's expression in text[at, size): its bounds. `empty_at` is where the last match
  * ended: an empty match there is passed over, as Oniguruma's iterator does. Returns 1 when there is

@@ -56,6 +56,37 @@ static bool all_below(const char *text, size_t size, uint32_t limit) {
     return true;
 }
 
+/* Characters that decompose, compose or combine since some version of Unicode after 9, which is
+ * what the `tokenizers` library's normalizer knows: for it, and so here, they do nothing of the
+ * kind. */
+static const uint32_t inert[][2] = {
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},
+    {0xc3c, 0xc3c},     {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},
+    {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},   {0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},
+    {0xa82c, 0xa82c},   {0xab69, 0xab69},   {0x10781, 0x10785}, {0x10787, 0x107b0},
+    {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50},
+    {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e},
+    {0x11839, 0x1183a}, {0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938},
+    {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
+    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45},
+    {0x11d97, 0x11d97}, {0x16ff0, 0x16ff1}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
+    {0x1e2ec, 0x1e2ef}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
+};
+
+static bool is_inert(uint32_t code) {
+    size_t low = 0, high = sizeof inert / sizeof *inert;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (code > inert[middle][1])
+            low = middle + 1;
+        else if (code < inert[middle][0])
+            high = middle;
+        else
+            return true;
+    }
+    return false;
+}
+
 typedef struct mark {
     utf8proc_int32_t code;
     uint32_t class, index;
@@ -104,6 +135,22 @@ static bool order_marks(utf8proc_int32_t *codes, size_t count) {
     return true;
 }
 
+/* Ends the decomposition that lies in `work`: orders its marks, composes it, appends it to `out`.
+ */
+static bool end_form(rt_tok_buffer *work, int options, rt_tok_buffer *out) {
+    utf8proc_int32_t *codes = (utf8proc_int32_t *)work->data;
+    utf8proc_ssize_t count = (utf8proc_ssize_t)(work->size / 4);
+    if (!order_marks(codes, (size_t)count))
+        return false;
+    if (options & UTF8PROC_COMPOSE && count)
+        count = utf8proc_normalize_utf32(codes, count, options);
+    for (utf8proc_ssize_t i = 0; i < count; i++)
+        if (!add_char(out, (uint32_t)codes[i]))
+            return false;
+    work->size = 0;
+    return true;
+}
+
 static bool unicode_form(rt_tok_job *job, uint32_t op, const char *text, size_t size,
                          rt_tok_buffer *out) {
     bool compose = op == RT_TOK_NFC || op == RT_TOK_NFKC;
@@ -114,6 +161,11 @@ static bool unicode_form(rt_tok_job *job, uint32_t op, const char *text, size_t 
     int boundary = 0;
     for (size_t at = 0, step; at < size; at += step) {
         utf8proc_int32_t code = (utf8proc_int32_t)rt_utf8_decode(text + at, &step);
+        if (is_inert((uint32_t)code)) {
+            if (!end_form(work, options, out) || !add_char(out, (uint32_t)code))
+                return false;
+            continue;
+        }
         utf8proc_int32_t some[32];
         utf8proc_ssize_t n = utf8proc_decompose_char(code, some, 32, options, &boundary);
         if (n < 0 || n > 32) { /* the longest decomposition has 18 characters */
@@ -123,16 +175,7 @@ static bool unicode_form(rt_tok_job *job, uint32_t op, const char *text, size_t 
         if (!rt_tok_buffer_add(work, some, (size_t)n * 4))
             return false;
     }
-    utf8proc_int32_t *codes = (utf8proc_int32_t *)work->data;
-    utf8proc_ssize_t count = (utf8proc_ssize_t)(work->size / 4);
-    if (!order_marks(codes, (size_t)count))
-        return false;
-    if (compose)
-        count = utf8proc_normalize_utf32(codes, count, options);
-    for (utf8proc_ssize_t i = 0; i < count; i++)
-        if (!add_char(out, (uint32_t)codes[i]))
-            return false;
-    return true;
+    return end_form(work, options, out);
 }
 
 bool rt_tok_replace(rt_tok_job *job, const rt_tok_step *step, const char *text, size_t size,
@@ -161,7 +204,10 @@ static bool replace_regex(rt_tok_job *job, uint32_t index, const char *text, siz
     const char *to = job->tokenizer->strings + step->b_offset;
     size_t copied = 0, at = 0, last = SIZE_MAX, begin, end;
     int found;
-    while ((found = rt_tok_match(job, index, text, size, at, last, &begin, &end)) == 1) {
+    const char *subject = rt_tok_subject(job, index, text, size);
+    if (!subject)
+        return false;
+    while ((found = rt_tok_match(job, index, subject, size, at, last, &begin, &end)) == 1) {
         if (!rt_tok_buffer_add(out, text + copied, begin - copied) ||
             !rt_tok_buffer_add(out, to, step->b_size))
             return rt_tok_no_memory(job);

@@ -114,10 +114,22 @@ int rt_tok_match(rt_tok_job *job, uint32_t step, const char *text, size_t size, 
     return 0;
 }
 
+const char *rt_tok_subject(rt_tok_job *job, uint32_t step, const char *text, size_t size) {
+    if (!job->newer)
+        return text;
+    if (rt_tok_shadow(text, size, &job->shadow[step]))
+        return job->shadow[step].data;
+    rt_tok_no_memory(job);
+    return NULL;
+}
+
 static bool split_regex(splitter *s, size_t size) {
     size_t at = 0, last = SIZE_MAX, begin, end;
     int found;
-    while ((found = rt_tok_match(s->job, s->step, s->text, size, at, last, &begin, &end)) == 1) {
+    const char *subject = rt_tok_subject(s->job, s->step, s->text, size);
+    if (!subject)
+        return false;
+    while ((found = rt_tok_match(s->job, s->step, subject, size, at, last, &begin, &end)) == 1) {
         if (at != begin && !take(s, at, begin, false))
             return false;
         if (!take(s, begin, end, true))

@@ -47,10 +47,11 @@ static const char sentencepiece[] =
 
 enum { BASES = 3 };
 static fe_blob bases[BASES];
+static ir_arena *arena; /* holds them as long as the process lives */
 
 static void make_bases(void) {
     static const char *const sources[BASES] = {byte_level, pieces, sentencepiece};
-    ir_arena *arena = ir_arena_create(); /* lives as long as the process */
+    arena = ir_arena_create();
     for (int i = 0; i < BASES; i++) {
         ir_diag diag = {0};
         if (!fe_tokenizer_from_json(arena, &diag, "base", sources[i], strlen(sources[i]), NULL, 0,
