@@ -1,0 +1,151 @@
+/* Real models from their GGUF files against transformers on the dequantized weights: token ids of
+ * prompts and chat templates, and 64 greedy tokens of each, with float activations and a float
+ * cache. A step at which the reference's own two best logits are closer than 1e-3 may differ: it is
+ * shown, and the prompt's comparison ends there.
+ *
+ * MCC_TEST_MODELS names the folder of the models (tests/models.sh); without a file, its test is
+ * skipped, visibly. */
+#include "check_main.h"
+#include "compiler/build.h"
+#include "reference.h"
+#include "runtime/modelcc.h"
+
+#include <unistd.h>
+
+static const double close_call = 1e-3;
+enum { MAX_NEW = 64 };
+
+typedef struct subject {
+    const char *golden, *file;
+} subject;
+
+static const subject subjects[] = {{"smollm2", "SmolLM2-135M-Instruct.gguf"},
+                                   {"gemma3", "gemma3-270m.gguf"}};
+
+/* Compiles the model and opens it; NULL where its file is not there. */
+static mcc_artifact *open_subject(const subject *s, const pass_options *passes) {
+    const char *models = getenv("MCC_TEST_MODELS");
+    char input[2048], path[] = "/tmp/modelcc-real-XXXXXX";
+    snprintf(input, sizeof input, "%s/%s", models ? models : ".", s->file);
+    if (access(input, R_OK)) {
+        fprintf(stderr, "skipped: no %s (tests/models.sh fetches it)\n", input);
+        return NULL;
+    }
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    build_options o = {.input = input,
+                       .output = path,
+                       .passes = *passes,
+                       .targets = {cg_cpu_target_find("cpu")},
+                       .n_targets = 1,
+                       .jobs = 2,
+                       .opt_level = 2,
+                       .quiet = true};
+    ir_diag diag = {0};
+    bool ok = build_run(&o, NULL, &diag);
+    if (!ok)
+        ir_diag_print(&diag, stderr);
+    ck_assert(ok);
+    ir_diag_clear(&diag);
+    mcc_artifact *artifact;
+    mcc_error error = {.struct_size = sizeof error};
+    ck_assert_msg(!mcc_artifact_open(path, NULL, &artifact, &error), "%s", error.text);
+    unlink(path);
+    return artifact;
+}
+
+static cJSON *read_golden(const char *name) {
+    char path[2048];
+    long size;
+    snprintf(path, sizeof path, MCC_TEST_DATA "/golden/%s.json", name);
+    char *text = reference_read(path, &size);
+    cJSON *json = cJSON_Parse(text);
+    ck_assert_ptr_nonnull(json);
+    free(text);
+    return json;
+}
+
+/* Generates from the prompt as text or as messages; checks its ids, then the greedy tokens. Returns
+ * how many tokens were equal. */
+static int check_prompt(mcc_engine *engine, const cJSON *prompt, int index) {
+    static int32_t want[REFERENCE_MAX_TOKENS + 512], got[REFERENCE_MAX_TOKENS + 512];
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_request_params params = {
+        .struct_size = sizeof params, .flags = MCC_REQUEST_IGNORE_EOS, .max_tokens = MAX_NEW};
+    const cJSON *messages = cJSON_GetObjectItem(prompt, "messages");
+    char *text = cJSON_IsArray(messages) ? cJSON_PrintUnformatted(messages) : NULL;
+    params.messages = text;
+    if (!text)
+        params.prompt = cJSON_GetObjectItem(prompt, "text")->valuestring;
+    uint64_t id;
+    ck_assert_msg(!mcc_request_submit(engine, &params, &id, &error), "%s", error.text);
+    int64_t n;
+    ck_assert(!mcc_request_prompt_ids(engine, id, got, 1024, &n, &error));
+    const cJSON *ids = cJSON_GetObjectItem(prompt, "prompt_token_ids"), *item;
+    int k = 0;
+    cJSON_ArrayForEach(item, ids) {
+        want[k++] = item->valueint;
+    }
+    ck_assert_msg(k == n && memcmp(want, got, (size_t)n * sizeof *got) == 0,
+                  "prompt %d: its token ids differ from the reference's", index);
+    const cJSON *tokens = cJSON_GetObjectItem(prompt, "token_ids");
+    const cJSON *gaps = cJSON_GetObjectItem(prompt, "gaps");
+    mcc_event event = {.struct_size = sizeof event};
+    int made = 0, equal = -1;
+    while (event.kind != MCC_EVENT_FINISHED) {
+        ck_assert_msg(!mcc_engine_step(engine, NULL, &error), "%s", error.text);
+        while (!mcc_engine_poll(engine, id, &event, &error) && event.kind == MCC_EVENT_TOKEN) {
+            int expected = cJSON_GetArrayItem(tokens, made)->valueint;
+            double gap = cJSON_GetArrayItem(gaps, made)->valuedouble;
+            if (event.token_id != expected && equal < 0) {
+                ck_assert_msg(gap < close_call,
+                              "prompt %d, token %d: %d, the reference has %d (its gap is %g)",
+                              index, made, event.token_id, expected, gap);
+                fprintf(stderr, "prompt %d, token %d: %d instead of %d, a close call (gap %g)\n",
+                        index, made, event.token_id, expected, gap);
+                equal = made;
+            }
+            made++;
+        }
+    }
+    free(text);
+    ck_assert_int_eq(made, MAX_NEW);
+    return equal < 0 ? made : equal;
+}
+
+START_TEST(greedy_tokens_equal_the_reference) {
+    const subject *s = &subjects[_i];
+    pass_options passes = {.activations_f32 = true, .kv_f32 = true};
+    mcc_artifact *artifact = open_subject(s, &passes);
+    if (!artifact)
+        return;
+    cJSON *golden = read_golden(s->golden);
+    mcc_engine *engine;
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_engine_options options = {.struct_size = sizeof options, .max_model_len = 1024};
+    ck_assert_msg(!mcc_engine_create(artifact, &options, &engine, &error), "%s", error.text);
+    const cJSON *prompt;
+    int index = 0, equal = 0;
+    cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(golden, "prompts")) {
+        equal += check_prompt(engine, prompt, index++);
+    }
+    fprintf(stderr, "%s: %d prompts, %d of %d tokens equal\n", s->golden, index, equal,
+            index * MAX_NEW);
+    mcc_engine_destroy(engine);
+    mcc_artifact_close(artifact);
+    cJSON_Delete(golden);
+}
+END_TEST
+
+static Suite *real_suite(void) {
+    Suite *suite = suite_create("real");
+    TCase *tcase = tcase_create("real");
+    tcase_set_timeout(tcase, 600);
+    tcase_add_loop_test(tcase, greedy_tokens_equal_the_reference, 0,
+                        sizeof subjects / sizeof *subjects);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+CHECK_MAIN(real_suite)
