@@ -1,9 +1,9 @@
 /* The attention schedule: one pass over KV pages with an online softmax.
  *
- * A tile is a block of up to 8 consecutive tokens of the step and one key/value head. The tokens of
- * one sequence in the block (a run) are worked on together, with all query heads that share the
- * key/ value head: a (token, query head) is a pair here, and pairs share the loads of keys and
- * values.
+ * Tokens of one sequence that follow each other in an aligned block of 8 tokens of the step are a
+ * run. A tile is a token and a key/value head; the tile of a run's first token does the whole run
+ * and the other tiles nothing, so that tokens of different sequences can go to different threads.
+ * A (token, query head) is a pair here; the pairs of a run share the loads of keys and values.
  *
  * For each pair the arithmetic is the same whatever it is worked on with. Per absolute range of
  * CG_ATTENTION_RANGE positions that it sees, ascending:
@@ -99,7 +99,7 @@ int64_t cg_cpu_attention_scratch(const cg_kernel *kernel) {
 }
 
 cg_tiling cg_cpu_attention_tiling(const cg_kernel *kernel) {
-    return (cg_tiling){.dim = kernel->rows, .div = BLOCK_TOKENS, .mult = kv_of(kernel)->heads};
+    return (cg_tiling){.dim = kernel->rows, .div = 1, .mult = kv_of(kernel)->heads};
 }
 
 /* --- tokens and addresses ----------------------------------------------------------------------
@@ -632,31 +632,39 @@ static void emit_run(schedule *s) {
     emit_finish(s);
 }
 
-/* A run begins at each token of the block whose predecessor in it has another sequence. */
-static void emit_block(schedule *s, LLVMValueRef block) {
+/* A run begins at a token whose predecessor has another sequence or lies in another block. */
+static LLVMValueRef begins_run(schedule *s, LLVMValueRef token, LLVMValueRef block) {
     cg_cpu_emitter *em = s->em;
-    LLVMValueRef begin = cg_cpu_mul_const(em, block, BLOCK_TOKENS);
-    LLVMValueRef rows = cg_cpu_dim(em, em->kernel->rows);
-    LLVMValueRef end = cg_cpu_min(em, cg_cpu_add_const(em, begin, BLOCK_TOKENS), rows);
-    LLVMValueRef next = local_i64(s, begin); /* where the next run begins */
-    cg_cpu_loop token = cg_cpu_for(em, begin, end, 1);
-    cg_cpu_if starts = cg_cpu_begin_if(
-        em, LLVMBuildICmp(em->builder, LLVMIntEQ, token.index, get_i64(s, next), ""));
-    s->first = token.index;
-    s->seq = cg_cpu_load_index(em, em->token_seqs, token.index);
-    cg_cpu_loop other = cg_cpu_for(em, token.index, end, 1);
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef before = cg_cpu_add_const(em, token, -1);
+    before = cg_cpu_max(em, before, cg_cpu_i64(em, 0)); /* the block's first token decides then */
+    LLVMValueRef seq = cg_cpu_load_index(em, em->token_seqs, before);
+    LLVMValueRef other = LLVMBuildICmp(b, LLVMIntNE, seq, s->seq, "");
+    return LLVMBuildOr(b, LLVMBuildICmp(b, LLVMIntEQ, token, block, ""), other, "");
+}
+
+/* The run that begins at `token`, if one does. */
+static void emit_tile(schedule *s, LLVMValueRef token) {
+    cg_cpu_emitter *em = s->em;
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef block = LLVMBuildAnd(b, token, cg_cpu_i64(em, -BLOCK_TOKENS), "");
+    LLVMValueRef end =
+        cg_cpu_min(em, cg_cpu_add_const(em, block, BLOCK_TOKENS), cg_cpu_dim(em, em->kernel->rows));
+    s->first = token;
+    s->seq = cg_cpu_load_index(em, em->token_seqs, token);
+    cg_cpu_if begins = cg_cpu_begin_if(em, begins_run(s, token, block));
+    LLVMValueRef next = local_i64(s, token); /* the first token after the run */
+    cg_cpu_loop other = cg_cpu_for(em, token, end, 1);
     LLVMValueRef seq = cg_cpu_load_index(em, em->token_seqs, other.index);
-    LLVMValueRef same = LLVMBuildICmp(em->builder, LLVMIntEQ, seq, s->seq, "");
-    LLVMValueRef adjacent =
-        LLVMBuildICmp(em->builder, LLVMIntEQ, other.index, get_i64(s, next), "");
-    cg_cpu_if joins = cg_cpu_begin_if(em, LLVMBuildAnd(em->builder, same, adjacent, ""));
+    LLVMValueRef same = LLVMBuildICmp(b, LLVMIntEQ, seq, s->seq, "");
+    LLVMValueRef adjacent = LLVMBuildICmp(b, LLVMIntEQ, other.index, get_i64(s, next), "");
+    cg_cpu_if joins = cg_cpu_begin_if(em, LLVMBuildAnd(b, same, adjacent, ""));
     cg_cpu_store(em, cg_cpu_add_const(em, other.index, 1), next, 8);
     cg_cpu_end_if(em, &joins);
     cg_cpu_end_for(em, &other);
     s->tokens = cg_cpu_sub(em, get_i64(s, next), s->first);
     emit_run(s);
-    cg_cpu_end_if(em, &starts);
-    cg_cpu_end_for(em, &token);
+    cg_cpu_end_if(em, &begins);
 }
 
 static bool check(cg_cpu_emitter *em) {
@@ -709,7 +717,7 @@ bool cg_cpu_emit_attention(cg_cpu_emitter *em) {
     cg_cpu_loop tile = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);
     LLVMValueRef heads = cg_cpu_i64(em, s.kv->heads);
     s.kv_head = LLVMBuildURem(em->builder, tile.index, heads, "");
-    emit_block(&s, LLVMBuildUDiv(em->builder, tile.index, heads, ""));
+    emit_tile(&s, LLVMBuildUDiv(em->builder, tile.index, heads, ""));
     cg_cpu_end_for(em, &tile);
     return true;
 }
