@@ -304,7 +304,7 @@ static void check_round_trip(const char *text, size_t length) {
     ir_module_destroy(again);
 }
 
-enum { SEEDS = 60 };
+enum { SEEDS = 35 };
 
 START_TEST(random_modules_round_trip) {
     static int built[IR_N_OPS];
@@ -473,7 +473,7 @@ END_TEST
 static Suite *suite(void) {
     Suite *s = suite_create("ir_text");
     TCase *c = tcase_create("text");
-    tcase_set_timeout(c, 60);
+    tcase_set_timeout(c, 240);
     tcase_add_test(c, random_modules_round_trip);
     tcase_add_test(c, comments_spaces_and_escapes);
     tcase_add_test(c, dims_print_as_sums);

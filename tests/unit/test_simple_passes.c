@@ -259,7 +259,7 @@ END_TEST
 static Suite *suite(void) {
     Suite *s = suite_create("simple_passes");
     TCase *c = tcase_create("values");
-    tcase_set_timeout(c, 60);
+    tcase_set_timeout(c, 240);
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, passes_keep_values, 0, 5);
     tcase_add_test(c, weights_are_folded);
