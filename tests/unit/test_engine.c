@@ -2,8 +2,8 @@
  * chunks, ragged steps, cache reuse, text. */
 #include "check_main.h"
 #include "fixture/fake_artifact.h"
+#include "fixture/fake_tokenizer.h"
 
-#include "compiler/tokenizer/tokenizer.h"
 #include "runtime/modelcc.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -16,55 +16,13 @@
 static char path[64];
 static mcc_artifact *model;
 
-/* A SentencePiece-like vocabulary of 64 tokens; the euro sign only as bytes. */
-static fe_blob make_tokenizer(ir_arena *arena) {
-    static char storage[FAKE_VOCAB][8];
-    static fe_bytes tokens[FAKE_VOCAB];
-    static float scores[FAKE_VOCAB];
-    static int32_t types[FAKE_VOCAB];
-    static const char *const first[] = {"<unk>",  "<s>",          "</s>", "<0xE2>", "<0x82>",
-                                        "<0xAC>", "\xe2\x96\x81", "ab",   "xyz"};
-    int n_first = sizeof first / sizeof *first;
-    for (int i = 0; i < FAKE_VOCAB; i++) {
-        if (i < n_first)
-            strcpy(storage[i], first[i]);
-        else
-            snprintf(storage[i], sizeof storage[i], "%c",
-                     "abcdefghijklmnopqrstuvwxyz"
-                     "ABCDEFGHIJKLMNOPQRSTUVWXYZ.,!"[i - n_first]);
-        tokens[i] = (fe_bytes){(const uint8_t *)storage[i], strlen(storage[i])};
-        scores[i] = -(float)i;
-        types[i] = i == 0             ? FE_TOKENIZER_UNKNOWN
-                   : i <= 2           ? FE_TOKENIZER_CONTROL
-                   : i >= 3 && i <= 5 ? FE_TOKENIZER_BYTE
-                                      : FE_TOKENIZER_NORMAL;
-    }
-    fe_tokenizer_gguf gguf = fe_tokenizer_gguf_empty();
-    gguf.model = (fe_bytes){(const uint8_t *)"llama", 5};
-    gguf.tokens = tokens;
-    gguf.token_count = FAKE_VOCAB;
-    gguf.scores = scores;
-    gguf.types = types;
-    gguf.bos = 1;
-    gguf.eos = 2;
-    gguf.unk = 0;
-    gguf.add_bos = 1;
-    fe_blob blob = {0};
-    ir_diag diag = {0};
-    bool ok = fe_tokenizer_from_gguf(arena, &diag, "vocabulary", &gguf, &blob);
-    if (!ok)
-        ir_diag_print(&diag, stderr);
-    ck_assert(ok);
-    return blob;
-}
-
 static void open_model(bool with_text) {
     static fake_artifact a;
     memset(&a, 0, sizeof a);
     fake_tables_init(&a.tables);
     ir_arena *arena = ir_arena_create();
     if (with_text) {
-        fe_blob blob = make_tokenizer(arena);
+        fe_blob blob = fake_tokenizer(arena);
         a.tokenizer = blob.data;
         a.tokenizer_bytes = blob.size;
         a.chat_template = "{% for m in messages %}{{ m.role }}.{{ m.content }}!{% endfor %}"
