@@ -29,6 +29,17 @@ static const char *needed_layout(const ir_op *kernel, const ir_value *arg) {
     return NULL;
 }
 
+/* Whether the body uses the argument as anything but a matmul's weight or a table: a packed one has
+ * no other meaning. */
+static bool is_used_otherwise(const ir_op *kernel, const ir_value *arg) {
+    for (const ir_op *op = kernel->body->first; op; op = op->next)
+        for (int k = 0; k < op->n_operands; k++)
+            if (op->operands[k] == arg && !(op->code == IR_OP_MATMUL && k == 1) &&
+                !(op->code == IR_OP_GATHER && k == 0))
+                return true;
+    return false;
+}
+
 static bool is_weight(const ir_op *op) {
     return op && (op->code == IR_OP_WEIGHT || op->code == IR_OP_WEIGHT_CONCAT);
 }
@@ -56,6 +67,11 @@ bool pass_pack(pass_context *context) {
             const char *layout = needed_layout(op, op->body->args[i]);
             if (!is_weight(w->def) || !layout)
                 continue;
+            if (is_used_otherwise(op, op->body->args[i]))
+                return ir_error(context->diag, ir_op_label(op),
+                                "%s is multiplied with and used elementwise in one kernel; split "
+                                "the kernel in the plan",
+                                ir_op_label(w->def));
             ir_op *pack = find_pack(graph, w, layout);
             if (!pack) {
                 ir_attr attr = IR_STRING("layout", layout);
@@ -79,7 +95,7 @@ bool pass_pack(pass_context *context) {
         for (int i = 0; op->code == IR_OP_KERNEL && i < op->n_operands; i++) {
             ir_op *def = op->operands[i]->def;
             ir_op *pack = is_weight(def) ? find_pack(graph, op->operands[i], NULL) : NULL;
-            if (pack)
+            if (pack && !is_used_otherwise(op, op->body->args[i]))
                 use_packed(op, i, pack);
         }
     return true;

