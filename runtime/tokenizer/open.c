@@ -30,7 +30,7 @@ static bool check_header(const rt_tok_header *header, size_t size, rt_error *err
         return rt_fail(error, RT_TOKENIZER_DAMAGED,
                        "tokenizer: these are not a compiled tokenizer's tables");
     if (header->version != RT_TOK_VERSION || header->header_size != sizeof *header)
-        return rt_fail(error, RT_TOKENIZER_DAMAGED,
+        return rt_fail(error, RT_TOKENIZER_OTHER_VERSION,
                        "tokenizer: tables of version %u, this runtime reads version %u; compile "
                        "the model again",
                        header->version, (unsigned)RT_TOK_VERSION);

@@ -93,7 +93,7 @@ int rt_tok_match(rt_tok_job *job, uint32_t step, const char *text, size_t size, 
             PCRE2_UCHAR message[128];
             if (pcre2_get_error_message(found, message, sizeof message) < 0)
                 message[0] = 0;
-            rt_fail(job->error, RT_TOKENIZER_DAMAGED,
+            rt_fail(job->error, RT_TOKENIZER_GAVE_UP,
                     "tokenizer: regular expression %u gave up on %zu bytes of text: %s", step,
                     size - at, (const char *)message);
             return -1;

@@ -277,6 +277,72 @@ START_TEST(test_unigram) {
 }
 END_TEST
 
+/* Patterns mean what they mean to Oniguruma, whatever version of Unicode PCRE2 has. */
+START_TEST(test_pattern_dialect) {
+    static const struct {
+        const char *pattern, *text;
+        int64_t left; /* characters that are not removed */
+    } cases[] = {
+        {"\\\\p{L}+",
+         "a\xf0\xb1\x8d\x90"
+         "b1",
+         1},                                           /* U+31350, of Unicode 15 */
+        {"\\\\s", "\xe1\xa0\x8e \xc2\x85", 1},         /* U+180E is no space */
+        {"[^\\\\S\\\\n]+", "\xe1\xa0\x8e \n", 2},      /* nor here */
+        {"\\\\w", "e\xcc\x81_\xc2\xbd-", 1},           /* marks; 1/2 outside of sets */
+        {"[\\\\w]", "e\xcc\x81_\xc2\xbd-", 2},         /* but not in one */
+        {"\\\\p{Han}", "\xe4\xb8\xad\xe3\x80\x82", 1}, /* the script: not U+3002 */
+        {"\\\\h", "fg \t", 3},                         /* a hexadecimal digit */
+        {"a{1,2}+b", "aaaaab", 0},                     /* repeated, not possessive */
+        {"[[:alpha:]]+",
+         "a\xe0\xa5\x80"
+         "1",
+         1},                 /* Alphabetic has U+0940 */
+        {"^.", "ab\ncd", 3}, /* at each line */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fe_blob blob;
+        rt_tokenizer *t = from_json(
+            ir_arena_printf(arena,
+                            "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                            "\"behavior\":\"Removed\"},\"model\":{\"type\":\"BPE\",\"unk_token\":"
+                            "\"?\",\"vocab\":{\"?\":0},\"merges\":[]}}",
+                            cases[i].pattern),
+            NULL, &blob);
+        rt_error error = {0};
+        int64_t left =
+            rt_tokenizer_encode(t, cases[i].text, strlen(cases[i].text), 0, NULL, 0, &error);
+        ck_assert_msg(left == cases[i].left, "%s leaves %d characters, expected %d",
+                      cases[i].pattern, (int)left, (int)cases[i].left);
+        rt_tokenizer_close(t);
+    }
+}
+END_TEST
+
+/* NFC; and marks that are newer than the reference's Unicode neither move nor compose. */
+START_TEST(test_normalizers) {
+    static const char json[] =
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":"
+        "\"Lowercase\"},{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},{\"type\":"
+        "\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"y\"}]},\"model\":{\"type\":"
+        "\"BPE\","
+        "\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"\xc3\xa9\":1,\"y\":2,\"a\":3,\"\xd6\xb0\":4,"
+        "\"\xd6\xbc\":5},\"merges\":[]}}";
+    fe_blob blob;
+    rt_tokenizer *t = from_json(json, NULL, &blob);
+    ASSERT_IDS(t, " E\xcc\x81xxX ", 0, 1, 2);
+    ASSERT_IDS(t, "a\xd6\xbc\xd6\xb0", 0, 3, 4, 5); /* classes 21 and 10: reordered */
+    ASSERT_IDS(t, "a\xd6\xbc\xf0\x90\xb4\xa4\xd6\xb0", 0, 3, 5, 0, 4); /* U+10D24 between */
+    /* A long run of marks in the wrong order takes no quadratic time. */
+    enum { PAIRS = 200000 };
+    char *marks = ir_arena_alloc(arena, 4 * PAIRS);
+    for (int i = 0; i < PAIRS; i++)
+        memcpy(marks + 4 * i, "\xd6\xbc\xd6\xb0", 4);
+    ck_assert_int_eq(rt_tokenizer_encode(t, marks, 4 * PAIRS, 0, NULL, 0, NULL), 2 * PAIRS);
+    rt_tokenizer_close(t);
+}
+END_TEST
+
 /* -- what is refused ------------------------------------------------------------------------- */
 
 START_TEST(test_all_problems_at_once) {
@@ -511,6 +577,8 @@ static Suite *tokenizer_suite(void) {
     tcase_add_test(tests, test_detok_holds_characters_back);
     tcase_add_test(tests, test_scores);
     tcase_add_test(tests, test_unigram);
+    tcase_add_test(tests, test_pattern_dialect);
+    tcase_add_test(tests, test_normalizers);
     tcase_add_test(tests, test_all_problems_at_once);
     tcase_add_test(tests, test_unknown_pre_tokenizer);
     tcase_add_test(tests, test_every_pre_tokenizer);
