@@ -10,7 +10,13 @@
 #include "runtime/tokenizer/utf8.h"
 
 /* Codes of rt_error, with the values of mcc_status. */
-enum { RT_TOKENIZER_BAD_ARGUMENT = 1, RT_TOKENIZER_OUT_OF_MEMORY = 2, RT_TOKENIZER_DAMAGED = 3 };
+enum {
+    RT_TOKENIZER_BAD_ARGUMENT = 1,
+    RT_TOKENIZER_OUT_OF_MEMORY = 2,
+    RT_TOKENIZER_DAMAGED = 4,
+    RT_TOKENIZER_OTHER_VERSION = 5,
+    RT_TOKENIZER_GAVE_UP = 8, /* a capacity: the text is too much for a pattern */
+};
 
 /* Longest text that is encoded in one call, so that positions fit 32 bits. */
 #define RT_TOK_MAX_SIZE ((size_t)1 << 30)
