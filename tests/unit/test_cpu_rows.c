@@ -374,6 +374,33 @@ START_TEST(norms) {
 }
 END_TEST
 
+/* Columns that lie apart, in both directions: x[row][column][3] to y[row][column][2], element 1. */
+START_TEST(strided) {
+    enum { T = 3 };
+    int64_t n = widths[_i];
+    builder *b = builder_new("strided");
+    int x = add_arg(b, matrix(IR_I32, 3 * n), false), y = add_arg(b, matrix(IR_F16, 2 * n), true);
+    cg_program *p = add_program(b, 1, n);
+    cg_access from = rows_of(x, 3 * n), to = rows_of(y, 2 * n);
+    from.column_stride = 3;
+    to.column_stride = 2;
+    from.offset = to.offset = 1;
+    store(p, CG_STORE, scalar(p, CG_NEG, load(p, from), 0, 0), 0, to);
+    int32_t *xv = buffer((size_t)(T * 3 * n) * 4);
+    uint16_t *yv = buffer((size_t)(T * 2 * n) * 2);
+    for (int64_t i = 0; i < T * 3 * n; i++)
+        xv[i] = (int32_t)(cpu_random() % 1000) - 500;
+    run_everywhere(b, (void *[]){xv, yv}, T, NULL, 1, &y, &(size_t){(size_t)(T * 2 * n) * 2});
+    for (int64_t i = 0; i < T * n; i++) {
+        ck_assert_uint_eq(yv[2 * i + 1], ir_f32_to_f16(-(float)xv[3 * i + 1]));
+        ck_assert_uint_eq(yv[2 * i], 0x5a5a);
+    }
+    free(xv);
+    free(yv);
+    free(b);
+}
+END_TEST
+
 /* --- quantization ------------------------------------------------------------------------------
  */
 
@@ -957,6 +984,7 @@ static Suite *rows_suite(void) {
     tcase_add_loop_test(tcase, unary_operations, 0, N_UNARY);
     tcase_add_test(tcase, other_operations);
     tcase_add_loop_test(tcase, norms, 0, N_WIDTHS);
+    tcase_add_loop_test(tcase, strided, 0, N_WIDTHS);
     tcase_add_loop_test(tcase, quantized_activations, 0, 3);
     tcase_add_loop_test(tcase, rotation, 0, N_ROTATIONS);
     tcase_add_loop_test(tcase, kv_append, 0, 4);
