@@ -1,0 +1,411 @@
+/* modelcc bench: how fast an artifact loads, reads a prompt and decodes. */
+#include "compiler/output.h"
+#include "compiler/progress.h"
+#include "runtime/modelcc.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static const char help[] =
+    "usage: modelcc bench MODEL.so [options]\n\n"
+    "Measures, as medians over several rounds after one that does not count: opening the "
+    "artifact,\n"
+    "the time from there to the first token of a short prompt, tokens a second of a long prompt, "
+    "and\n"
+    "of decoding after a short and after a long context. Prompts are random tokens.\n\n"
+    "      --prompt-tokens N      tokens of the long prompt (default 512)\n"
+    "      --decode-tokens N      tokens decoded (default 64)\n"
+    "      --context N            tokens before the second decoding (default 1024; 0: leave it "
+    "out)\n"
+    "      --repeat N             rounds (default 5)\n"
+    "  -t, --threads N            (default: the processors this process may use)\n"
+    "      --target NAME          use the code for this target\n"
+    "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
+    "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n"
+    "      --seed N               of the random tokens (default 1)\n"
+    "      --json                 figures and samples as one JSON object\n\n"
+    "examples:\n"
+    "  modelcc bench smollm2.so\n"
+    "  modelcc bench smollm2.so --threads 1 --target cpu:x86-64-v3 --json\n";
+
+enum {
+    MAX_REPEAT = 1000,
+    SHORT_CONTEXT = 16, /* tokens before the first decoding */
+    FIRST_PROMPT = 8    /* tokens of the prompt that first_token_ms has */
+};
+
+typedef struct bench_options {
+    const char *artifact, *target;
+    int threads, repeat, batched;
+    int64_t prompt, decode, context;
+    bool prompt_given, context_given; /* else they are cut to what the model allows */
+    bool huge_pages, json;
+    uint64_t seed;
+} bench_options;
+
+typedef struct bench {
+    bench_options o;
+    mcc_artifact *artifact;
+    mcc_engine *engine;
+    mcc_artifact_info info;
+    mcc_engine_stats stats;
+    int32_t *ids; /* random; enough for the longest prompt */
+    double *load, *first, *prefill, *decode, *decode_after; /* seconds, [repeat] each */
+} bench;
+
+static int fail(const mcc_error *error) {
+    fprintf(stderr, "error: %s\n", error->text);
+    return EXIT_FAILED;
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014): the same tokens everywhere. */
+static uint64_t next_random(uint64_t *state) {
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static void close_model(bench *b) {
+    mcc_engine_destroy(b->engine);
+    mcc_artifact_close(b->artifact);
+    b->engine = NULL;
+    b->artifact = NULL;
+}
+
+static int open_model(bench *b) {
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_artifact_options open = {.struct_size = sizeof open,
+                                 .flags = b->o.huge_pages ? MCC_OPEN_HUGE_PAGES : 0,
+                                 .target = b->o.target};
+    mcc_engine_options engine = {.struct_size = sizeof engine,
+                                 .threads = b->o.threads,
+                                 .max_num_batched_tokens = b->o.batched};
+    if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
+        return fail(&error);
+    if (!mcc_engine_create(b->artifact, &engine, &b->engine, &error))
+        return EXIT_FINE;
+    close_model(b);
+    return fail(&error);
+}
+
+/* Steps until the request has made `tokens` more, or is finished. */
+static int step_until(bench *b, uint64_t id, int64_t tokens) {
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_event event = {.struct_size = sizeof event};
+    while (tokens > 0) {
+        if (atomic_load(&command_cancelled)) {
+            fprintf(stderr, "error: interrupted\n");
+            return EXIT_FAILED;
+        }
+        if (mcc_engine_step(b->engine, NULL, &error))
+            return fail(&error);
+        do {
+            if (mcc_engine_poll(b->engine, id, &event, &error))
+                return fail(&error);
+            tokens -= event.kind == MCC_EVENT_TOKEN;
+            if (event.kind == MCC_EVENT_FINISHED)
+                return EXIT_FINE;
+        } while (event.kind != MCC_EVENT_NONE);
+    }
+    return EXIT_FINE;
+}
+
+/* One request; seconds to its first token, and from there to its last. `cached` leaves it what the
+ * KV cache holds: what decoding costs is the same. */
+static int measure(bench *b, int64_t prompt, int64_t decode, bool cached, double *first,
+                   double *rest) {
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_request_params params = {.struct_size = sizeof params,
+                                 .flags =
+                                     MCC_REQUEST_IGNORE_EOS | (cached ? 0 : MCC_REQUEST_NO_CACHE),
+                                 .prompt_ids = b->ids,
+                                 .n_prompt_ids = prompt,
+                                 .max_tokens = decode + 1};
+    uint64_t id;
+    double start = progress_now();
+    if (mcc_request_submit(b->engine, &params, &id, &error))
+        return fail(&error);
+    int code = step_until(b, id, 1);
+    double middle = progress_now();
+    if (code == EXIT_FINE && decode)
+        code = step_until(b, id, decode);
+    double end = progress_now();
+    if (first)
+        *first = middle - start;
+    if (rest)
+        *rest = end - middle;
+    /* Finished requests go when their last event is taken. */
+    mcc_event event = {.struct_size = sizeof event};
+    while (code == EXIT_FINE && !mcc_engine_poll(b->engine, id, &event, NULL) &&
+           event.kind != MCC_EVENT_NONE && event.kind != MCC_EVENT_FINISHED)
+        ;
+    return code;
+}
+
+/* Opens the model anew `repeat` times, and keeps the last. */
+static int measure_load(bench *b) {
+    int code = EXIT_FINE;
+    for (int i = 0; i < b->o.repeat && code == EXIT_FINE; i++) {
+        close_model(b);
+        double start = progress_now();
+        code = open_model(b);
+        b->load[i] = progress_now() - start;
+        double first = 0;
+        if (code == EXIT_FINE)
+            code = measure(b, FIRST_PROMPT, 0, false, &first, NULL);
+        b->first[i] = b->load[i] + first;
+    }
+    if (code == EXIT_FINE) /* its strings belong to the artifact */
+        mcc_artifact_get_info(b->artifact, &b->info, NULL);
+    return code;
+}
+
+static int measure_rounds(bench *b, progress *p) {
+    int code = EXIT_FINE;
+    for (int i = -1; i < b->o.repeat && code == EXIT_FINE; i++) {
+        int at = i < 0 ? 0 : i; /* the first round is overwritten */
+        code = measure(b, b->o.prompt, 0, false, &b->prefill[at], NULL);
+        if (code == EXIT_FINE)
+            code = measure(b, SHORT_CONTEXT, b->o.decode, false, NULL, &b->decode[at]);
+        if (code == EXIT_FINE && b->o.context)
+            code = measure(b, b->o.context, b->o.decode, true, NULL, &b->decode_after[at]);
+        progress_update(p, i + 2, b->o.repeat + 1, "rounds");
+    }
+    return code;
+}
+
+/* Cuts what was not asked for to the model's length, and makes the random prompt. */
+static int prepare(bench *b) {
+    int code = open_model(b);
+    if (code != EXIT_FINE)
+        return code;
+    b->info.struct_size = sizeof b->info;
+    b->stats.struct_size = sizeof b->stats;
+    mcc_artifact_get_info(b->artifact, &b->info, NULL);
+    mcc_engine_get_stats(b->engine, &b->stats, NULL);
+    bench_options *o = &b->o;
+    int64_t longest = b->stats.max_model_len, room = longest - o->decode - 1;
+    if (room < SHORT_CONTEXT) {
+        fprintf(stderr,
+                "error: %s: at most %" PRId64 " tokens, too few for %d of context and %" PRId64
+                " decoded: --decode-tokens less\n",
+                o->artifact, longest, SHORT_CONTEXT, o->decode);
+        return EXIT_FAILED;
+    }
+    if (!o->prompt_given && o->prompt > longest - 1)
+        o->prompt = longest - 1;
+    if (!o->context_given && o->context > room)
+        o->context = room;
+    int64_t most = o->prompt > o->context ? o->prompt : o->context;
+    most = most > SHORT_CONTEXT ? most : SHORT_CONTEXT;
+    b->ids = malloc((size_t)most * sizeof *b->ids);
+    double *samples = calloc((size_t)o->repeat * 5, sizeof *samples);
+    if (!b->ids || !samples) {
+        free(samples);
+        fprintf(stderr, "error: out of memory\n");
+        return EXIT_FAILED;
+    }
+    double **lists[] = {&b->load, &b->first, &b->prefill, &b->decode, &b->decode_after};
+    for (int i = 0; i < 5; i++)
+        *lists[i] = samples + (size_t)i * (size_t)o->repeat;
+    uint64_t state = o->seed;
+    for (int64_t i = 0; i < most; i++)
+        b->ids[i] = (int32_t)(next_random(&state) % (uint64_t)b->info.vocab_size);
+    return EXIT_FINE;
+}
+
+/* --- results -------------------------------------------------------------------------------------
+ */
+
+static double peak_rss_mb(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : (double)usage.ru_maxrss / 1024;
+}
+
+static void add_milliseconds(cJSON *j, const char *name, const char *samples_name,
+                             const double *seconds, int n) {
+    cJSON_AddNumberToObject(j, name, 1e3 * output_spread_of(seconds, n).median);
+    cJSON *samples = cJSON_AddArrayToObject(j, samples_name);
+    for (int i = 0; i < n; i++)
+        cJSON_AddItemToArray(samples, cJSON_CreateNumber(1e3 * seconds[i]));
+}
+
+static void add_rate(cJSON *j, const char *name, int64_t context, int64_t tokens,
+                     const double *seconds, int n) {
+    output_spread s = output_spread_of(seconds, n);
+    cJSON *e = cJSON_AddObjectToObject(j, name);
+    if (context >= 0)
+        cJSON_AddNumberToObject(e, "context", (double)context);
+    cJSON_AddNumberToObject(e, "tokens", (double)tokens);
+    cJSON_AddNumberToObject(e, "tokens_per_second", (double)tokens / s.median);
+    cJSON_AddNumberToObject(e, "min_tokens_per_second", (double)tokens / s.most);
+    cJSON_AddNumberToObject(e, "max_tokens_per_second", (double)tokens / s.least);
+    cJSON_AddItemToObject(e, "seconds", cJSON_CreateDoubleArray(seconds, n));
+}
+
+static int print_json(const bench *b) {
+    const bench_options *o = &b->o;
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "engine", "modelcc");
+    cJSON_AddStringToObject(j, "version", mcc_version());
+    cJSON_AddStringToObject(j, "model", b->info.model_name);
+    cJSON_AddNumberToObject(j, "threads", b->stats.threads);
+    cJSON_AddStringToObject(j, "target", b->info.target);
+    add_milliseconds(j, "load_ms", "load_ms_samples", b->load, o->repeat);
+    add_milliseconds(j, "first_token_ms", "first_token_ms_samples", b->first, o->repeat);
+    add_rate(j, "prefill", -1, o->prompt, b->prefill, o->repeat);
+    add_rate(j, "decode", SHORT_CONTEXT, o->decode, b->decode, o->repeat);
+    if (o->context)
+        add_rate(j, "decode_after", o->context, o->decode, b->decode_after, o->repeat);
+    cJSON_AddNumberToObject(j, "peak_rss_mb", peak_rss_mb());
+    return output_json(j);
+}
+
+static void print_milliseconds(const char *name, const double *seconds, int n) {
+    output_spread s = output_spread_of(seconds, n);
+    printf("  %-28s %10.2f %10.2f %10.2f  ms\n", name, 1e3 * s.median, 1e3 * s.least, 1e3 * s.most);
+}
+
+static void print_rate(const char *what, int64_t count, int64_t tokens, const double *seconds,
+                       int n) {
+    char name[64];
+    output_spread s = output_spread_of(seconds, n);
+    snprintf(name, sizeof name, what, count);
+    printf("  %-28s %10.1f %10.1f %10.1f  tokens/s\n", name, (double)tokens / s.median,
+           (double)tokens / s.most, (double)tokens / s.least);
+}
+
+static void print_table(const bench *b) {
+    const bench_options *o = &b->o;
+    output_clean(b->info.model_name, stdout);
+    printf(", %s, %" PRId32 " threads, %d rounds\n", b->info.target, b->stats.threads, o->repeat);
+    printf("  %-28s %10s %10s %10s\n", "", "median", "min", "max");
+    print_milliseconds("load", b->load, o->repeat);
+    print_milliseconds("load to first token", b->first, o->repeat);
+    print_rate("prefill %" PRId64 " tokens", o->prompt, o->prompt, b->prefill, o->repeat);
+    print_rate("decode after %" PRId64 " tokens", SHORT_CONTEXT, o->decode, b->decode, o->repeat);
+    if (o->context)
+        print_rate("decode after %" PRId64 " tokens", o->context, o->decode, b->decode_after,
+                   o->repeat);
+    printf("  %-28s %10.1f %32s\n", "peak resident memory", peak_rss_mb(), "MiB");
+}
+
+static int run_bench(bench *b) {
+    progress p;
+    int code = prepare(b);
+    progress_init(&p, b->o.json);
+    progress_phase(&p, "opening");
+    if (code == EXIT_FINE)
+        code = measure_load(b);
+    progress_phase(&p, "measuring");
+    if (code == EXIT_FINE)
+        code = measure_rounds(b, &p);
+    progress_end(&p);
+    if (code == EXIT_FINE && b->o.json)
+        code = print_json(b);
+    else if (code == EXIT_FINE)
+        print_table(b);
+    close_model(b);
+    free(b->ids);
+    free(b->load);
+    return code;
+}
+
+/* --- options -------------------------------------------------------------------------------------
+ */
+
+enum {
+    OPT_PROMPT = 256,
+    OPT_DECODE,
+    OPT_CONTEXT,
+    OPT_REPEAT,
+    OPT_TARGET,
+    OPT_BATCHED,
+    OPT_HUGE,
+    OPT_SEED,
+    OPT_JSON
+};
+
+static int set_number(const char *name, const char *value, long long min, long long max,
+                      int64_t *out) {
+    long long n;
+    if (!command_number(value, min, max, &n))
+        return command_usage("bench", "%s %s: expected %lld to %lld", name, value, min, max);
+    *out = n;
+    return EXIT_FINE;
+}
+
+static int set_option(bench_options *o, int option, const char *value) {
+    int64_t n = 0;
+    int code = EXIT_FINE;
+    switch (option) {
+    case OPT_PROMPT:
+        o->prompt_given = true;
+        return set_number("--prompt-tokens", value, 1, 1 << 24, &o->prompt);
+    case OPT_DECODE:
+        return set_number("--decode-tokens", value, 1, 1 << 24, &o->decode);
+    case OPT_CONTEXT:
+        o->context_given = true;
+        return set_number("--context", value, 0, 1 << 24, &o->context);
+    case OPT_REPEAT:
+        code = set_number("--repeat", value, 1, MAX_REPEAT, &n);
+        o->repeat = (int)n;
+        return code;
+    case 't':
+        code = set_number("--threads", value, 1, 1024, &n);
+        o->threads = (int)n;
+        return code;
+    case OPT_BATCHED:
+        code = set_number("--max-num-batched-tokens", value, 1, 1 << 16, &n);
+        o->batched = (int)n;
+        return code;
+    case OPT_SEED:
+        code = set_number("--seed", value, 0, INT64_MAX, &n);
+        o->seed = (uint64_t)n;
+        return code;
+    case OPT_TARGET:
+        o->target = value;
+        return EXIT_FINE;
+    case OPT_HUGE:
+        o->huge_pages = true;
+        return EXIT_FINE;
+    case OPT_JSON:
+        o->json = true;
+        return EXIT_FINE;
+    default:
+        return command_usage("bench", "unknown option, or a value is missing");
+    }
+}
+
+int cmd_bench(int argc, char **argv) {
+    static const struct option longs[] = {
+        {"prompt-tokens", required_argument, NULL, OPT_PROMPT},
+        {"decode-tokens", required_argument, NULL, OPT_DECODE},
+        {"context", required_argument, NULL, OPT_CONTEXT},
+        {"repeat", required_argument, NULL, OPT_REPEAT},
+        {"threads", required_argument, NULL, 't'},
+        {"target", required_argument, NULL, OPT_TARGET},
+        {"max-num-batched-tokens", required_argument, NULL, OPT_BATCHED},
+        {"huge-pages", no_argument, NULL, OPT_HUGE},
+        {"seed", required_argument, NULL, OPT_SEED},
+        {"json", no_argument, NULL, OPT_JSON},
+        {"help", no_argument, NULL, 'h'},
+        {0}};
+    bench b = {.o = {.prompt = 512, .decode = 64, .context = 1024, .repeat = 5, .seed = 1}};
+    for (int option, code; (option = getopt_long(argc, argv, "t:h", longs, NULL)) != -1;) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return EXIT_FINE;
+        }
+        if ((code = set_option(&b.o, option, optarg)) != EXIT_FINE)
+            return code;
+    }
+    if (optind + 1 != argc)
+        return command_usage("bench", "expected one MODEL.so");
+    b.o.artifact = argv[optind];
+    return run_bench(&b);
+}
