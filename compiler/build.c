@@ -350,6 +350,10 @@ static bool emit_text(build *b) {
         fwrite(b->fused.bytes, 1, b->fused.size, f);
     else if (o->emit == BUILD_EMIT_PLAN)
         fwrite(b->plan.bytes, 1, b->plan.size, f);
+    else if (o->emit == BUILD_EMIT_KERNELS)
+        for (int i = 0; i < b->program->n_kernels; i++)
+            fprintf(f, "%s// %s\n%s", i ? "\n" : "", b->program->kernels[i]->name,
+                    cg_kernel_describe(b->program->kernels[i], b->arena));
     else
         ok = compile_kernels(b, o->emit == BUILD_EMIT_LLVM ? f : NULL,
                              o->emit == BUILD_EMIT_ASM ? f : NULL);
