@@ -7,13 +7,20 @@
  *
  * For each pair the arithmetic is the same whatever it is worked on with. Per absolute range of
  * CG_ATTENTION_RANGE positions that it sees, ascending:
- *     s[p] = cap((q . k[p]) * scale)       FMAs over d ascending; lanes are the positions of a page
- *     m = max s;  e[p] = exp(s[p] - m);  l = sum of e, 16 interleaved partials, then halved
- *     o[d] = sum of e[p]*v[p][d]           FMAs over positions ascending; lanes are d
- * and then ranges are merged: m' = max(M, m), a = exp(M - m'), b = exp(m - m'),
+ *
+ *     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending; lanes are the positions of a page
+ *     m = max s
+ *     e[p] = exp(s[p] - m)              0 below e^-87
+ *     l = sum of e[p]                   16 interleaved partials, then halved
+ *     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending; lanes are d
+ *
+ * and then ranges are merged, from M = -inf, L = 0, O = 0; the result is O/L:
+ *
+ *     m' = max(M, m), a = exp(M - m'), b = exp(m - m')
  *     L = fma(l, b, L*a), O[d] = fma(o[d], b, O[d]*a), M = m'
- * from M = -inf, L = 0, O = 0; the result is O/L. Positions that a pair does not see are never
- * multiplied, not even by 0: what lies there may be from another step, or no number. */
+ *
+ * Positions that a pair does not see are never multiplied, not even by 0: what lies there may be
+ * from another step, or no number. */
 #include "codegen/cpu/emit.h"
 
 enum {
@@ -314,7 +321,8 @@ static void emit_softmax(schedule *s, LLVMValueRef pair, LLVMValueRef begin, LLV
     LLVMValueRef all_m = cg_cpu_splat(em, m, CG_CPU_LANES);
     vector = cg_cpu_for(em, first, after, 1);
     at = cg_cpu_offset(em, row, cg_cpu_mul_const(em, vector.index, 64));
-    LLVMValueRef e = cg_cpu_exp(em, LLVMBuildFSub(em->builder, load_at(s, at, 0), all_m, ""));
+    LLVMValueRef e =
+        cg_cpu_exp_nonpositive(em, LLVMBuildFSub(em->builder, load_at(s, at, 0), all_m, ""));
     store_at(s, e, at, 0);
     store_at(s, LLVMBuildFAdd(em->builder, load_at(s, sum, 0), e, ""), sum, 0);
     cg_cpu_end_for(em, &vector);
@@ -516,8 +524,8 @@ static void emit_merge(schedule *s) {
     LLVMValueRef pair = pair_of(s, token.index, head.index);
     LLVMValueRef old = load_number(s, s->max, pair), here = load_number(s, s->range_max, pair);
     LLVMValueRef max = cg_cpu_fmax(em, here, old);
-    LLVMValueRef a = cg_cpu_exp(em, LLVMBuildFSub(b, old, max, ""));
-    LLVMValueRef c = cg_cpu_exp(em, LLVMBuildFSub(b, here, max, ""));
+    LLVMValueRef a = cg_cpu_exp_nonpositive(em, LLVMBuildFSub(b, old, max, ""));
+    LLVMValueRef c = cg_cpu_exp_nonpositive(em, LLVMBuildFSub(b, here, max, ""));
     LLVMValueRef sum = LLVMBuildFMul(b, load_number(s, s->sum, pair), a, "");
     store_number(s, cg_cpu_fma(em, load_number(s, s->range_sum, pair), c, sum), s->sum, pair);
     store_number(s, max, s->max, pair);

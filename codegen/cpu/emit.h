@@ -207,6 +207,8 @@ LLVMValueRef cg_cpu_page_number(cg_cpu_emitter *em, int kv_group, LLVMValueRef s
 LLVMValueRef cg_cpu_scalar(cg_cpu_emitter *em, cg_scalar_op op, LLVMValueRef *operands);
 /* exp(x) within 1 ulp or so; exact for 0 (1), -inf (0), overflow (inf), underflow gradual. */
 LLVMValueRef cg_cpu_exp(cg_cpu_emitter *em, LLVMValueRef x);
+/* The same for x <= 0, for softmax: exp(x) below e^-87 is 0; a NaN stays one. */
+LLVMValueRef cg_cpu_exp_nonpositive(cg_cpu_emitter *em, LLVMValueRef x);
 LLVMValueRef cg_cpu_tanh(cg_cpu_emitter *em, LLVMValueRef x);
 
 /* --- the anchors' schedules ----------------------------------------------------------------------

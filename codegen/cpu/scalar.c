@@ -104,23 +104,27 @@ static const double round_magic = 12582912.0; /* 1.5 * 2^23 */
 /* --- exp, log ----------------------------------------------------------------------------------
  */
 
-/* x = n*ln2 + r, |r| <= ln2/2; exp(x) = 2^n * (1 + r + r^2*P(r)). 2^n is applied in two factors,
- * so that overflow and gradual underflow come out of one rounding. */
-LLVMValueRef cg_cpu_exp(cg_cpu_emitter *em, LLVMValueRef x) {
+/* x = n*ln2 + r, |r| <= ln2/2: *sum holds n in its low bits; returns exp(r) = 1 + r + r^2*P(r). */
+static LLVMValueRef exp_reduced(shape s, LLVMValueRef x, LLVMValueRef *sum) {
     static const double p[] = {0x1.6d11062c7656fp-10, 0x1.120b6b34aae20p-7, 0x1.5555192ed6e85p-5,
                                0x1.5554dcfb7f5e9p-3, 0.5};
-    shape s = shape_of(em, x);
-    /* Beyond these bounds the result is infinity or 0 anyway; a NaN passes both. */
-    x = choose(s, compare(s, LLVMRealOGT, x, f32c(s, 89)), f32c(s, 89), x);
-    x = choose(s, compare(s, LLVMRealOLT, x, f32c(s, -105)), f32c(s, -105), x);
-    LLVMValueRef sum = fma3(s, x, f32c(s, 0x1.71547652b82fep+0), f32c(s, round_magic));
-    LLVMValueRef n = LLVMBuildFSub(s.b, sum, f32c(s, round_magic), "");
+    *sum = fma3(s, x, f32c(s, 0x1.71547652b82fep+0), f32c(s, round_magic));
+    LLVMValueRef n = LLVMBuildFSub(s.b, *sum, f32c(s, round_magic), "");
     LLVMValueRef r = fma3(s, n, f32c(s, -0x1.62e430p-1), x);
     r = fma3(s, n, f32c(s, 0x1.05c610p-29), r);
     LLVMValueRef r2 = LLVMBuildFMul(s.b, r, r, "");
     LLVMValueRef e = fma3(s, r2, POLYNOMIAL(s, r, p), r);
-    e = LLVMBuildFAdd(s.b, e, f32c(s, 1), "");
+    return LLVMBuildFAdd(s.b, e, f32c(s, 1), "");
+}
 
+/* 2^n is applied in two factors, so that overflow and gradual underflow come out of one rounding.
+ */
+LLVMValueRef cg_cpu_exp(cg_cpu_emitter *em, LLVMValueRef x) {
+    shape s = shape_of(em, x);
+    /* Beyond these bounds the result is infinity or 0 anyway; a NaN passes both. */
+    x = choose(s, compare(s, LLVMRealOGT, x, f32c(s, 89)), f32c(s, 89), x);
+    x = choose(s, compare(s, LLVMRealOLT, x, f32c(s, -105)), f32c(s, -105), x);
+    LLVMValueRef sum, e = exp_reduced(s, x, &sum);
     LLVMValueRef exponent = LLVMBuildSub(s.b, as_bits(s, sum), i32c(s, 0x4b400000), "");
     LLVMValueRef half = LLVMBuildAShr(s.b, exponent, i32c(s, 1), "");
     LLVMValueRef rest = LLVMBuildSub(s.b, exponent, half, "");
@@ -131,6 +135,15 @@ LLVMValueRef cg_cpu_exp(cg_cpu_emitter *em, LLVMValueRef x) {
         e = LLVMBuildFMul(s.b, e, power, "");
     }
     return e;
+}
+
+/* n is added to the exponent field: from -87 on the result is a normal number, below it is 0. */
+LLVMValueRef cg_cpu_exp_nonpositive(cg_cpu_emitter *em, LLVMValueRef x) {
+    shape s = shape_of(em, x);
+    LLVMValueRef sum, e = exp_reduced(s, x, &sum);
+    LLVMValueRef n = LLVMBuildShl(s.b, as_bits(s, sum), i32c(s, 23), "");
+    e = as_float(s, LLVMBuildAdd(s.b, as_bits(s, e), n, ""));
+    return choose(s, compare(s, LLVMRealOLT, x, f32c(s, -87)), f32c(s, 0), e);
 }
 
 /* x = 2^n * m with m in [sqrt(1/2), sqrt(2)), f = m-1: log(m) = f - f^2/2 + f^3*P(f). */
