@@ -25,39 +25,44 @@ enum {
 
 /* A word that threads wait on, and how many of them sleep in the kernel. */
 typedef struct gate {
-    alignas(CACHE_LINE) atomic_uint word;
+    atomic_uint word;
     atomic_uint sleepers;
 } gate;
 
-/* Chunks taken of one thread's range in one job. */
+/* Chunks taken of one thread's range in one phase: phase << 32 | chunks. A thread that comes late,
+ * with the number of an earlier phase, can therefore take nothing. */
 typedef struct cursor {
-    alignas(CACHE_LINE) atomic_int taken;
+    alignas(CACHE_LINE) _Atomic uint64_t taken;
 } cursor;
 
 typedef struct worker {
     rt_pool *pool;
     int index;
-    unsigned phase; /* barriers passed so far; the same for all threads between two of them */
     pthread_t thread;
 } worker;
 
+/* A run goes through phases: in each, one job of several tiles. Whoever finishes a phase's last
+ * tile begins the next one (and does jobs of a single tile on the way). No phase waits for a thread
+ * that has taken nothing in it: one that the system has put aside, or that is only waking up, holds
+ * up nobody but itself. */
 struct mcc_pool {
     int threads;
     int started; /* workers that exist, for cleaning up */
     pthread_mutex_t turn;
-    /* The run under way; written before `start` opens. */
+    /* The run under way. Workers read these only between entering (inside + 1) and leaving, and
+     * only if they find it running after they have entered. */
     const rt_job *jobs;
     int n_jobs;
     char *scratch;
     size_t scratch_stride;
-    bool stop;
-    gate start;   /* its word counts runs */
-    gate barrier; /* its word counts barriers */
-    alignas(CACHE_LINE) atomic_int arrived;
-    /* cursors[phase % 3][thread]: while one phase uses a set, nobody uses the one of the phase
-     * before any more, and the last to arrive at the barrier clears it. */
-    cursor *cursors;
-    worker *workers; /* [threads]; the first is the caller */
+
+    alignas(CACHE_LINE) gate phase; /* its word numbers the phases of all runs */
+    atomic_int job;                 /* of the phase; n_jobs: the run is over */
+    atomic_bool running, stop;
+    alignas(CACHE_LINE) _Atomic int64_t tiles_left; /* of the phase, not yet computed */
+    alignas(CACHE_LINE) gate inside;                /* its word counts workers inside the run */
+    cursor *cursors;                                /* [threads] */
+    worker *workers;                                /* [threads]; the first is the caller */
 };
 
 /* --- waiting -------------------------------------------------------------------------------------
@@ -77,136 +82,171 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Returns when the gate's word is no longer `old`. */
-static void gate_wait(gate *g, unsigned old) {
+/* True as soon as the gate's word is no longer `old`; false when that takes long. */
+static bool spin_until_changed(gate *g, unsigned old) {
     int64_t until = 0;
     for (;;) {
         for (int i = 0; i < 100; i++) {
             if (atomic_load_explicit(&g->word, memory_order_acquire) != old)
-                return;
+                return true;
             relax();
         }
         int64_t now = now_ns();
         if (until == 0)
             until = now + SPIN_NANOSECONDS;
         else if (now >= until)
-            break;
+            return false;
     }
-    /* Either the opener sees this sleeper, or the kernel sees the new word: both are sequentially
-     * consistent. */
+}
+
+/* Either the one who changes the word sees this sleeper, or the kernel sees the new word: all four
+ * accesses are sequentially consistent. */
+static void sleep_until_changed(gate *g, unsigned old) {
     atomic_fetch_add(&g->sleepers, 1);
     while (atomic_load(&g->word) == old)
         syscall(SYS_futex, &g->word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
     atomic_fetch_sub(&g->sleepers, 1);
 }
 
-static void gate_open(gate *g) {
-    atomic_fetch_add(&g->word, 1);
+static void wake_sleepers(gate *g) {
     if (atomic_load(&g->sleepers) > 0)
         syscall(SYS_futex, &g->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
-
-static void barrier(worker *w) {
-    rt_pool *pool = w->pool;
-    unsigned old = atomic_load_explicit(&pool->barrier.word, memory_order_relaxed);
-    if (atomic_fetch_add(&pool->arrived, 1) + 1 == pool->threads) {
-        cursor *done = pool->cursors + (size_t)((w->phase + 2) % 3) * (size_t)pool->threads;
-        for (int i = 0; i < pool->threads; i++)
-            atomic_store_explicit(&done[i].taken, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-        gate_open(&pool->barrier);
-    } else {
-        gate_wait(&pool->barrier, old);
-    }
-    w->phase++;
 }
 
 /* --- running -------------------------------------------------------------------------------------
  */
 
-/* First tile of a thread's range; of thread `threads`: the number of tiles. Thread 0 gets a single
- * tile, so that a chain of small jobs stays on one thread. */
+/* First tile of a thread's range; of thread `threads`: the number of tiles. */
 static int64_t range_begin(int64_t tiles, int thread, int threads) {
     int64_t whole = tiles / threads, rest = tiles % threads;
     return whole * thread + (thread < rest ? thread : rest);
 }
 
-static void run_tiles(worker *w, const rt_job *job) {
-    rt_pool *pool = w->pool;
-    void *scratch = pool->scratch + (size_t)w->index * pool->scratch_stride;
-    cursor *cursors = pool->cursors + (size_t)(w->phase % 3) * (size_t)pool->threads;
-    for (int i = 0; i < pool->threads; i++) {
-        int victim = w->index + i < pool->threads ? w->index + i : w->index + i - pool->threads;
-        int64_t begin = range_begin(job->tiles, victim, pool->threads);
-        int64_t end = range_begin(job->tiles, victim + 1, pool->threads);
-        int64_t chunk = (end - begin + CHUNKS - 1) / CHUNKS;
-        atomic_int *taken = &cursors[victim].taken;
-        /* Look before adding: a finished neighbour's line is then only read. */
-        while (begin + atomic_load_explicit(taken, memory_order_relaxed) * chunk < end) {
-            int64_t b = begin + atomic_fetch_add_explicit(taken, 1, memory_order_relaxed) * chunk;
-            if (b >= end)
-                break;
-            job->kernel(job->call, b, b + chunk < end ? b + chunk : end, scratch);
-        }
+/* Takes the next chunk of a range of n tiles, if the phase still is what it was. Returns the
+ * chunk's first tile within the range, or -1. */
+static int64_t take_chunk(cursor *c, unsigned phase, int64_t n, int64_t chunk) {
+    uint64_t taken = atomic_load_explicit(&c->taken, memory_order_relaxed);
+    for (;;) {
+        int64_t first = (int64_t)(uint32_t)taken * chunk;
+        if ((unsigned)(taken >> 32) != phase || first >= n)
+            return -1;
+        if (atomic_compare_exchange_weak_explicit(&c->taken, &taken, taken + 1,
+                                                  memory_order_acq_rel, memory_order_relaxed))
+            return first;
     }
 }
 
-/* One thread's part of a run. Jobs of a single tile that follow each other all belong to thread 0
- * and need no barrier between them. */
-static void run_jobs(worker *w) {
-    const rt_job *jobs = w->pool->jobs;
-    int n_jobs = w->pool->n_jobs;
-    bool single_before = false, open = false; /* open: work since the last barrier */
-    for (int i = 0; i < n_jobs; i++) {
-        if (jobs[i].tiles <= 0)
-            continue;
-        bool single = jobs[i].tiles == 1;
-        if (open && !(single && single_before))
-            barrier(w);
-        if (!single)
-            run_tiles(w, &jobs[i]);
-        else if (w->index == 0)
-            jobs[i].kernel(jobs[i].call, 0, 1, w->pool->scratch);
-        single_before = single;
-        open = true;
+/* Computes what can be had of a phase: first of this thread's range, then of the others'. Returns
+ * the number of tiles computed. */
+static int64_t run_tiles(worker *w, const rt_job *job, unsigned phase) {
+    rt_pool *pool = w->pool;
+    void *scratch = pool->scratch + (size_t)w->index * pool->scratch_stride;
+    int64_t computed = 0;
+    for (int i = 0; i < pool->threads; i++) {
+        int owner = w->index + i < pool->threads ? w->index + i : w->index + i - pool->threads;
+        int64_t begin = range_begin(job->tiles, owner, pool->threads);
+        int64_t n = range_begin(job->tiles, owner + 1, pool->threads) - begin;
+        int64_t chunk = (n + CHUNKS - 1) / CHUNKS, first;
+        while ((first = take_chunk(&pool->cursors[owner], phase, n, chunk)) >= 0) {
+            int64_t end = first + chunk < n ? first + chunk : n;
+            job->kernel(job->call, begin + first, begin + end, scratch);
+            computed += end - first;
+        }
     }
-    barrier(w); /* the run is over when everybody is here */
+    return computed;
+}
+
+/* Begins the phase of the next job that has several tiles, from job `next` on, or ends the run.
+ * Only the thread that finished the phase before, or the caller at the beginning, is here. */
+static void begin_phase(worker *w, int next) {
+    rt_pool *pool = w->pool;
+    for (; next < pool->n_jobs && pool->jobs[next].tiles <= 1; next++)
+        if (pool->jobs[next].tiles == 1)
+            pool->jobs[next].kernel(pool->jobs[next].call, 0, 1,
+                                    pool->scratch + (size_t)w->index * pool->scratch_stride);
+    unsigned phase = atomic_load_explicit(&pool->phase.word, memory_order_relaxed) + 1;
+    /* The cursors before the job: who sees the new job with the old phase's number gets nothing. */
+    for (int i = 0; i < pool->threads; i++)
+        atomic_store_explicit(&pool->cursors[i].taken, (uint64_t)phase << 32, memory_order_relaxed);
+    if (next < pool->n_jobs)
+        atomic_store_explicit(&pool->tiles_left, pool->jobs[next].tiles, memory_order_relaxed);
+    atomic_store_explicit(&pool->job, next, memory_order_release);
+    atomic_store(&pool->phase.word, phase);
+    wake_sleepers(&pool->phase);
+}
+
+/* Takes part in the run under way, until it is over (the result is true) or nothing has happened
+ * for a while. *phase becomes the last phase in which there was nothing left to take. */
+static bool help(worker *w, unsigned *phase) {
+    rt_pool *pool = w->pool;
+    for (;;) {
+        *phase = atomic_load_explicit(&pool->phase.word, memory_order_acquire);
+        int job = atomic_load_explicit(&pool->job, memory_order_acquire);
+        if (job >= pool->n_jobs)
+            return true;
+        int64_t computed = run_tiles(w, &pool->jobs[job], *phase);
+        if (computed > 0 && atomic_fetch_sub_explicit(&pool->tiles_left, computed,
+                                                      memory_order_acq_rel) == computed)
+            begin_phase(w, job + 1);
+        else if (!spin_until_changed(&pool->phase, *phase))
+            return false;
+    }
 }
 
 static void *worker_main(void *user) {
     worker *w = user;
     rt_pool *pool = w->pool;
+    unsigned seen = 0;
     char name[16];
     snprintf(name, sizeof name, "modelcc-%d", w->index);
     pthread_setname_np(pthread_self(), name);
-    for (unsigned runs = 0;; runs++) {
-        gate_wait(&pool->start, runs);
-        if (pool->stop)
+    for (bool patient = true;;) {
+        if (!patient || !spin_until_changed(&pool->phase, seen))
+            sleep_until_changed(&pool->phase, seen);
+        if (atomic_load(&pool->stop))
             return NULL;
-        run_jobs(w);
+        atomic_fetch_add(&pool->inside.word, 1);
+        if (atomic_load(&pool->running))
+            patient = help(w, &seen);
+        else
+            seen = atomic_load(&pool->phase.word);
+        if (atomic_fetch_sub(&pool->inside.word, 1) == 1)
+            wake_sleepers(&pool->inside);
     }
 }
 
-static void run_alone(rt_pool *pool, const rt_job *jobs, int n_jobs, void *scratch) {
-    (void)pool;
+static void run_alone(const rt_job *jobs, int n_jobs, void *scratch) {
     for (int i = 0; i < n_jobs; i++)
         if (jobs[i].tiles > 0)
             jobs[i].kernel(jobs[i].call, 0, jobs[i].tiles, scratch);
 }
 
+/* Returns when no worker is inside the run any more: what it reads may then change. */
+static void wait_until_left(rt_pool *pool) {
+    unsigned inside;
+    while ((inside = atomic_load(&pool->inside.word)) != 0)
+        if (!spin_until_changed(&pool->inside, inside))
+            sleep_until_changed(&pool->inside, inside);
+}
+
 void rt_pool_run(rt_pool *pool, const rt_job *jobs, int n_jobs, void *scratch,
                  size_t scratch_stride) {
     if (pool->threads == 1) {
-        run_alone(pool, jobs, n_jobs, scratch);
+        run_alone(jobs, n_jobs, scratch);
         return;
     }
     pthread_mutex_lock(&pool->turn);
+    worker *caller = &pool->workers[0];
     pool->jobs = jobs;
     pool->n_jobs = n_jobs;
     pool->scratch = scratch;
     pool->scratch_stride = scratch_stride;
-    gate_open(&pool->start);
-    run_jobs(&pool->workers[0]);
+    atomic_store(&pool->running, true);
+    begin_phase(caller, 0);
+    for (unsigned phase; !help(caller, &phase);)
+        sleep_until_changed(&pool->phase, phase);
+    atomic_store(&pool->running, false);
+    wait_until_left(pool);
     pthread_mutex_unlock(&pool->turn);
 }
 
@@ -252,7 +292,7 @@ rt_pool *rt_pool_create(int threads, rt_error *error) {
     memset(pool, 0, sizeof *pool);
     pool->threads = threads;
     pthread_mutex_init(&pool->turn, NULL);
-    size_t cursor_bytes = 3 * (size_t)threads * sizeof *pool->cursors;
+    size_t cursor_bytes = (size_t)threads * sizeof *pool->cursors;
     pool->cursors = aligned_alloc(CACHE_LINE, cursor_bytes);
     pool->workers = calloc((size_t)threads, sizeof *pool->workers);
     bool ok = pool->cursors && pool->workers;
@@ -271,8 +311,8 @@ rt_pool *rt_pool_create(int threads, rt_error *error) {
 void rt_pool_destroy(rt_pool *pool) {
     if (!pool)
         return;
-    pool->stop = true;
-    gate_open(&pool->start);
+    atomic_store(&pool->stop, true);
+    gate_open(&pool->phase);
     for (int i = 1; i <= pool->started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_mutex_destroy(&pool->turn);

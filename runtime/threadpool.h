@@ -1,9 +1,11 @@
 /* A persistent pool of threads that run the launches of a step.
  *
  * A run is a list of jobs: a kernel and its number of tiles. All threads, the caller being one of
- * them, go through the list together, with a barrier between two jobs, and come back when the last
- * is done. Each thread has a contiguous range of every job's tiles, so that it reads one long
- * stream of weights; a thread that is done early takes chunks of the others' ranges.
+ * them, work on the first job's tiles, then on the second's, and so on; no tile of a job begins
+ * before the job in front of it is complete. Each thread has a contiguous range of every job's
+ * tiles, so that it reads one long stream of weights; a thread that is done early takes chunks of
+ * the others' ranges, and one that the system does not run is not waited for, unless it is in the
+ * middle of a chunk.
  *
  * Waiting threads spin for about 50 microseconds, then sleep. */
 #ifndef MCC_RUNTIME_THREADPOOL_H
