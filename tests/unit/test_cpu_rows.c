@@ -3,6 +3,7 @@
 #include "cpu_kernel.h"
 
 #include <math.h>
+#include <pthread.h>
 
 /* --- building kernels --------------------------------------------------------------------------
  */
@@ -966,6 +967,45 @@ START_TEST(same_bytes) {
 }
 END_TEST
 
+typedef struct compilation {
+    const cg_kernel *kernel;
+    cg_object object;
+    bool ok;
+} compilation;
+
+static void *compile_in_thread(void *user) {
+    compilation *c = user;
+    ir_diag diag = {0};
+    c->ok =
+        cg_cpu_compile(&c->kernel, 1, cg_cpu_target_find("cpu:x86-64-v4"), NULL, &diag, &c->object);
+    ir_diag_clear(&diag);
+    return NULL;
+}
+
+START_TEST(several_threads) {
+    enum { THREADS = 3 };
+    builder *b = builder_new("threads");
+    int x = add_arg(b, matrix(IR_F32, 200), false), y = add_arg(b, matrix(IR_F32, 200), true);
+    cg_program *p = add_program(b, 1, 200);
+    store(p, CG_STORE, scalar(p, CG_TANH, load(p, rows_of(x, 200)), 0, 0), 0, rows_of(y, 200));
+    compilation c[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        c[i] = (compilation){.kernel = &b->kernel};
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, compile_in_thread, &c[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        ck_assert(c[i].ok);
+        ck_assert_uint_eq(c[i].object.size, c[0].object.size);
+        ck_assert_mem_eq(c[i].object.bytes, c[0].object.bytes, c[0].object.size);
+    }
+    for (int i = 0; i < THREADS; i++)
+        free(c[i].object.bytes);
+    free(b);
+}
+END_TEST
+
 START_TEST(targets) {
     int count;
     const cg_cpu_target *all = cg_cpu_targets(&count);
@@ -993,6 +1033,7 @@ static Suite *rows_suite(void) {
     tcase_add_loop_test(tcase, random_programs, 0, 40);
     tcase_add_test(tcase, refusals);
     tcase_add_test(tcase, same_bytes);
+    tcase_add_test(tcase, several_threads);
     tcase_add_test(tcase, targets);
     suite_add_tcase(suite, tcase);
     return suite;
