@@ -40,7 +40,8 @@ typedef struct cg_object {
 
 /* Compiles kernels for one target into one object; the symbol of kernel k is
  * "<k.name>.<target.suffix>", hidden: the descriptor leads to it. options NULL: the defaults, opt
- * level 2. Every kernel that cannot be generated is reported. Safe to call from several threads at once (a context each). */
+ * level 2. Every kernel that cannot be generated is reported. Safe to call from several threads at
+ * once (a context each). */
 bool cg_cpu_compile(const cg_kernel *const *kernels, int n_kernels, const cg_cpu_target *target,
                     const cg_cpu_options *options, ir_diag *diag, cg_object *out);
 
