@@ -12,7 +12,7 @@ enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
  */
 typedef int command_fn(int argc, char **argv);
 
-#define COMMAND(name, function, summary) command_fn function;
+#define COMMAND(name, function, program, summary) command_fn function;
 #include "compiler/commands.def"
 #undef COMMAND
 

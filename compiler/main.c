@@ -1,19 +1,29 @@
-/* modelcc: the command line. */
+/* modelcc: the command line, and modelcc-compiler: its commands that need LLVM. */
 #include "compiler/command.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct command {
     const char *name;
-    command_fn *run;
+    command_fn *run; /* NULL: the other program's */
     const char *summary;
 } command;
 
+/* HAS_<program of this executable>_<program of the command>: the function, or NULL. */
+#define HAS_ENGINE_ENGINE(function) function
+#define HAS_ENGINE_COMPILER(function) NULL
+#define HAS_COMPILER_ENGINE(function) NULL
+#define HAS_COMPILER_COMPILER(function) function
+#define HAS_(own, program, function) HAS_##own##_##program(function)
+#define HAS(own, program, function) HAS_(own, program, function)
+
 static const command commands[] = {
-#define COMMAND(name, function, summary) {name, function, summary},
+#define COMMAND(name, function, program, summary)                                                  \
+    {name, HAS(MCC_PROGRAM, program, function), summary},
 #include "compiler/commands.def"
 #undef COMMAND
 };
@@ -40,6 +50,27 @@ static void on_signal(int number) {
     }
 }
 
+/* Becomes modelcc-compiler: beside this program, or where it is installed. */
+static int run_compiler(char **argv) {
+    static const char *const places[] = {"modelcc-compiler", "../libexec/modelcc/modelcc-compiler"};
+    char self[4096], path[4096 + 64];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash)
+        *slash = '\0';
+    for (size_t i = 0; slash && i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%s/%s", self, places[i]);
+        execv(path, argv);
+    }
+    fprintf(
+        stderr,
+        "error: modelcc-compiler is missing: looked for %s/%s and %s/%s; install it, or use the "
+        "commands that only run models\n",
+        self, places[0], self, places[1]);
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -56,6 +87,8 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0) {
+            if (!commands[i].run)
+                return run_compiler(argv);
             int code = commands[i].run(argc - 1, argv + 1);
             errno = 0; /* a write that failed before is only known by the stream's error flag */
             if ((fflush(stdout) || ferror(stdout)) && code != EXIT_USAGE) {
