@@ -312,7 +312,8 @@ void rt_pool_destroy(rt_pool *pool) {
     if (!pool)
         return;
     atomic_store(&pool->stop, true);
-    gate_open(&pool->phase);
+    atomic_fetch_add(&pool->phase.word, 1);
+    wake_sleepers(&pool->phase);
     for (int i = 1; i <= pool->started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_mutex_destroy(&pool->turn);
