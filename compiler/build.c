@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const cg_backend cpu_backend = {
@@ -61,6 +62,23 @@ static bool is_cancelled(build *b) {
 
 /* --- the model
  * ------------------------------------------------------------------------------------- */
+
+/* The artifact takes the name of what is there: that must be a file, and none of the inputs. Said
+ * before the work, not after it. */
+static bool check_output(build *b) {
+    const build_options *o = b->options;
+    struct stat output, input;
+    if (lstat(o->output, &output))
+        return errno == ENOENT ||
+               ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
+    if (!S_ISREG(output.st_mode) && !S_ISLNK(output.st_mode))
+        return ir_error(b->diag, o->output, "cannot replace it: it is not a file");
+    for (int i = 0; i < b->model->file_count; i++)
+        if (!stat(b->model->files[i].path, &input) && input.st_dev == output.st_dev &&
+            input.st_ino == output.st_ino)
+            return ir_error(b->diag, o->output, "it is an input; choose another output with -o");
+    return true;
+}
 
 /* Hashes the model's files while kernels compile. */
 static void *hash_files(void *arg) {
@@ -428,7 +446,7 @@ static bool run(build *b) {
     if (!b->model || is_cancelled(b))
         return false;
     bool artifact = o->emit == BUILD_ARTIFACT;
-    if (artifact && !o->dry_run && !start_hashing(b))
+    if (artifact && !o->dry_run && (!check_output(b) || !start_hashing(b)))
         return false;
     check_template(b);
     if (!build_tokenizer(b))

@@ -288,6 +288,13 @@ static int plan_windows(eval *e) {
                 e->o.text ? e->o.text : e->o.ids, e->n_ids);
         return EXIT_FAILED;
     }
+    if (e->longest > e->info.max_model_len) {
+        fprintf(stderr,
+                "error: a window of %" PRId64 " tokens, but the model takes %" PRId64
+                ": give a smaller --window\n",
+                e->longest, e->info.max_model_len);
+        return EXIT_FAILED;
+    }
     size_t room = (size_t)e->longest;
     e->tokens = malloc(room * sizeof *e->tokens);
     e->positions = malloc(room * sizeof *e->positions);

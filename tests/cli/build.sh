@@ -1,0 +1,79 @@
+# Building: the same bytes anywhere; nothing left behind after a failure; damaged inputs.
+expect 0 build "$golden/tiny-llama" --target "$targets" --json -o one.so
+quiet
+holds 'd["file_bytes"] > 0 and d["kernels"] > 0 and d["launches"] >= d["kernels"]'
+mkdir -p elsewhere
+cp -r "$golden/tiny-llama" elsewhere/
+(cd elsewhere && "$modelcc" build ./tiny-llama --target "$targets" -q --jobs 1 -o two.so) 2>err
+case="building in another directory"
+same one.so elsewhere/two.so
+
+expect 0 build "$golden/tiny-llama" --dry-run -q -o dry.so
+if [ -e dry.so ]; then fail "--dry-run writes"; else pass; fi
+for kind in ir plan llvm asm; do
+    expect 0 build "$golden/tiny-llama" --emit "$kind" -q
+    prints .
+    quiet
+done
+# A plan that is written and read gives the same kernels.
+expect 0 build "$golden/tiny-llama" --emit plan -q -o plan.txt
+silent
+expect 0 build "$golden/tiny-llama" --target "$targets" --fusion plan.txt -q -o replayed.so
+expect 0 inspect replayed.so --fused
+mv out replayed.ir
+expect 0 inspect one.so --fused
+case="the plan that --emit plan writes"
+same out replayed.ir
+expect 0 build "$golden/tiny-llama" --target "$targets" --fusion none -q -o unfused.so
+expect 0 build "$golden/tiny-llama" --depfile deps.d -q -o deps.so
+case="the dependency file"
+if grep -q model.safetensors deps.d && grep -q tokenizer.json deps.d; then pass; else fail "it lacks inputs"; fi
+
+# Failures leave what was there.
+files() { find "$scratch/keep" -mindepth 1 | sort; }
+mkdir -p keep
+echo precious >keep/model.so
+head -c 40000 "$golden/gguf/llama-q4_1.gguf" >cut.gguf
+cp -r "$golden/tiny-llama" cut-dir
+head -c 300000 "$golden/tiny-llama/model.safetensors" >cut-dir/model.safetensors
+echo '{"model_type": "mamba"}' >mamba.json
+mkdir -p mamba && mv mamba.json mamba/config.json
+for input in cut.gguf cut-dir mamba missing.gguf plan.txt one.so /dev/null "$golden"; do
+    expect 1 build "$input" -o keep/model.so
+    silent
+    says "error: "
+done
+case="files after failed builds"
+if [ "$(files)" = "$scratch/keep/model.so" ] && [ "$(cat keep/model.so)" = precious ]; then
+    pass
+else
+    fail "found $(files)"
+fi
+expect 1 build "$golden/tiny-llama" -q -o missing-dir/model.so
+says "missing-dir"
+expect 1 build "$golden/tiny-llama" -q -o keep
+mkfifo fifo
+expect 1 build "$golden/tiny-llama" -q -o fifo # not replaced
+case="an output that is no file"
+if [ -p fifo ]; then pass; else fail "it has been replaced"; fi
+cp "$golden/gguf/llama-q4_1.gguf" input.gguf
+expect 1 build input.gguf -q -o input.gguf
+case="an output that is the input"
+same input.gguf "$golden/gguf/llama-q4_1.gguf"
+expect 1 build "$golden/tiny-llama" -q --emit ir -o missing-dir/x.ir
+expect 1 build "$golden/tiny-llama" -q --depfile missing-dir/x.d -o deps.so
+# Ctrl-C.
+case="an interrupted build"
+"$modelcc" build "$golden/gguf/llama-q4_k.gguf" --opt-level 3 --target "$targets" -o keep/new.so \
+    >out 2>err &
+child=$!
+sleep 0.1
+kill -TERM $child
+wait $child
+code=$?
+if [ $code -eq 0 ]; then
+    rm -f keep/new.so # it was faster
+elif [ $code -ne 1 ]; then
+    fail "exit code $code"
+fi
+if [ "$(files)" = "$scratch/keep/model.so" ]; then pass; else fail "found $(files)"; fi

@@ -1,0 +1,109 @@
+# eval against the reference logits, and what its options must not change; bench.
+
+# The mean negative log-likelihood of a golden case, from its logits.
+cat >golden_nll.py <<'PY'
+import array, json, math, sys
+directory = sys.argv[1]
+reference = json.load(open(directory + "/reference.json"))
+logits = array.array("f", open(directory + "/" + reference["logits_file"], "rb").read())
+vocab = reference["vocab_size"]
+windows, total, count = [], 0.0, 0
+for case in reference["cases"]:
+    ids = case["token_ids"]
+    if len(ids) < 2 or case["rows"] != list(range(len(ids))):
+        continue
+    windows.append(ids)
+    for row in range(len(ids) - 1):
+        x = logits[case["offset"] + row * vocab:case["offset"] + (row + 1) * vocab]
+        most = max(x)
+        total += most + math.log(sum(math.exp(v - most) for v in x)) - x[ids[row + 1]]
+        count += 1
+json.dump(windows, open("ids.json", "w"))
+json.dump({"nll": total / count, "tokens": count}, open("want", "w"))
+PY
+for model in llama-f32.so:tiny-llama gemma3.so:tiny-gemma3; do
+    python3 golden_nll.py "$golden/${model#*:}"
+    expect 0 eval "${model%:*}" --ids ids.json --json
+    quiet
+    holds 'd["tokens"] == json.load(open("want"))["tokens"] > 40 and abs(d["nll"] - json.load(open("want"))["nll"]) < 1e-4'
+    holds 'abs(d["perplexity"] - __import__("math").exp(d["nll"])) < 1e-6 * d["perplexity"]'
+done
+
+head -c 6000 "$text" >short.txt
+expect 0 eval llama.so --text short.txt --window 100 --json
+quiet
+cp out want
+holds 'len(d["window_nll"]) == -(-d["text_tokens"] // 100) or d["text_tokens"] % 100 == 1'
+holds 'd["tokens"] == d["text_tokens"] - len(d["window_nll"])'
+for options in "--threads 1" "--threads 3" "--max-num-batched-tokens 1" "--max-num-batched-tokens 17" \
+    $(tr ',' '\n' <<<"$targets" | sed 's/^/--target=/'); do
+    # shellcheck disable=SC2086
+    expect 0 eval llama.so --text short.txt --window 100 --json $options
+    holds 'd["nll"] == json.load(open("want"))["nll"] and d["window_nll"] == json.load(open("want"))["window_nll"]'
+done
+# The ids of the text, and its windows as such, say the same.
+"$modelcc" tokenize llama.so --no-special --json <short.txt >out 2>err
+python3 - <<'PY'
+import json
+ids = json.load(open("out"))["ids"]
+json.dump(ids, open("flat.json", "w"))
+json.dump([ids[i:i + 100] for i in range(0, len(ids), 100)], open("windows.json", "w"))
+PY
+for ids in flat windows; do
+    expect 0 eval llama.so --ids $ids.json --window 100 --json
+    holds 'd["nll"] == json.load(open("want"))["nll"]'
+done
+# With a stride every token but the first is scored, once.
+expect 0 eval llama.so --text short.txt --window 100 --stride 30 --json
+holds 'd["tokens"] == d["text_tokens"] - 1'
+# A model that wants <bos> gets it in every window, and then all tokens are scored.
+expect 0 eval gemma3.so --text short.txt --window 64 --json
+holds 'len(d["prefix"]) == 1 and d["tokens"] == d["text_tokens"] and d["stride"] == 63'
+expect 0 eval gemma3.so --text short.txt --window 64 --no-bos --json
+holds 'd["prefix"] == [] and d["tokens"] == d["text_tokens"] - len(d["window_nll"])'
+
+# Against itself there is no divergence; against other arithmetic a small one.
+expect 0 eval llama.so --text short.txt --window 100 --reference llama.so --json
+holds 'd["mean_kl"] == 0 and d["top1_agreement"] == 1 and d["nll"] == d["reference_nll"] == json.load(open("want"))["nll"]'
+"$modelcc" build "$golden/tiny-llama" --target "$targets" --quantize int4 -q -o int4.so 2>err
+expect 0 eval int4.so --text short.txt --window 100 --reference llama-f32.so --json
+holds '0 < d["mean_kl"] < 1 and 0.1 < d["top1_agreement"] < 1 and d["nll"] != d["reference_nll"]'
+expect 0 eval int4.so --text short.txt --reference llama-f32.so --window 100
+quiet
+prints "mean KL"
+expect 1 eval llama.so --text short.txt --reference gemma3.so
+says "vocabulary"
+expect 1 eval llama.so --text missing.txt
+silent
+expect 1 eval llama.so --text /dev/null
+expect 1 eval llama.so --text short.txt --window 100000
+says "window"
+for bad in '{}' '[1, 2, 384]' '[1.5, 2]' '["a"]' '[[1, 2], 3]' '[1' '[]' '[[]]' '[-1, 2]'; do
+    echo "$bad" >bad.json
+    expect 1 eval llama.so --ids bad.json
+    silent
+done
+expect 1 eval ids-only.so --text short.txt
+says "tokenizer"
+
+expect 0 bench llama.so --repeat 2 --prompt-tokens 64 --decode-tokens 8 --context 100 --json
+quiet
+holds 'd["prefill"]["tokens"] == 64 and len(d["prefill"]["seconds"]) == 2 and d["prefill"]["tokens_per_second"] > 0'
+holds 'd["decode"]["tokens"] == d["decode_after"]["tokens"] == 8 and d["decode_after"]["context"] == 100'
+holds 'd["decode"]["min_tokens_per_second"] <= d["decode"]["tokens_per_second"] <= d["decode"]["max_tokens_per_second"]'
+holds '0 < d["load_ms"] < d["first_token_ms"] and d["peak_rss_mb"] > 1'
+expect 0 bench llama.so --repeat 1 --threads 1 --context 0
+prints "prefill"
+expect 1 bench llama.so --prompt-tokens 5000
+silent
+expect 1 bench llama.so --decode-tokens 5000
+case="an interrupted bench"
+"$modelcc" bench llama.so --repeat 1000 --context 400 --decode-tokens 64 >out 2>err &
+child=$!
+sleep 0.5
+kill -INT $child
+wait $child
+code=$?
+if [ $code -eq 1 ]; then pass; else fail "exit code $code"; fi
+says "interrupted"
+silent
