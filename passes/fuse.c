@@ -90,6 +90,15 @@ static bool plan_error(const pass_context *c, const plan_entry *e, const char *o
     return ir_error(c->diag, where, "%s: %s", op, reason);
 }
 
+/* Whether an op before `end` reads the value. */
+static bool read_before(const ir_graph *graph, const ir_value *value, const ir_op *end) {
+    for (const ir_op *op = graph->first; op && op != end; op = op->next)
+        for (int i = 0; i < op->n_operands; i++)
+            if (op->operands[i] == value)
+                return true;
+    return false;
+}
+
 /* Replaces the matmuls of a merge by one, followed by slices that keep the old names. */
 static bool apply_merge(pass_context *c, const plan_entry *e) {
     ir_graph *graph = c->module->graph;
@@ -117,7 +126,8 @@ static bool apply_merge(pass_context *c, const plan_entry *e) {
         ir_op *w = weights[i]->def;
         if (!w || w->code != IR_OP_WEIGHT)
             return plan_error(c, e, e->ops[i], "its second operand is no weight of the model");
-        ir_op_move(w, graph, first);
+        if (!read_before(graph, weights[i], first)) /* a table that gather reads stays */
+            ir_op_move(w, graph, first);
     }
     ir_op *concat = ir_op_create(
         graph, first,

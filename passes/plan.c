@@ -66,7 +66,10 @@ static void print_entry(const plan_entry *e, FILE *out) {
 }
 
 void plan_print(const plan *p, FILE *out) {
-    fprintf(out, "modelcc-plan 1\ngraph %s\nstrategy %s\n", p->graph_hash, p->strategy);
+    fprintf(out, "modelcc-plan 1\n");
+    if (p->graph_hash[0])
+        fprintf(out, "graph %s\n", p->graph_hash);
+    fprintf(out, "strategy %s\n", p->strategy);
     for (int i = 0; i < p->merges.count; i++)
         print_entry(&p->merges.entries[i], out);
     for (int i = 0; i < p->kernels.count; i++)
