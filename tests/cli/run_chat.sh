@@ -93,3 +93,34 @@ expect 1 tokenize llama.so --decode 384
 silent
 expect 1 tokenize ids-only.so -p hi
 silent
+
+# On a terminal: a prompt, answers, a wrong command that ends nothing, Ctrl-C at the prompt.
+cat >terminal.py <<'PY'
+import os, pty, select, sys, time
+
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], [sys.argv[1], "chat", "llama.so", "-n", "8"])
+
+
+def until(what):
+    data, end = b"", time.monotonic() + 60
+    while what not in data and time.monotonic() < end:
+        if select.select([fd], [], [], 0.2)[0]:
+            try:
+                data += os.read(fd, 4096)
+            except OSError:
+                break
+    if what not in data:
+        sys.exit(f"no {what!r} in {data!r}")
+
+
+until(b"> ")
+for line, answer in ((b"hi\n", b"\n> "), (b"/nope\n", b"there is no /nope"), (b"/reset\n", b"> ")):
+    os.write(fd, line)
+    until(answer)
+os.write(fd, b"\x03")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+PY
+case="chat on a terminal"
+if timeout 120 python3 terminal.py "$modelcc" >out 2>err; then pass; else fail "exit code $?"; fi
