@@ -101,8 +101,11 @@ static bool load_as(mcc_artifact *a, const char *name, const mcc_descriptor **de
                     rt_error *error) {
     *descriptor = NULL;
     a->handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (!a->handle)
-        return rt_fail(error, MCC_BAD_ARTIFACT, "%s: cannot load the code: %s", a->path, dlerror());
+    if (!a->handle) {
+        rt_fail(error, MCC_BAD_ARTIFACT, "%s: cannot load the code: %s", a->path, dlerror());
+        dlerror(); /* frees the message */
+        return false;
+    }
     const void *symbol = dlsym(a->handle, MCC_DESCRIPTOR_SYMBOL);
     if (symbol && is_our_code(a, symbol)) {
         *descriptor = symbol;

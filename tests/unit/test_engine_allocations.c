@@ -1,5 +1,6 @@
-/* A step that makes a token allocates nothing, whatever the sampling and with text. This program
- * replaces malloc to count. */
+/* Memory: a step that makes a token allocates nothing, whatever the sampling and with text; and
+ * when an allocation fails, there is an error and nothing leaks. This program replaces malloc to
+ * count and to fail. */
 #include "check_main.h"
 #include "fixture/fake_artifact.h"
 #include "fixture/fake_tokenizer.h"
@@ -17,34 +18,65 @@
 #define COUNTING 1
 #endif
 
-static atomic_long allocations;
+static atomic_long allocations; /* that were asked for */
+static atomic_long live;        /* that have not been freed */
+static atomic_long fail_in;     /* > 0: the allocation to fail, counted down */
 
 #if COUNTING
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
+void __libc_free(void *memory);
+
+static bool fails(void) {
+    atomic_fetch_add(&allocations, 1);
+    return atomic_load(&fail_in) > 0 && atomic_fetch_sub(&fail_in, 1) == 1;
+}
+
+static void *counted(void *memory) {
+    if (memory)
+        atomic_fetch_add(&live, 1);
+    return memory;
+}
 
 void *malloc(size_t size) {
-    atomic_fetch_add(&allocations, 1);
-    return __libc_malloc(size);
+    return fails() ? NULL : counted(__libc_malloc(size));
 }
 
 void *calloc(size_t count, size_t size) {
-    atomic_fetch_add(&allocations, 1);
-    return __libc_calloc(count, size);
+    return fails() ? NULL : counted(__libc_calloc(count, size));
 }
 
 void *realloc(void *memory, size_t size) {
-    atomic_fetch_add(&allocations, 1);
-    return __libc_realloc(memory, size);
+    if (fails())
+        return NULL;
+    return memory ? __libc_realloc(memory, size) : counted(__libc_malloc(size));
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
-    atomic_fetch_add(&allocations, 1);
-    return __libc_memalign(alignment, size);
+    return fails() ? NULL : counted(__libc_memalign(alignment, size));
+}
+
+void free(void *memory) {
+    if (memory)
+        atomic_fetch_sub(&live, 1);
+    __libc_free(memory);
 }
 #endif
+
+/* The made-up model with a tokenizer and a template, in a new file. */
+static void write_model(char *path) {
+    static fake_artifact a;
+    fake_tables_init(&a.tables);
+    ir_arena *arena = ir_arena_create();
+    fe_blob blob = fake_tokenizer(arena);
+    a.tokenizer = blob.data;
+    a.tokenizer_bytes = blob.size;
+    a.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    fake_artifact_write(&a, path);
+    ir_arena_destroy(arena);
+}
 
 START_TEST(steps_allocate_nothing) {
     if (!COUNTING) {
@@ -61,14 +93,8 @@ START_TEST(steps_allocate_nothing) {
         {.temperature = 5, .top_p = 0.9f, .top_k = 20, .min_p = 0.01f},
         {.temperature = 5, .repetition_penalty = 1.5f, .flags = MCC_REQUEST_LOGPROBS},
     };
-    static fake_artifact a;
     char path[64];
-    fake_tables_init(&a.tables);
-    ir_arena *arena = ir_arena_create();
-    fe_blob blob = fake_tokenizer(arena);
-    a.tokenizer = blob.data;
-    a.tokenizer_bytes = blob.size;
-    fake_artifact_write(&a, path);
+    write_model(path);
     mcc_artifact *model;
     mcc_engine *engine;
     ck_assert_int_eq(mcc_artifact_open(path, NULL, &model, NULL), MCC_OK);
@@ -108,7 +134,68 @@ START_TEST(steps_allocate_nothing) {
     }
     mcc_engine_destroy(engine);
     mcc_artifact_close(model);
-    ir_arena_destroy(arena);
+    unlink(path);
+}
+END_TEST
+
+/* A whole use of the runtime. Returns the first status that is not MCC_OK. */
+static mcc_status use_model(const char *path, mcc_error *error) {
+    mcc_artifact *model = NULL;
+    mcc_engine *engine = NULL;
+    uint64_t id;
+    mcc_artifact_options open = {.struct_size = sizeof open, .flags = MCC_OPEN_CHECK};
+    mcc_engine_options options = {.struct_size = sizeof options, .threads = 1};
+    const char *stop = "~never~";
+    mcc_request_params params = {.struct_size = sizeof params,
+                                 .flags = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS,
+                                 .messages = "[{\"role\": \"user\", \"content\": \"ab\"}]",
+                                 .repetition_penalty = 1.1f,
+                                 .stop = &stop,
+                                 .n_stop = 1,
+                                 .max_tokens = 3};
+    mcc_status status = mcc_artifact_open(path, &open, &model, error);
+    if (status == MCC_OK)
+        status = mcc_engine_create(model, &options, &engine, error);
+    if (status == MCC_OK)
+        status = mcc_request_submit(engine, &params, &id, error);
+    for (int i = 0; i < 4 && status == MCC_OK; i++)
+        status = mcc_engine_step(engine, NULL, error);
+    mcc_event event = {.struct_size = sizeof event};
+    while (status == MCC_OK && event.kind != MCC_EVENT_FINISHED)
+        status = mcc_engine_poll(engine, id, &event, error);
+    mcc_engine_destroy(engine);
+    mcc_artifact_close(model);
+    return status;
+}
+
+START_TEST(every_allocation_may_fail) {
+    if (!COUNTING) {
+        puts("skipped: a sanitizer has its own malloc");
+        return;
+    }
+    char path[64];
+    write_model(path);
+    mcc_error error = {.struct_size = sizeof error};
+    /* The first uses make what libraries keep for good. */
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(use_model(path, &error), MCC_OK);
+    int failures = 0;
+    for (long n = 1;; n++) {
+        error.text[0] = 0;
+        long before = atomic_load(&live);
+        atomic_store(&fail_in, n);
+        mcc_status status = use_model(path, &error);
+        bool failed = atomic_exchange(&fail_in, 0) <= 0;
+        long leaked = atomic_load(&live) - before;
+        ck_assert_msg(leaked == 0, "allocation %ld: %ld leaked (%s)", n, leaked, error.text);
+        if (!failed) {
+            ck_assert_int_eq(status, MCC_OK); /* there are no n allocations */
+            break;
+        }
+        ck_assert_msg(status == MCC_OK || error.text[0] != 0, "allocation %ld: no message", n);
+        failures += status != MCC_OK;
+    }
+    ck_assert_int_gt(failures, 30);
     unlink(path);
 }
 END_TEST
@@ -118,6 +205,7 @@ static Suite *suite(void) {
     TCase *t = tcase_create("engine allocations");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, steps_allocate_nothing);
+    tcase_add_test(t, every_allocation_may_fail);
     suite_add_tcase(s, t);
     return s;
 }
