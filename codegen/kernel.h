@@ -83,7 +83,7 @@ typedef struct cg_node {
 } cg_node;
 
 typedef enum cg_store_kind {
-    CG_STORE,    /* node `value` to access, in the argument's element type (f32 or f16) */
+    CG_STORE,    /* node `value` to access, in the argument's element type (f32, f16 or bf16) */
     CG_STORE_A8, /* quantized to a8: per group of 32 columns; access.row_stride and offset count
                     elements (the whole a8 row has row_stride of them, and this program's columns
                     start at offset + head*head_stride, a multiple of 32) */

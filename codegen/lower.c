@@ -272,7 +272,8 @@ static int build_gather(lowering *l, builder *b, const ir_op *op) {
         !as_argument(l, op->operands[1], &indices, &index_offset))
         return fail(l, op, "table and indices must be the kernel's arguments");
     const ir_type *type = &op->operands[0]->type;
-    if (type->rank != 2 || type->dims[1].c != b->domain.width || b->domain.heads != 1)
+    int64_t heads = b->domain.heads, width = b->domain.width;
+    if (type->rank != 2 || type->dims[1].c != heads * width)
         return fail(l, op, "only rows of a matrix can be gathered");
     cg_node node = {.kind = CG_LOAD,
                     .operands = {-1, -1, -1},
@@ -280,6 +281,7 @@ static int build_gather(lowering *l, builder *b, const ir_op *op) {
                                .row_map = CG_ROW_GATHERED,
                                .index_arg = indices,
                                .row_stride = type->dims[1].c,
+                               .head_stride = heads > 1 ? width : 0,
                                .offset = table_offset,
                                .column_stride = 1}};
     return add_node(l, b, &node);

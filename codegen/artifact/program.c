@@ -209,7 +209,7 @@ cg_program_list *cg_program_create(const ir_module *module, const cg_backend *ba
         if (op->code == IR_OP_KERNEL) {
             const cg_kernel *kernel = cg_kernel_lower(op, arena, diag);
             /* Go on after a kernel that cannot be lowered, so that all such ops are listed. */
-            if (kernel && add_buffers(&l, op))
+            if (add_buffers(&l, op) && kernel)
                 add_launch(&l, op, kernel);
         } else if (op->code == IR_OP_OUTPUT && diag->errors == errors) {
             add_output(&l, op);

@@ -97,8 +97,8 @@ bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_
         return check_store_kv(em, program, store);
     const cg_arg *arg = &em->kernel->args[store->access.arg];
     if (arg->kind == CG_ARG_KV || arg->type.encoding || arg->type.layout ||
-        (arg->type.dtype != IR_F32 && arg->type.dtype != IR_F16))
-        return cg_cpu_unsupported(em, "a store to argument %d, which is neither f32 nor f16",
+        (arg->type.dtype != IR_F32 && arg->type.dtype != IR_F16 && arg->type.dtype != IR_BF16))
+        return cg_cpu_unsupported(em, "a store to argument %d, which is not f32, f16 or bf16",
                                   store->access.arg);
     return true;
 }
@@ -405,8 +405,7 @@ void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_c
         cg_cpu_store_f32x16(em, dtype, value, at, site->mask);
         return;
     }
-    if (dtype == IR_F16)
-        value = cg_cpu_f32_to_f16(em, value);
+    value = cg_cpu_narrow(em, dtype, value);
     LLVMValueRef to = lane_addresses(em, at, stride);
     cg_cpu_intrinsic(em, "llvm.masked.scatter", 2,
                      (LLVMTypeRef[]){LLVMTypeOf(value), LLVMTypeOf(to)}, 4,
@@ -419,8 +418,7 @@ void cg_cpu_access_store_number(cg_cpu_emitter *em, const cg_access *access,
     int64_t stride;
     cg_cpu_site first = {.row = site->row, .head = site->head};
     LLVMValueRef at = element_address(em, access, &first, &stride);
-    if (dtype == IR_F16)
-        value = cg_cpu_f32_to_f16(em, value);
+    value = cg_cpu_narrow(em, dtype, value);
     cg_cpu_store(em, value, at, ir_dtype_bits(dtype) / 8);
 }
 

@@ -161,6 +161,26 @@ LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v) {
     return LLVMBuildFPTrunc(em->builder, v, like(v, em->f16), "");
 }
 
+/* The upper half of the bits, to nearest even; a NaN stays one (as ir_f32_to_bf16). */
+static LLVMValueRef f32_to_bf16(cg_cpu_emitter *em, LLVMValueRef v) {
+    LLVMBuilderRef b = em->builder;
+    bool vector = LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind;
+#define I32(n) (vector ? cg_cpu_i32v(em, n) : cg_cpu_i32(em, n))
+    LLVMValueRef bits = LLVMBuildBitCast(b, v, like(v, em->i32), "");
+    LLVMValueRef high = LLVMBuildLShr(b, bits, I32(16), "");
+    LLVMValueRef odd = LLVMBuildAnd(b, high, I32(1), "");
+    LLVMValueRef rounded = LLVMBuildAdd(b, LLVMBuildAdd(b, bits, I32(0x7fff), ""), odd, "");
+    rounded = LLVMBuildLShr(b, rounded, I32(16), "");
+    LLVMValueRef nan = LLVMBuildFCmp(b, LLVMRealUNO, v, v, "");
+    rounded = LLVMBuildSelect(b, nan, LLVMBuildOr(b, high, I32(0x40), ""), rounded, "");
+#undef I32
+    return LLVMBuildTrunc(b, rounded, like(v, em->i16), "");
+}
+
+LLVMValueRef cg_cpu_narrow(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v) {
+    return dtype == IR_F16 ? cg_cpu_f32_to_f16(em, v) : dtype == IR_BF16 ? f32_to_bf16(em, v) : v;
+}
+
 LLVMValueRef cg_cpu_fmax(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b) {
     LLVMValueRef greater = LLVMBuildFCmp(em->builder, LLVMRealOGT, a, b, "");
     return LLVMBuildSelect(em->builder, greater, a, b, "");
@@ -335,8 +355,7 @@ LLVMValueRef cg_cpu_load_f32x16(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef
 
 void cg_cpu_store_f32x16(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef value, LLVMValueRef ptr,
                          LLVMValueRef mask) {
-    if (dtype == IR_F16)
-        value = cg_cpu_f32_to_f16(em, value);
+    value = cg_cpu_narrow(em, dtype, value);
     cg_cpu_store_masked(em, value, ptr, ir_dtype_bits(dtype) / 8, mask);
 }
 

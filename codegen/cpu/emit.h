@@ -92,6 +92,8 @@ LLVMValueRef cg_cpu_shuffle(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b, 
 /* f16 bits (half, <n x half>) from and to f32, to nearest even. */
 LLVMValueRef cg_cpu_f16_to_f32(cg_cpu_emitter *em, LLVMValueRef v);
 LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v);
+/* f32 to what memory holds of f32, f16 or bf16 (i16 bits), to nearest even. */
+LLVMValueRef cg_cpu_narrow(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v);
 /* a > b ? a : b (a NaN gives b), the meaning of x86's maxps; likewise min. */
 LLVMValueRef cg_cpu_fmax(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef cg_cpu_fmin(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b);
@@ -127,7 +129,7 @@ bool cg_cpu_can_load(ir_dtype dtype);
 LLVMValueRef cg_cpu_load_f32x16(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef ptr,
                                 LLVMValueRef mask);
 void cg_cpu_store_f32x16(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef value, LLVMValueRef ptr,
-                         LLVMValueRef mask); /* dtype f32 or f16 */
+                         LLVMValueRef mask); /* dtype f32, f16 or bf16 */
 /* One element as f32. */
 LLVMValueRef cg_cpu_load_f32(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef ptr);
 
