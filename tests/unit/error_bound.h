@@ -1,0 +1,586 @@
+/* How far a backend's f32 results may be from the interpreter's: running error analysis (Higham,
+ * Accuracy and Stability of Numerical Algorithms, 2002, section 3.3).
+ *
+ * The interpreter evaluates each op in f64 and rounds its result once; a backend rounds every f32
+ * operation, in the order that codegen/kernel.h states. So each value gets a bound on |backend -
+ * interpreter| made of what its operands' bounds become and of the op's own roundings, U = 2^-24
+ * each. Nothing here is measured: where a bound is 0 the bits must be equal. Watches an interpreter
+ * that runs a module after the pipeline. Included by one test file each. */
+#ifndef MCC_TESTS_ERROR_BOUND_H
+#define MCC_TESTS_ERROR_BOUND_H
+
+#include "ir/interp.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double U = 0x1p-24;
+/* exp, tanh, … are good to 4 units in the last place. */
+static const double ELEMENTARY = 8 * 0x1p-24;
+
+enum { BOUND_LAYERS = 32 };
+
+typedef struct bound_value {
+    int64_t count;
+    float *value;
+    double *error;
+} bound_value;
+
+/* Largest magnitudes and errors of what a layer's cache holds. */
+typedef struct bound_cache {
+    double key, value, key_error, value_error;
+} bound_cache;
+
+typedef struct bounds {
+    const ir_module *module;
+    const ir_interp_step *step;
+    bound_value *values;                /* by value id, of the last step */
+    bound_cache cache[4][BOUND_LAYERS]; /* over all steps */
+} bounds;
+
+static inline bounds *bounds_create(const ir_module *module) {
+    bounds *b = calloc(1, sizeof *b);
+    b->module = module;
+    b->values = calloc((size_t)module->n_values + 1, sizeof *b->values);
+    return b;
+}
+
+static inline void bounds_destroy(bounds *b) {
+    for (int i = 0; i < b->module->n_values; i++) {
+        free(b->values[i].value);
+        free(b->values[i].error);
+    }
+    free(b->values);
+    free(b);
+}
+
+/* --- operands ----------------------------------------------------------------------------------
+ */
+
+/* What a region's argument stands for. */
+static inline const ir_value *bound_source(const ir_value *v) {
+    while (!v->def && v->owner && v->owner->parent)
+        v = v->owner->parent->operands[v->index];
+    return v;
+}
+
+static inline const ir_value *bound_kv_source(const ir_value *v) {
+    for (v = bound_source(v); v->def && v->def->code != IR_OP_KV_CACHE; v = bound_source(v))
+        v = v->def->code == IR_OP_KERNEL ? v->def->body->last->operands[v->index]
+                                         : v->def->operands[0];
+    return v;
+}
+
+static inline bool bound_is_weight(const ir_value *v) {
+    return v->def && (v->def->code == IR_OP_WEIGHT || v->def->code == IR_OP_WEIGHT_CONCAT ||
+                      v->def->code == IR_OP_PACK);
+}
+
+/* A row as stored, decoded; `magnitude` (or NULL) gets |scale * code| + |offset|, which is what
+ * roundings are relative to. */
+static inline void bound_decode(const ir_type *type, const uint8_t *row, int64_t k, float *out,
+                                float *magnitude) {
+    const ir_encoding *e = type->encoding;
+    for (int64_t i = 0; !e && i < k; i++) {
+        uint16_t half;
+        if (type->dtype == IR_F32) {
+            memcpy(&out[i], row + 4 * i, 4);
+            continue;
+        }
+        memcpy(&half, row + 2 * i, 2);
+        out[i] = type->dtype == IR_F16 ? ir_f16_to_f32(half) : ir_bf16_to_f32(half);
+    }
+    if (e)
+        ir_encoding_decode_row(e, row, k, out);
+    if (e && magnitude && e->offset != IR_OFFSET_NONE) {
+        /* Every block of these formats begins with the f16 scale and the f16 offset (or its scale):
+         * without the offset, what is left is scale * code. */
+        int64_t bytes = ir_encoding_row_bytes(e, k);
+        uint8_t *copy = malloc((size_t)bytes);
+        memcpy(copy, row, (size_t)bytes);
+        for (int64_t at = 0; at < bytes; at += e->block_bytes)
+            copy[at + 2] = copy[at + 3] = 0;
+        ir_encoding_decode_row(e, copy, k, magnitude);
+        for (int64_t i = 0; i < k; i++)
+            magnitude[i] = fabsf(magnitude[i]) + fabsf(out[i] - magnitude[i]);
+        free(copy);
+    } else {
+        for (int64_t i = 0; magnitude && i < k; i++)
+            magnitude[i] = fabsf(out[i]);
+    }
+}
+
+static inline int64_t bound_append_weight(const bounds *b, const ir_value *v, float *out,
+                                          float *magnitude) {
+    if (v->def->code != IR_OP_WEIGHT) {
+        int64_t n = 0;
+        for (int i = 0; i < v->def->n_operands; i++)
+            n += bound_append_weight(b, v->def->operands[i], out + n, magnitude + n);
+        return n;
+    }
+    const ir_weight *w = ir_module_weight(b->module, ir_op_string(v->def, "name"));
+    int64_t n = ir_type_elements(&w->type).c,
+            k = w->type.rank ? w->type.dims[w->type.rank - 1].c : 1;
+    int64_t row_bytes = w->bytes / (n / k);
+    for (int64_t r = 0; r < n / k; r++)
+        bound_decode(&w->type, (const uint8_t *)w->data + r * row_bytes, k, out + r * k,
+                     magnitude + r * k);
+    return n;
+}
+
+/* A weight's elements (its magnitudes in the error array, as bits of f64); freed by the caller. */
+static inline bound_value bound_weight(const bounds *b, const ir_value *v) {
+    int64_t n = ir_type_elements(&v->type).c;
+    bound_value w = {.count = n, .value = malloc((size_t)n * 4), .error = malloc((size_t)n * 8)};
+    float *magnitude = malloc((size_t)n * 4);
+    ck_assert_int_eq(bound_append_weight(b, v, w.value, magnitude), n);
+    for (int64_t i = 0; i < n; i++)
+        w.error[i] = (double)magnitude[i];
+    free(magnitude);
+    return w;
+}
+
+/* Operand i of an op: its elements and their errors. A weight is exact and is kept under its id. */
+static inline const bound_value *bound_operand(bounds *b, const ir_op *op, int i) {
+    const ir_value *v = bound_source(op->operands[i]);
+    bound_value *value = &b->values[v->id];
+    if (!value->value) {
+        ck_assert_msg(bound_is_weight(v), "an operand of %s has no value", ir_op_label(op));
+        *value = bound_weight(b, v);
+        memset(value->error, 0, (size_t)value->count * 8);
+    }
+    return value;
+}
+
+/* --- shapes ------------------------------------------------------------------------------------
+ */
+
+typedef struct bound_shape {
+    int rank;
+    int64_t dims[IR_MAX_RANK];
+} bound_shape;
+
+static inline bound_shape bound_shape_of(const bounds *b, const ir_type *type) {
+    bound_shape s = {.rank = type->rank};
+    for (int i = 0; i < type->rank; i++)
+        s.dims[i] = ir_dim_eval(type->dims[i], b->step->T, b->step->S, b->step->R);
+    return s;
+}
+
+static inline void bound_index(const bound_shape *s, int64_t flat, int64_t *index) {
+    for (int i = s->rank - 1; i >= 0; i--) {
+        index[i] = flat % s->dims[i];
+        flat /= s->dims[i];
+    }
+}
+
+/* The element of `from` that numpy's broadcasting reads for element `flat` of `to`. */
+static inline int64_t bound_broadcast(const bound_shape *to, int64_t flat,
+                                      const bound_shape *from) {
+    int64_t index[IR_MAX_RANK], at = 0;
+    bound_index(to, flat, index);
+    for (int i = 0; i < from->rank; i++)
+        at = at * from->dims[i] + (from->dims[i] == 1 ? 0 : index[to->rank - from->rank + i]);
+    return at;
+}
+
+/* --- elementwise -------------------------------------------------------------------------------
+ */
+
+/* Bound of an op's result v, of operands x[] with errors e[]. */
+static inline double bound_scalar(const ir_op *op, double v, const double *x, const double *e) {
+    double a = fabs(x[0]), r = fabs(v);
+    switch (op->code) {
+    case IR_OP_NEG:
+    case IR_OP_ABS:
+        return e[0];
+    case IR_OP_CAST:
+        /* An inexact operand may round to the neighbour. */
+        return e[0] == 0 || op->results[0]->type.dtype == IR_F32 ? e[0] : e[0] + 0x1p-7 * r;
+    case IR_OP_ADD:
+    case IR_OP_SUB:
+        return e[0] + e[1] + 2 * U * (r + e[0] + e[1]);
+    case IR_OP_MUL:
+        return (a * e[1] + fabs(x[1]) * e[0] + e[0] * e[1]) * (1 + U) + 2 * U * r;
+    case IR_OP_DIV:
+        return fabs(x[1]) > e[1] ? (e[0] + r * e[1]) / (fabs(x[1]) - e[1]) * (1 + U) + 2 * U * r
+                                 : INFINITY;
+    case IR_OP_MAX:
+    case IR_OP_MIN:
+        return fmax(e[0], e[1]);
+    case IR_OP_EXP:
+        return r * expm1(e[0]) * (1 + ELEMENTARY) + ELEMENTARY * r;
+    case IR_OP_SQRT:
+        return (a > e[0] ? e[0] / (2 * sqrt(a - e[0])) : sqrt(2 * e[0])) + 2 * U * r;
+    case IR_OP_RSQRT:
+        return (a > e[0] ? e[0] / (2 * pow(a - e[0], 1.5)) : INFINITY) + 4 * U * r;
+    case IR_OP_SIN:
+    case IR_OP_COS:
+        return e[0] + ELEMENTARY;
+    case IR_OP_TANH:
+        return e[0] + ELEMENTARY * r;
+    case IR_OP_ERF:
+        return 1.13 * e[0] + ELEMENTARY * r;
+    case IR_OP_SIGMOID:
+        return e[0] / 4 + ELEMENTARY * r;
+    case IR_OP_SILU: {
+        double s = 1 / (1 + exp(-x[0])), es = e[0] / 4 + ELEMENTARY * s;
+        return a * es + s * e[0] + e[0] * es + 2 * U * r;
+    }
+    case IR_OP_GELU: {
+        double t = erf(x[0] * M_SQRT1_2), et = 1.13 * (e[0] + 2 * U * a) + ELEMENTARY * fabs(t);
+        return a / 2 * (et + 2 * U) + e[0] / 2 * (1 + fabs(t) + et) + 4 * U * r;
+    }
+    case IR_OP_GELU_TANH: {
+        double inner = 0.7978845608 * (a + 0.044715 * a * a * a);
+        double ei = 0.7978845608 * e[0] * (1 + 0.134145 * (a + e[0]) * (a + e[0])) + 8 * U * inner;
+        double slope = fmin(1, 4 * exp(-2 * fmax(0, inner - ei)));
+        double et = slope * ei + ELEMENTARY;
+        return a / 2 * (et + 2 * U) + e[0] + 4 * U * r;
+    }
+    case IR_OP_SOFTCAP:
+        return e[0] + ELEMENTARY * r + 4 * U * fmin(a, ir_op_float(op, "cap"));
+    default:
+        ck_abort_msg("no error bound is known for %s", ir_op_info_get(op->code)->name);
+        return 0;
+    }
+}
+
+static inline void bound_elementwise(bounds *b, const ir_op *op, bound_value *out) {
+    bound_shape to = bound_shape_of(b, &op->results[0]->type), from[3];
+    const bound_value *in[3];
+    for (int k = 0; k < op->n_operands; k++) {
+        from[k] = bound_shape_of(b, &op->operands[k]->type);
+        in[k] = bound_operand(b, op, k);
+    }
+    for (int64_t i = 0; i < out->count; i++) {
+        double x[3] = {0}, e[3] = {0};
+        for (int k = 0; k < op->n_operands; k++) {
+            int64_t at = bound_broadcast(&to, i, &from[k]);
+            x[k] = (double)in[k]->value[at];
+            e[k] = in[k]->error[at];
+        }
+        out->error[i] = bound_scalar(op, (double)out->value[i], x, e);
+    }
+}
+
+/* --- rows --------------------------------------------------------------------------------------
+ */
+
+/* Roundings in a sum of n numbers, 16 partial sums that are then halved (kernel.h). */
+static inline double bound_sum_steps(int64_t n) {
+    return (double)((n + 15) / 16) + 4;
+}
+
+static inline void bound_reduce(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0);
+    int64_t n = out->count ? x->count / out->count : 0; /* the last axis only */
+    for (int64_t i = 0; i < out->count; i++) {
+        double error = 0, magnitude = 0, most = 0;
+        for (int64_t k = i * n; k < (i + 1) * n; k++) {
+            error += x->error[k];
+            most = fmax(most, x->error[k]);
+            magnitude += fabs((double)x->value[k]);
+        }
+        error += (bound_sum_steps(n) * U) * (magnitude + error);
+        out->error[i] = op->code == IR_OP_REDUCE_MAX ? most
+                        : op->code == IR_OP_REDUCE_SUM
+                            ? error + 2 * U * fabs((double)out->value[i])
+                            : error / (double)n + 3 * U * fabs((double)out->value[i]);
+    }
+}
+
+static inline void bound_norm(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0), *w = bound_operand(b, op, 1);
+    bool centred = op->code == IR_OP_LAYER_NORM;
+    const bound_value *bias = centred ? bound_operand(b, op, 2) : NULL;
+    int64_t n = w->count;
+    double eps = ir_op_float(op, "eps"), steps = bound_sum_steps(n) * U;
+    for (int64_t row = 0; row < out->count; row += n) {
+        const float *v = x->value + row;
+        double mean = 0, magnitude = 0, mean_error = 0, square = 0, square_error = 0;
+        for (int64_t i = 0; centred && i < n; i++) {
+            mean += (double)v[i] / (double)n;
+            magnitude += fabs((double)v[i]) / (double)n;
+            mean_error += x->error[row + i] / (double)n;
+        }
+        mean_error += (steps + 2 * U) * magnitude;
+        for (int64_t i = 0; i < n; i++) {
+            double c = (double)v[i] - mean;
+            double e = x->error[row + i] + (centred ? mean_error + U * fabs(c) : 0);
+            square += c * c / (double)n;
+            square_error += (2 * fabs(c) * e + e * e) / (double)n;
+        }
+        square_error += (steps + 4 * U) * (square + square_error);
+        double total = square + eps, r = 1 / sqrt(total);
+        double r_error = (total > square_error ? square_error / (2 * pow(total - square_error, 1.5))
+                                               : INFINITY) +
+                         4 * U * r;
+        for (int64_t i = 0; i < n; i++) {
+            double c = (double)v[i] - mean, y = fabs(c * r * (double)w->value[i]);
+            double e = x->error[row + i] + (centred ? mean_error + U * fabs(c) : 0);
+            double error = fabs((double)w->value[i]) * (r * e + fabs(c) * r_error + e * r_error) +
+                           (fabs(c) + e) * (r + r_error) * w->error[i] + 4 * U * y;
+            if (bias)
+                error += bias->error[i] + 2 * U * (y + fabs((double)bias->value[i]));
+            out->error[row + i] = error;
+        }
+    }
+}
+
+static inline void bound_softmax(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0);
+    const ir_type *type = &op->results[0]->type;
+    int64_t n = type->dims[type->rank - 1].c;
+    for (int64_t row = 0; row < out->count; row += n) {
+        double error = 0, magnitude = 0;
+        for (int64_t i = row; i < row + n; i++) {
+            error = fmax(error, x->error[i]);
+            magnitude = fmax(magnitude, fabs((double)x->value[i]));
+        }
+        /* Each exponent is off by this, so numerator and sum by its exponential. */
+        double each = expm1(2 * error + 2 * U * magnitude) + ELEMENTARY;
+        double relative = 2 * each + (bound_sum_steps(n) + 4) * U;
+        for (int64_t i = row; i < row + n; i++)
+            out->error[i] = relative * (1 + relative) * (double)out->value[i] + 0x1p-126;
+    }
+}
+
+static inline void bound_rope(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0), *table = bound_operand(b, op, 1);
+    bound_shape s = bound_shape_of(b, &op->results[0]->type);
+    int64_t dims = ir_op_int(op, "dims"), width = s.dims[2], per_row = s.dims[1] * width;
+    bool half = strcmp(ir_op_string(op, "style"), "half") == 0;
+    for (int64_t i = 0; i < out->count; i++) {
+        int64_t c = i % width, row = i / per_row, at = row * 2 * width + c;
+        int64_t partner = c >= dims ? -1
+                          : half    ? (c < dims / 2 ? c + dims / 2 : c - dims / 2)
+                                    : c ^ 1;
+        double cosine = fabs((double)table->value[at]),
+               sine = fabs((double)table->value[at + width]);
+        double a = fabs((double)x->value[i]), ea = x->error[i], p = 0, ep = 0;
+        if (partner >= 0) {
+            p = fabs((double)x->value[i - c + partner]);
+            ep = x->error[i - c + partner];
+        }
+        out->error[i] = cosine * ea + (a + ea) * table->error[at] + sine * ep +
+                        (p + ep) * table->error[at + width] + 4 * U * (a * cosine + p * sine);
+    }
+}
+
+/* Concatenation, slices, transposes, gathers: errors move with their elements. */
+static inline void bound_move(bounds *b, const ir_op *op, bound_value *out) {
+    const ir_type *type = &op->results[0]->type;
+    bound_shape to = bound_shape_of(b, type);
+    int64_t axis = op->code == IR_OP_CONCAT || op->code == IR_OP_SLICE ? ir_op_int(op, "axis") : 0;
+    const ir_attr *perm = ir_op_attr(op, "perm");
+    for (int64_t i = 0; i < out->count; i++) {
+        int64_t index[IR_MAX_RANK], at = 0;
+        int from = 0;
+        bound_index(&to, i, index);
+        if (op->code == IR_OP_SLICE)
+            index[axis] += ir_op_int(op, "start");
+        for (; op->code == IR_OP_CONCAT; from++) {
+            int64_t size = bound_shape_of(b, &op->operands[from]->type).dims[axis];
+            if (index[axis] < size)
+                break;
+            index[axis] -= size;
+        }
+        bound_shape s = bound_shape_of(b, &op->operands[from]->type);
+        const bound_value *x = bound_operand(b, op, from);
+        if (op->code == IR_OP_GATHER) {
+            int64_t row_size = x->count / s.dims[0], row = i / row_size;
+            at = (int64_t)bound_operand(b, op, 1)->value[row] * row_size + i % row_size;
+        } else if (op->code == IR_OP_BROADCAST) {
+            at = bound_broadcast(&to, i, &s);
+        } else {
+            int64_t moved[IR_MAX_RANK];
+            for (int k = 0; k < s.rank; k++)
+                moved[op->code == IR_OP_TRANSPOSE ? perm->ints[k] : k] = index[k];
+            for (int k = 0; k < s.rank; k++)
+                at = at * s.dims[k] + moved[k];
+        }
+        out->error[i] = x->error[at];
+    }
+}
+
+/* --- matrix products, quantization, attention --------------------------------------------------
+ */
+
+static inline void bound_matmul(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0);
+    const ir_type *xt = &op->operands[0]->type, *wt = &op->operands[1]->type;
+    int64_t k = wt->dims[1].c, n = wt->dims[0].c;
+    ck_assert(ir_op_int(op, "transpose_b"));
+    bound_value w = bound_weight(b, bound_source(op->operands[1]));
+    /* f32: an FMA for each k. a8: one for each group of the weight, and one for its offset. */
+    double steps = (double)k;
+    if (xt->encoding && wt->encoding)
+        steps = (double)(k / wt->encoding->group) * (wt->encoding->offset ? 2 : 1);
+    /* Besides: decoding x and w, scale times scale, the scaled sum, the interpreter's result. */
+    steps += 8;
+    for (int64_t i = 0; i < out->count; i++) {
+        double error = 0, magnitude = 0;
+        for (int64_t j = 0; j < k; j++) {
+            double a = x->error[i / n * k + j], m = w.error[i % n * k + j];
+            error += m * a;
+            magnitude += m * (fabs((double)x->value[i / n * k + j]) + a);
+        }
+        out->error[i] = error + steps * U * magnitude;
+    }
+    free(w.value);
+    free(w.error);
+}
+
+/* Equal inputs give equal codes; otherwise a code may fall on its neighbour and the scale moves. */
+static inline void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
+    const bound_value *x = bound_operand(b, op, 0);
+    int64_t group = op->results[0]->type.encoding->group;
+    for (int64_t g = 0; g < out->count; g += group) {
+        double error = 0, max = 0;
+        for (int64_t i = g; i < g + group; i++) {
+            error = fmax(error, x->error[i]);
+            max = fmax(max, fabs((double)x->value[i]));
+        }
+        for (int64_t i = g; i < g + group; i++)
+            out->error[i] = error == 0 ? 0 : 2 * error + (max + error) / 127 * (1 + 4 * U);
+    }
+}
+
+static inline bound_cache *bound_layer(bounds *b, const ir_value *kv) {
+    const ir_op *source = bound_kv_source(kv)->def;
+    int64_t group = ir_op_int(source, "group"), layer = ir_op_int(source, "layer");
+    ck_assert(group < 4 && layer < BOUND_LAYERS);
+    return &b->cache[group][layer];
+}
+
+/* What the step stores; the watch is not called for caches, so the attention that reads them asks.
+ */
+static inline void bound_append(bounds *b, const ir_value *kv) {
+    kv = bound_source(kv);
+    const ir_op *op = kv->def;
+    if (op->code == IR_OP_KERNEL) {
+        bound_append(b, op->body->last->operands[kv->index]);
+        return;
+    }
+    if (op->code != IR_OP_KV_APPEND)
+        return;
+    bound_cache *c = bound_layer(b, op->operands[0]);
+    const ir_op *source = bound_kv_source(op->operands[0])->def;
+    bool f16 = b->module->kv_groups[ir_op_int(source, "group")].dtype == IR_F16;
+    for (int k = 1; k <= 2; k++) {
+        const bound_value *x = bound_operand(b, op, k);
+        double *most = k == 1 ? &c->key : &c->value;
+        double *error = k == 1 ? &c->key_error : &c->value_error;
+        for (int64_t i = 0; i < x->count; i++) {
+            double v = fabs((double)x->value[i]) * 1.001, e = x->error[i];
+            if (f16 && e > 0)
+                e += 0x1p-10 * (v + e) + 0x1p-24;
+            *most = fmax(*most, v);
+            *error = fmax(*error, e);
+        }
+    }
+}
+
+static inline void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
+    bound_append(b, op->operands[1]);
+    const bound_value *q = bound_operand(b, op, 0);
+    const bound_cache *c = bound_layer(b, op->operands[1]);
+    bound_shape s = bound_shape_of(b, &op->results[0]->type);
+    int64_t dim = s.dims[2], window = ir_op_int(op, "window");
+    double scale = fabs(ir_op_float(op, "scale")), cap = ir_op_float(op, "softcap");
+    for (int64_t i = 0; i < out->count; i += dim) {
+        double size = 0, error = 0;
+        for (int64_t k = i; k < i + dim; k++) {
+            size += fabs((double)q->value[k]);
+            error += q->error[k];
+        }
+        double score = scale * size * c->key;
+        double e = scale * (error * (c->key + c->key_error) + size * c->key_error) +
+                   ((double)dim + 4) * U * score;
+        if (cap > 0) {
+            e += 12 * U * fmin(score, cap);
+            score = fmin(score, cap);
+        }
+        e += 2 * U * score; /* subtracting the maximum */
+        int64_t n = b->step->positions[i / (s.dims[1] * dim)] + 1;
+        n = window > 0 && n > window ? window : n;
+        /* Numerators, their sum, rescaling to the running maximum; at most n steps each. */
+        double relative = 2 * (expm1(2 * e) + ELEMENTARY) + (2 * (double)n + 16) * U;
+        for (int64_t k = i; k < i + dim; k++)
+            out->error[k] =
+                relative * (1 + relative) * (c->value + c->value_error) + c->value_error;
+    }
+}
+
+/* --- the watch ---------------------------------------------------------------------------------
+ */
+
+static inline void bound_fill(bounds *b, const ir_op *op, int result, bound_value *out) {
+    unsigned traits = ir_op_info_get(op->code)->traits;
+    switch (op->code) {
+    case IR_OP_INPUT:
+    case IR_OP_CONSTANT:
+        break; /* exact */
+    case IR_OP_KERNEL: {
+        const ir_value *yielded = bound_source(op->body->last->operands[result]);
+        memcpy(out->error, b->values[yielded->id].error, (size_t)out->count * 8);
+        break;
+    }
+    case IR_OP_RESHAPE:
+        memcpy(out->error, bound_operand(b, op, 0)->error, (size_t)out->count * 8);
+        break;
+    case IR_OP_SLICE:
+    case IR_OP_TRANSPOSE:
+    case IR_OP_BROADCAST:
+    case IR_OP_CONCAT:
+    case IR_OP_GATHER:
+        bound_move(b, op, out);
+        break;
+    case IR_OP_REDUCE_SUM:
+    case IR_OP_REDUCE_MAX:
+    case IR_OP_REDUCE_MEAN:
+        bound_reduce(b, op, out);
+        break;
+    case IR_OP_SOFTMAX:
+        bound_softmax(b, op, out);
+        break;
+    case IR_OP_RMS_NORM:
+    case IR_OP_LAYER_NORM:
+        bound_norm(b, op, out);
+        break;
+    case IR_OP_ROPE:
+        bound_rope(b, op, out);
+        break;
+    case IR_OP_MATMUL:
+        bound_matmul(b, op, out);
+        break;
+    case IR_OP_QUANTIZE:
+        bound_quantize(b, op, out);
+        break;
+    case IR_OP_PAGED_ATTENTION:
+        bound_attention(b, op, out);
+        break;
+    default:
+        ck_assert_msg(traits & IR_TRAIT_ELEMENTWISE, "no error bound is known for %s",
+                      ir_op_info_get(op->code)->name);
+        bound_elementwise(b, op, out);
+    }
+}
+
+/* For ir_interp_set_watch, with a bounds as user; its step must be set before each run. */
+static inline void bound_watch(void *user, const ir_op *op, int result, const float *data,
+                               int64_t count) {
+    bounds *b = user;
+    bound_value *out = &b->values[op->results[result]->id];
+    out->count = count;
+    out->value = realloc(out->value, (size_t)(count + 1) * 4);
+    out->error = realloc(out->error, (size_t)(count + 1) * 8);
+    memcpy(out->value, data, (size_t)count * 4);
+    memset(out->error, 0, (size_t)count * 8);
+    bound_fill(b, op, result, out);
+}
+
+#endif
