@@ -256,6 +256,7 @@ int cmd_build(int argc, char **argv) {
     if (fusion && (code = set_fusion(&o, fusion, &plan_text)) != EXIT_FINE)
         return code;
     ir_diag diag = {0};
+    ir_arena_on_oom(command_out_of_memory);
     bool ok = build_run(&o, &command_cancelled, &diag);
     print_messages(&diag, o.notes);
     ir_diag_clear(&diag);

@@ -197,6 +197,7 @@ int cmd_opt(int argc, char **argv) {
         list_passes();
         return EXIT_FINE;
     }
+    ir_arena_on_oom(command_out_of_memory);
     const char *path = strcmp(opt.input, "-") ? opt.input : "/dev/stdin";
     unsigned long length, plan_length;
     char *plan = NULL, *text = command_read_file("opt", path, MAX_TEXT, &length);

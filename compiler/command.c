@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 atomic_int command_cancelled;
 
@@ -68,4 +69,11 @@ char *command_read_file(const char *command, const char *path, unsigned long lim
     if (f)
         fclose(f);
     return bytes;
+}
+
+void command_out_of_memory(void) {
+    static const char message[] = "error: out of memory\n";
+    if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
+        (void)0; /* nobody is left to tell */
+    _exit(EXIT_FAILED);
 }

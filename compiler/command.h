@@ -33,4 +33,8 @@ bool command_real(const char *text, double min, double max, double *out);
 char *command_read_file(const char *command, const char *path, unsigned long limit,
                         unsigned long *size);
 
+/* What arenas do when memory is short (ir_arena_on_oom): says so and ends the process as failed.
+ * Files under construction have no name and are gone with it. */
+_Noreturn void command_out_of_memory(void);
+
 #endif

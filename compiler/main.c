@@ -2,6 +2,7 @@
 #include "compiler/command.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,7 +72,17 @@ static int run_compiler(char **argv) {
     return EXIT_FAILED;
 }
 
+/* Where the caller has closed a standard stream, a file opened later would get its number, and
+ * messages would go into that file. What takes the number instead fails to be read or written, as a
+ * closed stream does. */
+static void keep_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            open("/dev/null", fd ? O_RDONLY : O_WRONLY); /* the lowest free number: fd */
+}
+
 int main(int argc, char **argv) {
+    keep_standard_streams();
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

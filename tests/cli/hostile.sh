@@ -117,7 +117,7 @@ expect 2 run llama.so -p hi --max-model-len 99999999999999999999
 expect 2 run llama.so -p hi --max-tokens -5
 expect 0 run llama.so -p hi -n 3 --threads 1000
 expect 2 run llama.so -p hi --threads 1000000000
-expect 0 run llama.so -p hi -n 3 --max-model-len 16
+expect 0 run llama.so -p hi -n 3 --max-model-len 32
 expect 1 run llama.so --raw -p "$(head -c 20000 "$text")" -n 3
 says "error: "
 expect 1 run llama.so --prompt-ids 99999999 -n 3
