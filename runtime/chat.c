@@ -40,7 +40,7 @@ static bool add_token(cJSON *context, const char *name, const rt_tokenizer *toke
 static bool check_messages(const cJSON *messages, rt_error *error) {
     if (!cJSON_IsArray(messages))
         return rt_fail(error, MCC_INVALID_ARGUMENT,
-                       "messages are not a JSON array of {\"role\": …, \"content\": …}");
+                       "messages are not a JSON array of {\"role\": ..., \"content\": ...}");
     int i = 0;
     for (const cJSON *m = messages->child; m; m = m->next, i++)
         if (!cJSON_IsObject(m) || !cJSON_IsString(cJSON_GetObjectItemCaseSensitive(m, "role")))

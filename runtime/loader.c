@@ -74,7 +74,7 @@ static bool check_hash(const mcc_artifact *a, const mcc_section *s, const uint8_
     rt_sha256_hex(s->sha256, expected);
     return rt_fail(error, MCC_BAD_ARTIFACT,
                    "%s: damaged: section %s (%" PRIu64 " bytes at byte %" PRIu64
-                   ") has SHA-256 %.16s…, the footer says %.16s…",
+                   ") has SHA-256 %.16s..., the footer says %.16s...",
                    a->path, rt_section_name(s->kind), s->size, s->offset, found, expected);
 }
 

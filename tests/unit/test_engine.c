@@ -469,6 +469,32 @@ START_TEST(stop_texts) {
 }
 END_TEST
 
+/* Of several stop texts in one piece, the one that begins first counts. */
+START_TEST(first_stop_text) {
+    mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1});
+    const char *stops[2] = {"yz", "z"};
+    int met = 0;
+    for (uint32_t seed = 0; seed < 60; seed++) {
+        mcc_request_params params = {.flags = MCC_REQUEST_IGNORE_EOS,
+                                     .prompt = "ab",
+                                     .max_tokens = 60,
+                                     .temperature = 50,
+                                     .seed = seed,
+                                     .stop = stops,
+                                     .n_stop = 2};
+        static result r;
+        generate(engine, params, &r);
+        ck_assert_ptr_null(strchr(r.text, 'z'));
+        if (r.last.finish_reason != MCC_FINISH_STOP || r.ids[r.n - 1] != 8)
+            continue;
+        ck_assert_int_eq(r.text[r.text_bytes - 1], 'x'); /* of the token "xyz" */
+        met++;
+    }
+    ck_assert_int_gt(met, 3);
+    mcc_engine_destroy(engine);
+}
+END_TEST
+
 START_TEST(late_polling_gets_everything) {
     mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1});
     mcc_request_params params = {
@@ -772,6 +798,7 @@ static Suite *suite(void) {
     tcase_add_test(t, bad_steps_are_refused);
     tcase_add_test(t, text_streams_whole_characters);
     tcase_add_test(t, stop_texts);
+    tcase_add_test(t, first_stop_text);
     tcase_add_test(t, late_polling_gets_everything);
     tcase_add_test(t, end_tokens);
     tcase_add_test(t, messages_and_texts);

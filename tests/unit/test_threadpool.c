@@ -84,6 +84,21 @@ START_TEST(every_tile_once_in_order) {
 }
 END_TEST
 
+/* Threads that the system puts aside between looking at a job and taking from it must get nothing
+ * from the next one: many more threads than processors, jobs of a few instructions and ever other
+ * sizes. */
+START_TEST(latecomers_take_nothing) {
+    rt_pool *pool = rt_pool_create(12, NULL);
+    int64_t tiles[60];
+    for (int round = 0; round < 150; round++) {
+        for (int i = 0; i < 60; i++)
+            tiles[i] = (round * 31 + i * 17) % (i % 2 ? 9 : 290);
+        run_jobs(pool, tiles, 60);
+    }
+    rt_pool_destroy(pool);
+}
+END_TEST
+
 START_TEST(sleeping_workers_wake) {
     rt_pool *pool = rt_pool_create(3, NULL);
     static const int64_t tiles[] = {50, 1, 50};
@@ -131,6 +146,7 @@ static Suite *suite(void) {
     TCase *t = tcase_create("threadpool");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_tile_once_in_order, 0, 4);
+    tcase_add_test(t, latecomers_take_nothing);
     tcase_add_test(t, sleeping_workers_wake);
     tcase_add_test(t, several_callers_take_turns);
     tcase_add_test(t, absurd_sizes_are_refused);
