@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs the commands that the documents show and compares what they print with what the documents say they print.
 
-    python3 tests/docs.py --modelcc build/compiler/modelcc --models build/models [FILE.md…]
+    python3 tests/docs.py --modelcc build/compiler/modelcc --models build/models [--update] [FILE.md…]
 
 In a block marked ```console, a line that begins with "$ " is a command (a line that ends in a backslash goes on in the
 next) and the lines below it are its output, both streams together. A line "…" stands for any lines, "…" in a line for
-any text. The commands of a document run in one shell, in an empty folder that holds the models and README's folder as
-it would be after examples/quickstart.sh. Exit status 77 where the models are missing.
+any text, with the spaces around it. The commands of a document run in one shell, in a folder that holds nothing but
+the model. --update writes the new output into the document where what it shows has no "…". Exit status 77 where the
+model is missing.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def pattern(lines):
         if line.strip() == "…":
             parts.append(r"(?:.*\n)*?")
         else:
-            parts.append("[^\n]*?".join(re.escape(p) for p in line.rstrip().split("…")) + "[ \t]*\n")
+            parts.append("[^\n]*?".join(re.escape(p) for p in re.split(" *… *", line.rstrip())) + "[ \t]*\n")
     return re.compile("".join(parts))
 
 
@@ -66,7 +67,8 @@ def run(found, args, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modelcc", required=True)
-    parser.add_argument("--models", required=True, help=f"a folder with {MODEL}")
+    parser.add_argument("--models", default=os.environ.get("MCC_TEST_MODELS", "."), help=f"a folder with {MODEL}")
+    parser.add_argument("--update", action="store_true", help="correct the documents")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a document may take")
     parser.add_argument("files", nargs="*")
     args = parser.parse_args()
@@ -80,14 +82,23 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / MODEL).symlink_to(model.resolve())
             outputs = run(found, args, folder)
-        for (number, command, expected), output in zip(found, outputs):
+        lines = pathlib.Path(file).read_text(encoding="utf-8").splitlines()
+        for (number, command, expected), output in reversed(list(zip(found, outputs))):
             checked += 1
             if output and not output.endswith("\n"):
                 output += "\n"
-            if not pattern(expected).fullmatch(output):
+            if pattern(expected).fullmatch(output):
+                continue
+            if args.update and not any("…" in line for line in expected):
+                at = number + command.count("\n")  # of the first line of output, from 0
+                lines[at:at + len(expected)] = output.splitlines()
+                print(f"{file}:{number}: updated")
+            else:
                 failed += 1
                 print(f"FAIL: {file}:{number}: $ {command}\n--- shown\n" + "\n".join(expected) +
                       f"\n--- printed\n{output[:4000]}")
+        if args.update:
+            pathlib.Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"docs: {checked - failed} commands print what is shown, {failed} do not")
     return 1 if failed else 0
 
