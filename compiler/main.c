@@ -78,7 +78,7 @@ static int run_compiler(char **argv) {
 static void keep_standard_streams(void) {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-            open("/dev/null", fd ? O_RDONLY : O_WRONLY); /* the lowest free number: fd */
+            open("/", O_PATH | O_DIRECTORY); /* gets the lowest free number, fd */
 }
 
 int main(int argc, char **argv) {

@@ -144,7 +144,7 @@ for command in "run llama.so -p hi -n 3" "inspect llama.so" "inspect llama.so --
     if [ $? -le 1 ]; then pass; else fail "it crashes"; fi
 done
 case="build with standard output and error closed"
-"$modelcc" build "$golden/tiny-llama" -o written/x.so </dev/null >&- 2>&-
+"$modelcc" build "$golden/tiny-llama" -q -o written/x.so </dev/null >&- 2>&-
 if [ $? -eq 0 ] && "$modelcc" inspect written/x.so --check >out 2>err; then pass; else fail "no sound artifact"; fi
 rm -f written/x.so
 for command in "run llama.so --raw -p hi -n 200" "inspect llama.so --graph" "build $golden/tiny-llama -q --emit asm"; do
