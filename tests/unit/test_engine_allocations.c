@@ -29,6 +29,9 @@ void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *memory);
 
+/* Seen by the libraries too, although the build hides symbols. */
+#define EXPORT __attribute__((visibility("default")))
+
 static bool fails(void) {
     atomic_fetch_add(&allocations, 1);
     return atomic_load(&fail_in) > 0 && atomic_fetch_sub(&fail_in, 1) == 1;
@@ -40,25 +43,25 @@ static void *counted(void *memory) {
     return memory;
 }
 
-void *malloc(size_t size) {
+EXPORT void *malloc(size_t size) {
     return fails() ? NULL : counted(__libc_malloc(size));
 }
 
-void *calloc(size_t count, size_t size) {
+EXPORT void *calloc(size_t count, size_t size) {
     return fails() ? NULL : counted(__libc_calloc(count, size));
 }
 
-void *realloc(void *memory, size_t size) {
+EXPORT void *realloc(void *memory, size_t size) {
     if (fails())
         return NULL;
     return memory ? __libc_realloc(memory, size) : counted(__libc_malloc(size));
 }
 
-void *aligned_alloc(size_t alignment, size_t size) {
+EXPORT void *aligned_alloc(size_t alignment, size_t size) {
     return fails() ? NULL : counted(__libc_memalign(alignment, size));
 }
 
-void free(void *memory) {
+EXPORT void free(void *memory) {
     if (memory)
         atomic_fetch_sub(&live, 1);
     __libc_free(memory);
