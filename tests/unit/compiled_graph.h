@@ -26,6 +26,7 @@ typedef struct compiled_graph {
     bounds *bounds;
     double worst;      /* largest error / bound so far */
     const char *label; /* for messages */
+    bool end_to_end;   /* kernels read what kernels wrote, nothing is compared */
     bool only_count;   /* mismatches, instead of failing at the first */
     int mismatches;
 } compiled_graph;
@@ -232,16 +233,20 @@ static inline void graph_check_a8(const compiled_graph *g, const uint8_t *row, i
     }
 }
 
+/* A row of a kernel's result as memory holds it. */
+static inline int64_t graph_row(const ir_type *type, int64_t *row_bytes) {
+    int64_t k = type->rank > 1 ? type->dims[type->rank - 1].c : 1;
+    *row_bytes = type->encoding ? ir_encoding_row_bytes(type->encoding, k)
+                                : k * (ir_dtype_bits(type->dtype) / 8);
+    return k;
+}
+
 /* A kernel's result against the interpreter's. */
 static inline void graph_compare(compiled_graph *g, const ir_op *op, int result, const void *got,
                                  const char *target) {
     const ir_type *type = &op->results[result]->type;
-    const bound_value *want = &g->bounds->values[op->results[result]->id];
-    int64_t k = type->dims[type->rank - 1].c;
-    int64_t row_bytes = type->encoding ? ir_encoding_row_bytes(type->encoding, k)
-                                       : k * (ir_dtype_bits(type->dtype) / 8);
-    if (type->rank == 1)
-        k = 1, row_bytes = ir_dtype_bits(type->dtype) / 8;
+    const bound_value *want = bound_result(g->bounds, op, result);
+    int64_t row_bytes, k = graph_row(type, &row_bytes);
     float *row = malloc((size_t)k * 4);
     for (int64_t i = 0; i < want->count; i++) {
         if (i % k == 0 && type->encoding)
@@ -252,12 +257,11 @@ static inline void graph_compare(compiled_graph *g, const ir_op *op, int result,
         ck_assert_msg(isfinite(bound), "%s: %s: no finite bound", g->label, ir_op_label(op));
         if (!(e <= bound) && ++g->mismatches && !g->only_count) {
             ir_print_op(op, stderr);
-            ck_abort_msg(
-                "%s: %s: kernel %s (%s), result %d, row %lld of %lld, column %lld of %lld: "
-                "%.9g, the interpreter has %.9g: off by %g, at most %g",
-                g->label, target, ir_op_label(op), op->name ? op->name : "", result,
-                (long long)(i / k), (long long)(want->count / k), (long long)(i % k), (long long)k,
-                (double)row[i % k], (double)want->value[i], e, bound);
+            ck_abort_msg("%s: %s: kernel %s, result %d, row %lld of %lld, column %lld of %lld: "
+                         "%.9g, the interpreter has %.9g: off by %g, at most %g",
+                         g->label, target, ir_op_label(op), result, (long long)(i / k),
+                         (long long)(want->count / k), (long long)(i % k), (long long)k,
+                         (double)row[i % k], (double)want->value[i], e, bound);
         }
         if (bound > 0 && e / bound > g->worst)
             g->worst = e / bound;
@@ -265,44 +269,104 @@ static inline void graph_compare(compiled_graph *g, const ir_op *op, int result,
     free(row);
 }
 
-/* One step on the interpreter and on every level. Kernels run in pieces of `piece` tiles. Values
- * between kernels may be rounded differently, and the bounds know it: each kernel's errors count on
- * top of what its inputs may be off. */
-static inline void graph_run(compiled_graph *g, const ir_interp_step *step, int64_t piece) {
+/* Puts the interpreter's value where a kernel left its own. */
+static inline void graph_replace(compiled_graph *g, const ir_op *op, int result, void *at) {
+    const ir_type *type = &op->results[result]->type;
+    const ir_value *yielded = op->body->last->operands[result];
+    /* What was quantized, so that codes and scales are the interpreter's. */
+    bool quantized = type->encoding && yielded->def && yielded->def->code == IR_OP_QUANTIZE;
+    const ir_value *from = bound_source(quantized ? yielded->def->operands[0] : yielded);
+    const bound_value *v = &g->bounds->values[from->id];
+    int64_t row_bytes, k = graph_row(type, &row_bytes);
+    ck_assert(quantized || !type->encoding);
+    for (int64_t i = 0; i < v->count; i += k) {
+        uint8_t *row = (uint8_t *)at + i / k * row_bytes;
+        if (quantized) {
+            ck_assert(ir_encoding_encode_row(type->encoding, v->value + i, k, row));
+            continue;
+        }
+        for (int64_t c = 0; c < k; c++) {
+            float f = v->value[i + c];
+            int32_t number = (int32_t)f;
+            uint16_t half = type->dtype == IR_F16 ? ir_f32_to_f16(f) : ir_f32_to_bf16(f);
+            if (type->dtype == IR_F32)
+                memcpy(row + 4 * c, &f, 4);
+            else if (type->dtype == IR_I32)
+                memcpy(row + 4 * c, &number, 4);
+            else
+                memcpy(row + 2 * c, &half, 2);
+        }
+    }
+}
+
+/* FNV-1a, by Fowler, Noll and Vo. */
+static inline uint64_t graph_hash(const uint8_t *bytes, int64_t n, uint64_t hash) {
+    for (int64_t i = 0; i < n; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static inline void graph_launch(compiled_graph *g, int t, const cg_launch *l,
+                                const graph_block *block, uint8_t *arena, int64_t piece,
+                                uint64_t *hash) {
+    const mcc_step *h = &block->head;
+    void *args[64];
+    ck_assert_int_le(l->n_args, 64);
+    for (int a = 0; a < l->n_args; a++)
+        args[a] = graph_arg(g, t, &g->program->args[l->first_arg + a], block, arena);
+    mcc_cpu_call call = {.step = h, .args = args, .T = h->T, .S = h->S, .R = h->R};
+    cpu_run(g->code.functions[t][l->kernel], g->program->kernels[l->kernel], &call, piece);
+    for (int r = 0, a = l->op->n_operands; r < l->op->n_results && !g->end_to_end; r++)
+        if (l->op->results[r]->type.kind != IR_KV) {
+            int64_t bytes = ir_dim_eval(ir_type_bytes(&l->op->results[r]->type), h->T, h->S, h->R);
+            *hash = graph_hash(args[a], bytes, *hash);
+            graph_compare(g, l->op, r, args[a], g->code.targets[t]->name);
+            graph_replace(g, l->op, r, args[a++]);
+        }
+}
+
+/* One step on the interpreter and on every level; kernels run in pieces of `piece` tiles. Each
+ * kernel's results are compared, then replaced by the interpreter's; with end_to_end, neither.
+ * output (or NULL) gets the first output's rows of the first level. */
+static inline void graph_run(compiled_graph *g, const ir_interp_step *step, int64_t piece,
+                             float *output) {
+    enum { GUARD = 256 };
     const cg_program_list *p = g->program;
     g->bounds->step = step;
-    if (!ir_interp_run(g->interp, step, &g->diag))
+    if (!g->end_to_end && !ir_interp_run(g->interp, step, &g->diag))
         graph_fail(g, "the interpreter fails");
     graph_block *block = aligned_alloc(64, (sizeof *block + 63) / 64 * 64);
     graph_fill_block(step, g->module->n_kv_groups, block);
-    enum { GUARD = 256 };
     int64_t bytes = ir_dim_eval(p->arena_bytes, step->T, step->S, step->R);
-    uint8_t *arenas[CPU_MAX_TARGETS];
+    uint8_t *first = NULL;
+    uint64_t *hashes = calloc((size_t)p->n_launches, sizeof *hashes);
     for (int t = 0; t < g->code.n_targets; t++) {
-        arenas[t] = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + GUARD);
-        memset(arenas[t], 0xff, (size_t)bytes + GUARD);
+        uint8_t *arena = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + GUARD);
+        memset(arena, 0xff, (size_t)bytes + GUARD);
         for (int i = 0; i < p->n_launches; i++) {
-            const cg_launch *l = &p->launches[i];
-            const cg_kernel *kernel = p->kernels[l->kernel];
-            void *args[64];
-            ck_assert_int_le(l->n_args, 64);
-            for (int a = 0; a < l->n_args; a++)
-                args[a] = graph_arg(g, t, &p->args[l->first_arg + a], block, arenas[t]);
-            mcc_cpu_call call = {
-                .step = &block->head, .args = args, .T = step->T, .S = step->S, .R = step->R};
-            cpu_run(g->code.functions[t][l->kernel], kernel, &call, piece);
-            for (int r = 0, a = l->op->n_operands; r < l->op->n_results; r++)
-                if (l->op->results[r]->type.kind != IR_KV)
-                    graph_compare(g, l->op, r, args[a++], g->code.targets[t]->name);
+            uint64_t hash = 0xcbf29ce484222325u;
+            graph_launch(g, t, &p->launches[i], block, arena, piece, &hash);
+            ck_assert_msg(!t || hashes[i] == hash, "%s: kernel %s: %s and %s differ", g->label,
+                          ir_op_label(p->launches[i].op), g->code.targets[0]->name,
+                          g->code.targets[t]->name);
+            hashes[i] = hash;
         }
         for (int i = 0; i < GUARD; i++)
-            ck_assert_msg(arenas[t][bytes + i] == 0xff, "%s: written beyond the arena", g->label);
-        ck_assert_msg(memcmp(arenas[0], arenas[t], (size_t)bytes) == 0,
+            ck_assert_msg(arena[bytes + i] == 0xff, "%s: written beyond the arena", g->label);
+        ck_assert_msg(!first || memcmp(first, arena, (size_t)bytes) == 0,
                       "%s: %s and %s leave different bits", g->label, g->code.targets[0]->name,
                       g->code.targets[t]->name);
+        if (first)
+            free(arena);
+        else
+            first = arena;
     }
-    for (int t = 0; t < g->code.n_targets; t++)
-        free(arenas[t]);
+    const cg_output *o = &p->outputs[0];
+    if (output)
+        memcpy(output, first + ir_dim_eval(p->buffers[o->buffer].offset, step->T, step->S, step->R),
+               (size_t)(step->R * o->width) * 4);
+    free(hashes);
+    free(first);
     free(block);
 }
 

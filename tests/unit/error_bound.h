@@ -434,7 +434,8 @@ static inline void bound_matmul(bounds *b, const ir_op *op, bound_value *out) {
     free(w.error);
 }
 
-/* Equal inputs give equal codes; otherwise a code may fall on its neighbour and the scale moves. */
+/* Equal inputs give equal codes; otherwise a code may fall on its neighbour and the scale moves
+ * (and a group at 2^-100 may become zero). */
 static inline void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
     const bound_value *x = bound_operand(b, op, 0);
     int64_t group = op->results[0]->type.encoding->group;
@@ -445,7 +446,8 @@ static inline void bound_quantize(bounds *b, const ir_op *op, bound_value *out) 
             max = fmax(max, fabs((double)x->value[i]));
         }
         for (int64_t i = g; i < g + group; i++)
-            out->error[i] = error == 0 ? 0 : 2 * error + (max + error) / 127 * (1 + 4 * U);
+            out->error[i] =
+                error == 0 ? 0 : 2 * error + (max + error) / 127 * (1 + 4 * U) + 0x1p-99;
     }
 }
 
@@ -515,20 +517,24 @@ static inline void bound_attention(bounds *b, const ir_op *op, bound_value *out)
     }
 }
 
+/* A kernel's result with its error, given that the kernel's inputs were the interpreter's: whoever
+ * compares puts them back (compiled_graph.h), so errors do not add up from kernel to kernel. Only
+ * what is in the cache keeps its errors. */
+static inline const bound_value *bound_result(const bounds *b, const ir_op *kernel, int result) {
+    return &b->values[bound_source(kernel->body->last->operands[result])->id];
+}
+
 /* --- the watch ---------------------------------------------------------------------------------
  */
 
-static inline void bound_fill(bounds *b, const ir_op *op, int result, bound_value *out) {
+static inline void bound_fill(bounds *b, const ir_op *op, bound_value *out) {
     unsigned traits = ir_op_info_get(op->code)->traits;
     switch (op->code) {
     case IR_OP_INPUT:
     case IR_OP_CONSTANT:
         break; /* exact */
-    case IR_OP_KERNEL: {
-        const ir_value *yielded = bound_source(op->body->last->operands[result]);
-        memcpy(out->error, b->values[yielded->id].error, (size_t)out->count * 8);
-        break;
-    }
+    case IR_OP_KERNEL:
+        break; /* to the kernels that read it: see bound_result */
     case IR_OP_RESHAPE:
         memcpy(out->error, bound_operand(b, op, 0)->error, (size_t)out->count * 8);
         break;
@@ -570,6 +576,29 @@ static inline void bound_fill(bounds *b, const ir_op *op, int result, bound_valu
     }
 }
 
+/* Whether an op computes numbers of its own, rather than choosing or moving them. */
+static inline bool bound_rounds(const ir_op *op) {
+    switch (op->code) {
+    case IR_OP_NEG:
+    case IR_OP_ABS:
+    case IR_OP_CAST:
+    case IR_OP_MAX:
+    case IR_OP_MIN:
+        return false;
+    case IR_OP_REDUCE_SUM:
+    case IR_OP_REDUCE_MEAN:
+    case IR_OP_SOFTMAX:
+    case IR_OP_RMS_NORM:
+    case IR_OP_LAYER_NORM:
+    case IR_OP_ROPE:
+    case IR_OP_MATMUL:
+    case IR_OP_PAGED_ATTENTION:
+        return true;
+    default:
+        return ir_op_info_get(op->code)->traits & IR_TRAIT_ELEMENTWISE;
+    }
+}
+
 /* For ir_interp_set_watch, with a bounds as user; its step must be set before each run. */
 static inline void bound_watch(void *user, const ir_op *op, int result, const float *data,
                                int64_t count) {
@@ -580,7 +609,10 @@ static inline void bound_watch(void *user, const ir_op *op, int result, const fl
     out->error = realloc(out->error, (size_t)(count + 1) * 8);
     memcpy(out->value, data, (size_t)count * 4);
     memset(out->error, 0, (size_t)count * 8);
-    bound_fill(b, op, result, out);
+    bound_fill(b, op, out);
+    /* Below the normal numbers roundings are absolute. */
+    for (int64_t i = 0; bound_rounds(op) && i < count; i++)
+        out->error[i] += 0x1p-145;
 }
 
 #endif
