@@ -28,6 +28,10 @@ static char *hide_nuls(ir_arena *arena, const char *text, size_t *size) {
 }
 
 cJSON *fe_tok_json_parse(fe_tok *tok, const char *what, const char *text, size_t size) {
+    if (size == 0) {
+        ir_error(tok->diag, tok->where, "%s is empty", what);
+        return NULL;
+    }
     if (!rt_utf8_valid(text, size)) {
         ir_error(tok->diag, tok->where, "%s is not valid UTF-8", what);
         return NULL;
