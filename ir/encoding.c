@@ -350,19 +350,41 @@ static bool encode_q4_1(const float *x, uint8_t *b) {
 }
 
 /* See QUANTIZE in ops.def, which states these operations exactly. */
+/* Rounds a group to L levels on each side; returns the error that ops.def defines. */
+static float round_a8(const float *x, float max, float levels, int8_t *codes) {
+    float inverse = max < 0x1p-100f ? 0 : levels / max, p[16];
+    for (int i = 0; i < 32; i++) {
+        float y = x[i] * inverse;
+        codes[i] = (int8_t)clamp_int((int)rintf(y), -127, 127);
+        float d = y - (float)codes[i], square = d * d;
+        p[i % 16] = i < 16 ? square : p[i % 16] + square;
+    }
+    for (int n = 8; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            p[i] += p[i + n];
+    return p[0] * ((127 / levels) * (127 / levels));
+}
+
 static bool encode_a8(const float *x, int64_t k, uint8_t *row) {
     uint8_t *scales = row + k, *scaled_sums = scales + k / 32 * 4, *sums = scaled_sums + k / 32 * 4;
     for (int64_t g = 0; g < k / 32; g++) {
         float max = largest_magnitude(x + g * 32, 32);
         if (!(max < INFINITY))
             return false;
-        float inverse = max < 0x1p-100f ? 0 : 127 / max, scale = max / 127;
+        float least = INFINITY, scale = 0;
         int32_t half_sums[2] = {0, 0};
-        for (int j = 0; j < 32; j++) {
-            int code = clamp_int((int)rintf(x[g * 32 + j] * inverse), -127, 127);
-            row[g * 32 + j] = (uint8_t)(int8_t)code;
-            half_sums[j / 16] += code;
+        int8_t *best = (int8_t *)row + g * 32;
+        for (float levels = 127; levels >= 124; levels--) {
+            int8_t codes[32];
+            float error = round_a8(x + g * 32, max, levels, codes);
+            if (error < least) {
+                least = error;
+                scale = max / levels;
+                memcpy(best, codes, sizeof codes);
+            }
         }
+        for (int j = 0; j < 32; j++)
+            half_sums[j / 16] += best[j];
         float scaled_sum = scale * (float)(half_sums[0] + half_sums[1]);
         memcpy(scales + g * 4, &scale, 4);
         memcpy(scaled_sums + g * 4, &scaled_sum, 4);

@@ -334,14 +334,55 @@ static LLVMValueRef magnitude_bits(cg_cpu_emitter *em, LLVMValueRef v) {
     return LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 0x7fffffff), "");
 }
 
-/* round-half-to-even(x * inverse) clamped to [-127, 127]; a NaN gives -127. */
-static LLVMValueRef quantize(cg_cpu_emitter *em, LLVMValueRef x, LLVMValueRef inverse) {
+/* A group of 32 rounded to some number of levels on each side: one candidate of quantize. */
+typedef struct rounded {
+    LLVMValueRef codes[2];     /* <16 x float>, whole numbers */
+    LLVMValueRef scale, error; /* f32 */
+} rounded;
+
+/* y = x * inverse and round-half-to-even(y) clamped to [-127, 127] (a NaN gives -127); returns
+ * (y - code)^2. */
+static LLVMValueRef round_half(cg_cpu_emitter *em, LLVMValueRef x, LLVMValueRef inverse,
+                               LLVMValueRef *code) {
     LLVMTypeRef type = em->f32x16;
-    x = LLVMBuildFMul(em->builder, x, inverse, "");
-    x = cg_cpu_intrinsic(em, "llvm.rint", 1, &type, 1, &x);
-    x = cg_cpu_fmax(em, x, cg_cpu_f32v(em, -127));
-    x = cg_cpu_fmin(em, x, cg_cpu_f32v(em, 127));
-    return LLVMBuildFPToSI(em->builder, x, em->i32x16, "");
+    LLVMValueRef y = LLVMBuildFMul(em->builder, x, inverse, "");
+    *code = cg_cpu_intrinsic(em, "llvm.rint", 1, &type, 1, &y);
+    *code = cg_cpu_fmax(em, *code, cg_cpu_f32v(em, -127));
+    *code = cg_cpu_fmin(em, *code, cg_cpu_f32v(em, 127));
+    LLVMValueRef d = LLVMBuildFSub(em->builder, y, *code, "");
+    return LLVMBuildFMul(em->builder, d, d, "");
+}
+
+static rounded round_group(cg_cpu_emitter *em, LLVMValueRef low, LLVMValueRef high,
+                           LLVMValueRef max, LLVMValueRef tiny, float levels) {
+    LLVMBuilderRef b = em->builder;
+    rounded r;
+    r.scale = LLVMBuildFDiv(b, max, cg_cpu_f32(em, levels), "");
+    LLVMValueRef inverse = LLVMBuildFDiv(b, cg_cpu_f32(em, levels), max, "");
+    inverse = LLVMBuildSelect(b, tiny, cg_cpu_f32(em, 0), inverse, "");
+    inverse = cg_cpu_splat(em, inverse, CG_CPU_LANES);
+    LLVMValueRef p = round_half(em, low, inverse, &r.codes[0]);
+    p = LLVMBuildFAdd(b, p, round_half(em, high, inverse, &r.codes[1]), "");
+    float weight = (127 / levels) * (127 / levels);
+    r.error = LLVMBuildFMul(b, cg_cpu_sum16(em, p), cg_cpu_f32(em, weight), "");
+    return r;
+}
+
+/* Quantizes as ops.def's quantize says: the best of four numbers of levels. */
+static rounded quantize_group(cg_cpu_emitter *em, LLVMValueRef low, LLVMValueRef high,
+                              LLVMValueRef max) {
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef tiny = LLVMBuildFCmp(b, LLVMRealOLT, max, cg_cpu_f32(em, 0x1p-100), "");
+    rounded best = round_group(em, low, high, max, tiny, 127);
+    for (int levels = 126; levels >= 124; levels--) {
+        rounded r = round_group(em, low, high, max, tiny, (float)levels);
+        LLVMValueRef less = LLVMBuildFCmp(b, LLVMRealOLT, r.error, best.error, "");
+        for (int i = 0; i < 2; i++)
+            best.codes[i] = LLVMBuildSelect(b, less, r.codes[i], best.codes[i], "");
+        best.scale = LLVMBuildSelect(b, less, r.scale, best.scale, "");
+        best.error = LLVMBuildSelect(b, less, r.error, best.error, "");
+    }
+    return best;
 }
 
 void cg_cpu_access_store_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
@@ -355,22 +396,18 @@ void cg_cpu_access_store_a8(cg_cpu_emitter *em, const cg_access *access, const c
                          (LLVMValueRef[]){magnitude_bits(em, low), magnitude_bits(em, high)});
     max = cg_cpu_intrinsic(em, "llvm.vector.reduce.umax", 1, &i32x16, 1, &max);
     max = LLVMBuildBitCast(b, max, em->f32, "");
-    LLVMValueRef scale = LLVMBuildFDiv(b, max, cg_cpu_f32(em, 127), "");
-    LLVMValueRef inverse = LLVMBuildFDiv(b, cg_cpu_f32(em, 127), max, "");
-    LLVMValueRef tiny = LLVMBuildFCmp(b, LLVMRealOLT, max, cg_cpu_f32(em, 0x1p-100), "");
-    inverse = LLVMBuildSelect(b, tiny, cg_cpu_f32(em, 0), inverse, "");
-    inverse = cg_cpu_splat(em, inverse, CG_CPU_LANES);
-
-    LLVMValueRef halves[] = {quantize(em, low, inverse), quantize(em, high, inverse)}, sums[2];
+    rounded r = quantize_group(em, low, high, max);
+    LLVMValueRef halves[2], sums[2];
     for (int i = 0; i < 2; i++) {
+        halves[i] = LLVMBuildFPToSI(b, r.codes[i], i32x16, "");
         LLVMValueRef bytes = LLVMBuildTrunc(b, halves[i], cg_cpu_vector(em->i8, CG_CPU_LANES), "");
         cg_cpu_store(em, bytes, cg_cpu_offset_const(em, at.codes, 16 * i), 16);
         sums[i] = cg_cpu_intrinsic(em, "llvm.vector.reduce.add", 1, &i32x16, 1, &halves[i]);
         cg_cpu_store(em, sums[i], cg_cpu_offset_const(em, at.sums, 4 * i), 4);
     }
     LLVMValueRef sum = LLVMBuildSIToFP(b, LLVMBuildAdd(b, sums[0], sums[1], ""), em->f32, "");
-    cg_cpu_store(em, scale, at.scale, 4);
-    cg_cpu_store(em, LLVMBuildFMul(b, scale, sum, ""), at.scaled_sum, 4);
+    cg_cpu_store(em, r.scale, at.scale, 4);
+    cg_cpu_store(em, LLVMBuildFMul(b, r.scale, sum, ""), at.scaled_sum, 4);
 }
 
 /* --- loads and stores --------------------------------------------------------------------------

@@ -434,7 +434,7 @@ static inline void bound_matmul(bounds *b, const ir_op *op, bound_value *out) {
     free(w.error);
 }
 
-/* Equal inputs give equal codes; otherwise a code may fall on its neighbour and the scale moves
+/* Equal inputs give equal codes; otherwise another of the scales (at most max / 124) may fit best
  * (and a group at 2^-100 may become zero). */
 static inline void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
     const bound_value *x = bound_operand(b, op, 0);
@@ -447,7 +447,7 @@ static inline void bound_quantize(bounds *b, const ir_op *op, bound_value *out) 
         }
         for (int64_t i = g; i < g + group; i++)
             out->error[i] =
-                error == 0 ? 0 : 2 * error + (max + error) / 127 * (1 + 4 * U) + 0x1p-99;
+                error == 0 ? 0 : 2 * error + (max + error) / 124 * (1 + 4 * U) + 0x1p-99;
     }
 }
 
