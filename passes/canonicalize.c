@@ -30,7 +30,7 @@ static bool is_splat(const ir_value *value, double *number) {
 }
 
 static bool is_number(const ir_value *value, double number) {
-    double found;
+    double found = 0;
     return is_splat(value, &found) && found == number;
 }
 
