@@ -25,7 +25,10 @@ void ir_arena_on_oom(void (*handler)(void)) {
 }
 
 ir_arena *ir_arena_create(void) {
-    return calloc(1, sizeof(ir_arena));
+    ir_arena *arena = calloc(1, sizeof *arena);
+    if (!arena)
+        oom_handler();
+    return arena;
 }
 
 void ir_arena_destroy(ir_arena *arena) {

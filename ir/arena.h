@@ -7,12 +7,12 @@
 
 typedef struct ir_arena ir_arena;
 
-/* Creates an empty arena, or NULL when memory is short. Not thread-safe: one arena, one thread. */
+/* Creates an empty arena. Not thread-safe: one arena, one thread. Running out of memory ends in the
+ * out-of-memory handler, here and below, so callers need no check: see ir_arena_on_oom. */
 ir_arena *ir_arena_create(void);
 void ir_arena_destroy(ir_arena *arena);
 
-/* Returns `size` zeroed bytes aligned to 16, owned by the arena. Running out of memory ends in
- * the arena's out-of-memory handler, so callers need no check: see ir_arena_on_oom. */
+/* Returns `size` zeroed bytes aligned to 16, owned by the arena. */
 void *ir_arena_alloc(ir_arena *arena, size_t size);
 
 /* Same for an array; a product that overflows counts as out of memory. */

@@ -49,11 +49,15 @@ void ir_note(ir_diag *diag, const char *where, const char *format, ...) {
 
 void ir_diag_print(const ir_diag *diag, FILE *out) {
     static const char *const names[] = {"note", "warning", "error", "internal error"};
+    int kept = 0;
     for (int i = 0; i < diag->count; i++) {
         const ir_message *m = &diag->messages[i];
         fprintf(out, "%s: %s%s%s\n", names[m->severity], m->where ? m->where : "",
                 m->where ? ": " : "", m->text ? m->text : "out of memory");
+        kept += m->severity >= IR_ERROR;
     }
+    if (kept < diag->errors)
+        fprintf(out, "error: out of memory for %d more messages\n", diag->errors - kept);
 }
 
 void ir_diag_clear(ir_diag *diag) {

@@ -166,8 +166,10 @@ static void check_shape(checker *k, const fe_weight *w, const fe_tensor *t) {
                          shape_text(arena, t->rank, t->rows, t->cols), k->implied_by,
                          shape_text(arena, rank, rows, cols), t->file_name, t->file, t->offset);
     else if (rank == 1 && t->format != FE_FORMAT_COUNT && !fe_formats[t->format].plain)
-        k->ok = ir_error(k->diag, where, "%s is a vector in %s, expected F32, F16 or BF16", dot + 1,
-                         fe_formats[t->format].name);
+        k->ok = ir_error(k->diag, where,
+                         "%s is a vector in %s, expected F32, F16 or BF16 (%s in %s at offset "
+                         "%" PRIu64 ")",
+                         dot + 1, fe_formats[t->format].name, t->file_name, t->file, t->offset);
 }
 
 static void check_weight(checker *k, const fe_weight *w, int64_t layer) {

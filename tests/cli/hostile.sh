@@ -52,8 +52,8 @@ damage_directory() {
         case="a damaged $2"
         mv "damaged/$name" "hostile/$2"
         subject=$2
-        # Numbers of config.json are checked against the weights, which the error may name instead.
-        [ "$2" = config.json ] && subject=hostile
+        # A tensor that is missing, or does not fit config.json, is an error of the directory.
+        case $2 in config.json | model.safetensors) subject=hostile ;; esac
         survives build hostile -q --dry-run -o written/x.so
         [ "$outcome" = survive ] || refused
         nothing_written

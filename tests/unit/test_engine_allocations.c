@@ -2,71 +2,11 @@
  * when an allocation fails, there is an error and nothing leaks. This program replaces malloc to
  * count and to fail. */
 #include "check_main.h"
+#include "failing_malloc.h"
 #include "fixture/fake_artifact.h"
 #include "fixture/fake_tokenizer.h"
 
 #include "runtime/modelcc.h"
-
-#include <malloc.h>
-#include <stdatomic.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTING 0
-#elif defined(__has_feature)
-#define COUNTING (!__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer))
-#else
-#define COUNTING 1
-#endif
-
-static atomic_long allocations; /* that were asked for */
-static atomic_long live;        /* that have not been freed */
-static atomic_long fail_in;     /* > 0: the allocation to fail, counted down */
-
-#if COUNTING
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-void *__libc_memalign(size_t alignment, size_t size);
-void __libc_free(void *memory);
-
-/* Seen by the libraries too, although the build hides symbols. */
-#define EXPORT __attribute__((visibility("default")))
-
-static bool fails(void) {
-    atomic_fetch_add(&allocations, 1);
-    return atomic_load(&fail_in) > 0 && atomic_fetch_sub(&fail_in, 1) == 1;
-}
-
-static void *counted(void *memory) {
-    if (memory)
-        atomic_fetch_add(&live, 1);
-    return memory;
-}
-
-EXPORT void *malloc(size_t size) {
-    return fails() ? NULL : counted(__libc_malloc(size));
-}
-
-EXPORT void *calloc(size_t count, size_t size) {
-    return fails() ? NULL : counted(__libc_calloc(count, size));
-}
-
-EXPORT void *realloc(void *memory, size_t size) {
-    if (fails())
-        return NULL;
-    return memory ? __libc_realloc(memory, size) : counted(__libc_malloc(size));
-}
-
-EXPORT void *aligned_alloc(size_t alignment, size_t size) {
-    return fails() ? NULL : counted(__libc_memalign(alignment, size));
-}
-
-EXPORT void free(void *memory) {
-    if (memory)
-        atomic_fetch_sub(&live, 1);
-    __libc_free(memory);
-}
-#endif
 
 /* The made-up model with a tokenizer and a template, in a new file. */
 static void write_model(char *path) {
