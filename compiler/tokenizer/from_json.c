@@ -391,15 +391,20 @@ bool fe_tokenizer_from_json(ir_arena *arena, ir_diag *diag, const char *where, c
     if (root) {
         read_model(&tok, get(root, "model"));
         read_added(&tok, get(root, "added_tokens"));
+        const char *beside = ir_arena_printf(arena, "%s with tokenizer_config.json", where);
+        tok.where = beside; /* what the second file gets wrong is not said of the first alone */
         if (options)
             read_more_added(&tok, get(options, "added_tokens_decoder"));
+        tok.where = where;
         fe_tok_json_normalizer(&tok, get(root, "normalizer"));
         tok.normalizer_steps = tok.step_count;
         fe_tok_json_pre_tokenizer(&tok, get(root, "pre_tokenizer"));
         fe_tok_json_decoder(&tok, get(root, "decoder"));
         read_post_processor(&tok, get(root, "post_processor"));
         fe_tok_finish_steps(&tok);
+        tok.where = beside;
         read_config(&tok, options);
+        tok.where = where;
         note_ignored(&tok, root, "truncation");
         note_ignored(&tok, root, "padding");
     }
