@@ -122,7 +122,7 @@ static void add_matmul_case(text *t, const char *type, int epilogue) {
     }
     case EPILOGUE_MERGED: {
         for (int i = 0; i < 3; i++) {
-            char name[8];
+            char name[16];
             snprintf(name, sizeof name, "p%d", i);
             n = PICK(columns);
             y = add_matmul(t, x, type, n, k, name);
