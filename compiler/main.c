@@ -86,7 +86,8 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a reader that went away is a failed write, not a death */
+    signal(SIGPIPE, SIG_IGN); /* a reader that went away is a failed write, not a death … */
+    signal(SIGXFSZ, SIG_IGN); /* … and so is a limit on the size of files */
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help(argc > 1 ? stdout : stderr);

@@ -23,6 +23,14 @@ export MCC_TEST_MODELS="$PWD/$build/models"
 log=$build/tests.log
 status=0
 ctest --test-dir "$build" --output-on-failure -j "$(nproc)" | tee "$log" || status=$?
+# All of them again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
+if [ "$full" = 1 ]; then
+    cmake -S . -B "$build/sanitized" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
+        -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DMCC_SANITIZE=ON >/dev/null
+    ninja -C "$build/sanitized" --quiet
+    MCC_TEST_FULL=0 CK_TIMEOUT_MULTIPLIER=10 ctest --test-dir "$build/sanitized" \
+        --output-on-failure --timeout 3600 -j "$(nproc)" | tee -a "$log" || status=$?
+fi
 # One closing line that counts tests: the check of every unit test, and each of the other tests.
 passed=$(grep -cE '^ *[0-9]+/[0-9]+ Test .* Passed' "$log" || true)
 failed=$(grep -cE '^ *[0-9]+/[0-9]+ Test .*\*\*\*(Failed|Timeout|Exception|Not Run)' "$log" || true)

@@ -105,9 +105,31 @@ if [ "$(id -u)" != 0 ]; then
     mkdir -p read-only && chmod 555 read-only
     expect 1 build "$golden/tiny-llama" -q -o read-only/x.so
     says "read-only/x.so"
+else
+    echo "skipped: files that may not be read or written (root may)"
 fi
 case="files after refused builds"
 done_to="no models"
+nothing_written
+
+# No room: a file system of 128 kB, and a limit of 100 kB a file.
+if unshare --mount sh -c 'mount -t tmpfs -o size=128k none written' 2>/dev/null; then
+    case="build onto a full disk"
+    # shellcheck disable=SC2016
+    unshare --mount sh -c 'mount -t tmpfs -o size=128k none written
+        "$0" build "$1" -q -o written/x.so </dev/null; code=$?; ls -A written; exit $code' \
+        "$modelcc" "$golden/tiny-llama" >out 2>err
+    if [ $? -eq 1 ]; then pass; else fail "the exit code is not 1"; fi
+    says "written/x.so.*No space left"
+    silent # nor is a file there
+else
+    echo "skipped: a full disk (mounting is not permitted)"
+fi
+case="build with a limit on the size of files"
+(ulimit -f 100 && "$modelcc" build "$golden/tiny-llama" -q -o written/x.so </dev/null >out 2>err)
+if [ $? -eq 1 ]; then pass; else fail "the exit code is not 1"; fi
+says "written/x.so"
+done_to="a limit on the size of files"
 nothing_written
 
 # Numbers beyond reason.
