@@ -251,7 +251,7 @@ static int build_rope(lowering *l, builder *b, const ir_op *op) {
         .access = {.arg = table,
                    .row_map = CG_ROW_SELF,
                    .index_arg = -1,
-                   .row_stride = 2 * b->domain.width,
+                   .row_stride = row_size(&l->out->args[table].type),
                    .offset = offset,
                    .column_stride = 1},
     };
@@ -271,6 +271,8 @@ static int build_gather(lowering *l, builder *b, const ir_op *op) {
     if (!as_argument(l, op->operands[0], &table, &table_offset) ||
         !as_argument(l, op->operands[1], &indices, &index_offset))
         return fail(l, op, "table and indices must be the kernel's arguments");
+    if (index_offset || row_size(&l->out->args[indices].type) != 1)
+        return fail(l, op, "its indices must be one number a row");
     const ir_type *type = &op->operands[0]->type;
     int64_t heads = b->domain.heads, width = b->domain.width;
     if (type->rank != 2 || type->dims[1].c != heads * width)
@@ -316,20 +318,28 @@ static int build_reduce(lowering *l, builder *b, const ir_op *op) {
     return binary(l, b, CG_DIV, sum, constant(l, b, (double)b->domain.width));
 }
 
-/* The anchor's output, or a lockstep half of it. */
+/* The anchor's output, or, where pack arranged the weights for it (two parts), one half of it. */
 static int build_input(lowering *l, builder *b, const ir_value *value) {
     int part = 0;
+    bool half = false;
     const ir_op *op = value->def;
-    while (op != l->anchor) {
-        if (op->code == IR_OP_SLICE) {
-            int64_t n = op->operands[0]->type.dims[op->operands[0]->type.rank - 1].c;
-            part = (int)(ir_op_int(op, "start") * 2 / n);
-            if (ir_op_int(op, "start") * 2 != part * n || ir_op_int(op, "size") * 2 != n ||
-                l->anchor->code != IR_OP_MATMUL)
-                return fail(l, op, "only the two halves of a merged matmul run in lockstep");
-        }
-        op = op->operands[0]->def;
+    for (; op != l->anchor; op = op->operands[0]->def) {
+        if (op->code != IR_OP_SLICE)
+            continue;
+        /* A slice right behind the matmul: after another view it would mean other columns. */
+        const ir_value *from = op->operands[0];
+        int64_t n = from->type.dims[from->type.rank - 1].c, start = ir_op_int(op, "start");
+        if (l->anchor->code != IR_OP_MATMUL || from->def != l->anchor ||
+            ir_op_int(op, "axis") != 1 || ir_op_int(op, "size") * 2 != n ||
+            (start != 0 && start * 2 != n))
+            return fail(l, op, "only the two halves of a merged matmul run in lockstep");
+        part = start != 0;
+        half = true;
     }
+    if (l->anchor->code == IR_OP_MATMUL && half != (l->out->matmul.parts == 2))
+        return fail(l, l->anchor,
+                    "one use takes it whole, another a half of it; move one of them to another "
+                    "kernel");
     return add_node(l, b, &(cg_node){.kind = CG_INPUT, .operands = {-1, -1, -1}, .part = part});
 }
 
@@ -387,11 +397,16 @@ static int build_op(lowering *l, builder *b, const ir_op *op) {
     }
     case IR_OP_BROADCAST:
         return build(l, b, op->operands[0]);
-    case IR_OP_RESHAPE:
-        if (has_rows(&op->results[0]->type) &&
-            row_size(&op->results[0]->type) != row_size(&op->operands[0]->type))
+    case IR_OP_RESHAPE: {
+        const ir_type *from = &op->operands[0]->type, *to = &op->results[0]->type;
+        int64_t n = row_size(to);
+        if (has_rows(to) && n != row_size(from))
             return fail(l, op, "it moves elements between rows");
+        /* What is broadcast over heads or columns must stay so. */
+        if (n != 1 && n != b->domain.heads * b->domain.width && last_dim(from) != last_dim(to))
+            return fail(l, op, "it moves elements between heads and columns");
         return build(l, b, op->operands[0]);
+    }
     case IR_OP_REDUCE_SUM:
     case IR_OP_REDUCE_MAX:
     case IR_OP_REDUCE_MEAN:
@@ -528,6 +543,10 @@ static void store_value(lowering *l, const ir_value *value, int arg, int64_t col
     int node = build(l, b, quantized ? def->operands[0] : value);
     if (node < 0)
         return;
+    if (row_size(&value->type) != d.heads * d.width) {
+        fail(l, def ? def : l->kernel, "its result has other columns than the kernel's anchor");
+        return;
+    }
     add_store(l, b,
               &(cg_store){.kind = quantized ? CG_STORE_A8 : CG_STORE,
                           .value = node,
@@ -542,6 +561,10 @@ static void store_value(lowering *l, const ir_value *value, int arg, int64_t col
 }
 
 static void store_kv(lowering *l, const ir_op *append) {
+    if (l->anchor) {
+        fail(l, append, "the cache is appended to row by row, in a kernel without another anchor");
+        return;
+    }
     domain d = domain_of(&append->operands[1]->type);
     builder *b = program_for(l, &d);
     int kv = arg_index(l, append->operands[0]);
@@ -655,7 +678,13 @@ static void lower_matmul(lowering *l) {
     }
     m->n = op->operands[1]->type.dims[0].c;
     m->k = op->operands[1]->type.dims[1].c;
-    const char *layout = l->out->args[m->w].type.layout;
+    const ir_type *w = &l->out->args[m->w].type;
+    if (row_size(&l->out->args[m->x].type) != m->k || w->rank != 2 || w->dims[0].c != m->n ||
+        w->dims[1].c != m->k) {
+        fail(l, op, "its operands must be the kernel's arguments, whole");
+        return;
+    }
+    const char *layout = w->layout;
     m->parts = layout && strcmp(layout, "n16x2") == 0 ? 2 : 1;
     l->out->rows = op->results[0]->type.dims[0];
     if (op->results[0]->type.rank != 2)
