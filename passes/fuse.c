@@ -61,14 +61,6 @@ bool pass_name_ops(pass_context *context) {
 
 static const fusion_strategy *const strategies[] = {&fusion_none, &fusion_pointwise, &fusion_full};
 
-const fusion_strategy *fusion_strategies(int *count) {
-    *count = (int)(sizeof strategies / sizeof *strategies);
-    static fusion_strategy list[sizeof strategies / sizeof *strategies];
-    for (int i = 0; i < *count; i++)
-        list[i] = *strategies[i];
-    return list;
-}
-
 const fusion_strategy *fusion_strategy_find(const char *name) {
     for (size_t i = 0; i < sizeof strategies / sizeof *strategies; i++)
         if (strcmp(strategies[i]->name, name) == 0)
@@ -177,8 +169,18 @@ static bool apply_merges(pass_context *c) {
     return true;
 }
 
+static bool is_unfused(const pass_context *c) {
+    for (const ir_op *op = c->module->graph->first; op; op = op->next)
+        if (op->code == IR_OP_KERNEL)
+            return ir_error(c->diag, ir_op_label(op),
+                            "the graph has been fused already: it consists of kernels");
+    return true;
+}
+
 bool pass_fusion_plan(pass_context *context) {
     ir_arena *arena = context->module->arena;
+    if (!is_unfused(context))
+        return false;
     char hash[17];
     plan_hash_graph(context->module, hash);
     if (context->options->plan_text) {
@@ -228,6 +230,34 @@ typedef struct fuser {
     int n_operands, n_capacity;
 } fuser;
 
+static const char *anchor_of(const ir_op *op) {
+    return op->code == IR_OP_MATMUL            ? "matmul"
+           : op->code == IR_OP_PAGED_ATTENTION ? "attention"
+                                               : "rows";
+}
+
+/* A plan says of each kernel what its ops make it: that they agree shows that a person who edited
+ * it meant what will be done. */
+static bool check_anchor(const fuser *f, const plan_entry *e, int region) {
+    if (strcmp(e->anchor, "rows") && strcmp(e->anchor, "matmul") && strcmp(e->anchor, "attention"))
+        return plan_error(f->context, e, e->anchor,
+                          "no such anchor; there are rows, matmul, attention");
+    const ir_op *found = NULL;
+    for (int i = 0; i < f->g->n_ops; i++) {
+        const ir_op *op = f->g->ops[i];
+        if (f->g->region[i] != region || !strcmp(anchor_of(op), "rows"))
+            continue;
+        if (!strcmp(anchor_of(op), e->anchor))
+            return true;
+        found = op;
+    }
+    if (!found && !strcmp(e->anchor, "rows"))
+        return true;
+    return plan_error(f->context, e, found ? found->name : e->name,
+                      ir_arena_printf(f->context->plan->arena, "the kernel's anchor is %s, not %s",
+                                      found ? anchor_of(found) : "rows", e->anchor));
+}
+
 /* Puts the plan's ops into regions; the rest get regions of their own. */
 static bool assign_regions(fuser *f) {
     const plan *p = f->context->plan;
@@ -237,10 +267,9 @@ static bool assign_regions(fuser *f) {
     for (int r = 0; r < p->kernels.count; r++) {
         const plan_entry *e = &p->kernels.entries[r];
         f->entries[g->n_regions++] = e;
-        if (strcmp(e->anchor, "rows") && strcmp(e->anchor, "matmul") &&
-            strcmp(e->anchor, "attention"))
-            return plan_error(f->context, e, e->anchor,
-                              "no such anchor; there are rows, matmul, attention");
+        for (int i = 0; i < r; i++)
+            if (strcmp(p->kernels.entries[i].name, e->name) == 0)
+                return plan_error(f->context, e, e->name, "another kernel has this name");
         for (int i = 0; i < e->n_ops; i++) {
             const ir_op *op = find_op(f->context->module->graph, e->ops[i]);
             int index = op ? fusion_op_index(g, op) : -1;
@@ -250,6 +279,8 @@ static bool assign_regions(fuser *f) {
                 return plan_error(f->context, e, e->ops[i], "it is already part of another kernel");
             g->region[index] = r;
         }
+        if (!check_anchor(f, e, r))
+            return false;
     }
     for (int i = 0; i < g->n_ops; i++)
         if (fusion_is_compute(g->ops[i]) && g->region[i] < 0)
@@ -304,12 +335,6 @@ static bool is_used_outside(const fuser *f, const ir_value *value, int region) {
     return false;
 }
 
-static const char *default_anchor(const ir_op *op) {
-    return op->code == IR_OP_MATMUL            ? "matmul"
-           : op->code == IR_OP_PAGED_ATTENTION ? "attention"
-                                               : "rows";
-}
-
 static bool form_kernel(fuser *f, int region) {
     fusion_graph *g = f->g;
     ir_module *m = f->context->module;
@@ -350,7 +375,7 @@ static bool form_kernel(fuser *f, int region) {
                       &(ir_op_spec){.code = IR_OP_YIELD, .operands = yields, .n_operands = n},
                       f->context->diag))
         return false;
-    ir_attr anchor = IR_STRING("anchor", entry ? entry->anchor : default_anchor(only));
+    ir_attr anchor = IR_STRING("anchor", entry ? entry->anchor : anchor_of(only));
     ir_op *kernel = ir_op_create(m->graph, last,
                                  &(ir_op_spec){.code = IR_OP_KERNEL,
                                                .name = entry ? entry->name : only->name,
@@ -394,6 +419,30 @@ static void replace_ops(fuser *f) {
     }
 }
 
+/* What an op that cannot be placed waits for. */
+static const ir_op *waits_for(const ir_op *op, const unsigned char *ready) {
+    for (int i = 0; i < op->n_operands; i++)
+        if (!ready[op->operands[i]->id])
+            return op->operands[i]->def;
+    return op;
+}
+
+/* Nothing can be placed, so whoever follows what waits for what comes into a circle. */
+static bool report_circle(const fuser *f, const ir_op *op, const unsigned char *ready) {
+    enum { SHOWN = 8 };
+    for (const ir_op *any = op; any; any = any->next)
+        op = waits_for(op, ready);
+    const char *text = ir_op_label(op);
+    const ir_op *next = waits_for(op, ready);
+    for (int i = 0; i < SHOWN && next != op; i++, next = waits_for(next, ready))
+        text = ir_arena_printf(f->scratch, "%s needs %s%s", text, ir_op_label(next),
+                               i + 1 < SHOWN ? ", which" : ", …");
+    return ir_error(f->context->diag, f->context->plan->file,
+                    "kernels depend on each other in a circle: %s needs %s; one of them must be "
+                    "split",
+                    text, ir_op_label(op));
+}
+
 /* Orders ops so that each comes after what it uses, keeping the order they have where possible.
  * False when kernels depend on each other in a circle. */
 static bool sort_graph(fuser *f) {
@@ -414,9 +463,7 @@ static bool sort_graph(fuser *f) {
                 pick = op;
         }
         if (!pick)
-            return ir_error(f->context->diag, ir_op_label(next),
-                            "the plan's kernels depend on each other in a circle; one of them "
-                            "must be split");
+            return report_circle(f, next, ready);
         if (pick != next)
             ir_op_move(pick, graph, next);
         for (int i = 0; i < pick->n_results; i++)
@@ -426,7 +473,7 @@ static bool sort_graph(fuser *f) {
 }
 
 bool pass_fuse(pass_context *context) {
-    if (!context->plan && !pass_fusion_plan(context))
+    if (!is_unfused(context) || (!context->plan && !pass_fusion_plan(context)))
         return false;
     ir_arena *scratch = ir_arena_create();
     fuser f = {.context = context,

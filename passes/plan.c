@@ -112,7 +112,8 @@ plan *plan_parse(const char *text, const char *file, ir_arena *arena, ir_diag *d
             char *number = next_word(&rest);
             version = strcmp(word, "modelcc-plan") == 0 && number && strcmp(number, "1") == 0;
             if (!version) {
-                ir_error(diag, where, "expected \"modelcc-plan 1\", found \"%s\"", word);
+                ir_error(diag, where, "expected \"modelcc-plan 1\", found \"%.40s%s%.40s\"", word,
+                         number ? " " : "", number ? number : "");
                 return NULL;
             }
         } else if (word && (strcmp(word, "graph") == 0 || strcmp(word, "strategy") == 0)) {

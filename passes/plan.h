@@ -60,7 +60,6 @@ typedef struct fusion_strategy {
     const char *summary;
 } fusion_strategy;
 
-const fusion_strategy *fusion_strategies(int *count);
 const fusion_strategy *fusion_strategy_find(const char *name); /* NULL when unknown */
 
 extern const fusion_strategy fusion_none, fusion_pointwise, fusion_full;

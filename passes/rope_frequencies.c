@@ -1,8 +1,9 @@
 /* Computes rope's frequencies when compiling and states the table in primitive ops.
  *
- *   %t = rope_table(%pos) {theta = 10000,     %f = weight {name = "rope.0.frequencies"} : f32[1,
- * 64] dims = 64, width = 64, …}        ->  %p = cast(reshape(%pos)) : f32[T, 1] : f32[T, 2, 64] %a
- * = mul(%p, %f) %t = reshape(concat(cos(%a), sin(%a)))
+ *   %1 = rope_table(%0)        ->   %2 = weight {name = "rope.0.frequencies"} : f32[1, 64]
+ *        {theta = 10000,            %3 = cast(reshape(%0)) : f32[T, 1]
+ *         dims = 64,                %4 = mul(%3, %2) : f32[T, 64]
+ *         width = 64, …}            %1 = reshape(concat(cos(%4), sin(%4))) : f32[T, 2, 64]
  */
 #include "passes/pass.h"
 
