@@ -63,21 +63,34 @@ static bool is_cancelled(build *b) {
 /* --- the model
  * ------------------------------------------------------------------------------------- */
 
-/* The artifact takes the name of what is there: that must be a file, and none of the inputs. Said
- * before the work, not after it. */
-static bool check_output(build *b) {
+/* Whether a name is none of the model's files (and not a link to one, if links are followed). */
+static bool is_no_input(build *b, const char *path, const struct stat *output) {
+    struct stat input;
+    for (int i = 0; i < b->model->file_count; i++)
+        if (!stat(b->model->files[i].path, &input) && input.st_dev == output->st_dev &&
+            input.st_ino == output->st_ino)
+            return ir_error(b->diag, path, "it is an input; choose another name");
+    return true;
+}
+
+/* The artifact takes the name of what is there: that must be a file, and none of the inputs. Texts
+ * are written to what is there, so links to inputs count as well. Said before the work, not after
+ * it. */
+static bool check_outputs(build *b) {
     const build_options *o = b->options;
-    struct stat output, input;
-    if (lstat(o->output, &output))
+    const char *texts[] = {o->depfile, o->emit == BUILD_ARTIFACT ? NULL : o->output};
+    struct stat found;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i] && !stat(texts[i], &found) && !is_no_input(b, texts[i], &found))
+            return false;
+    if (o->emit != BUILD_ARTIFACT || o->dry_run)
+        return true;
+    if (lstat(o->output, &found))
         return errno == ENOENT ||
                ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
-    if (!S_ISREG(output.st_mode) && !S_ISLNK(output.st_mode))
+    if (!S_ISREG(found.st_mode) && !S_ISLNK(found.st_mode))
         return ir_error(b->diag, o->output, "cannot replace it: it is not a file");
-    for (int i = 0; i < b->model->file_count; i++)
-        if (!stat(b->model->files[i].path, &input) && input.st_dev == output.st_dev &&
-            input.st_ino == output.st_ino)
-            return ir_error(b->diag, o->output, "it is an input; choose another output with -o");
-    return true;
+    return is_no_input(b, o->output, &found);
 }
 
 /* Hashes the model's files while kernels compile. */
@@ -182,7 +195,7 @@ static bool run_passes(build *b) {
         fclose(f);
     }
     print_module(b->module, &b->fused);
-    if (!b->plan.bytes || !b->fused.bytes)
+    if (!b->graph.bytes || !b->plan.bytes || !b->fused.bytes)
         return ir_error(b->diag, NULL, "out of memory for the graph's text");
     /* Debug lines point into the fused graph's text: the line of each kernel in it. */
     ir_op *op = b->module->graph->first;
@@ -364,7 +377,9 @@ static bool emit_text(build *b) {
     if (!f)
         return ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
     bool ok = true;
-    if (o->emit == BUILD_EMIT_IR)
+    if (o->emit == BUILD_EMIT_GRAPH)
+        fwrite(b->graph.bytes, 1, b->graph.size, f);
+    else if (o->emit == BUILD_EMIT_IR)
         fwrite(b->fused.bytes, 1, b->fused.size, f);
     else if (o->emit == BUILD_EMIT_PLAN)
         fwrite(b->plan.bytes, 1, b->plan.size, f);
@@ -446,7 +461,7 @@ static bool run(build *b) {
     if (!b->model || is_cancelled(b))
         return false;
     bool artifact = o->emit == BUILD_ARTIFACT;
-    if (artifact && !o->dry_run && (!check_output(b) || !start_hashing(b)))
+    if (!check_outputs(b) || (artifact && !o->dry_run && !start_hashing(b)))
         return false;
     check_template(b);
     if (!build_tokenizer(b))

@@ -11,6 +11,7 @@ enum { BUILD_MAX_TARGETS = 8 };
 
 typedef enum build_emit {
     BUILD_ARTIFACT,
+    BUILD_EMIT_GRAPH,   /* the model's graph, which modelcc opt takes through the pipeline */
     BUILD_EMIT_IR,      /* the graph after the pipeline */
     BUILD_EMIT_PLAN,    /* the fusion plan */
     BUILD_EMIT_KERNELS, /* the description of each distinct kernel */

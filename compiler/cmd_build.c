@@ -21,7 +21,8 @@ static const char help[] =
     "  --kv-cache-dtype KIND  f16 (default) or f32\n"
     "  --fusion WHAT          none, pointwise, full (default), or a plan file\n"
     "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
-    "  --emit KIND            ir, plan, kernels, llvm, asm: write this text, not an artifact\n"
+    "  --emit KIND            write a text, not an artifact: graph (the model's, for modelcc\n"
+    "                         opt), plan, ir (the graph after all passes), kernels, llvm, asm\n"
     "  --print-after PASS     print the graph after a pass, or after all\n"
     "  --no-tokenizer         leave the tokenizer out; the artifact takes token ids\n"
     "  --depfile FILE         write the inputs as make dependencies\n"
@@ -128,7 +129,8 @@ static int set_option(build_options *o, int option, const char *value, const cha
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", NULL};
     static const char *const kv[] = {"f16", "f32", NULL};
-    static const char *const emit[] = {"artifact", "ir", "plan", "kernels", "llvm", "asm", NULL};
+    static const char *const emit[] = {"artifact", "graph", "ir",  "plan",
+                                       "kernels",  "llvm",  "asm", NULL};
     long long number;
     int i;
     switch (option) {
@@ -163,8 +165,8 @@ static int set_option(build_options *o, int option, const char *value, const cha
         return EXIT_FINE;
     case OPT_EMIT:
         if ((i = choice(value, emit)) <= 0)
-            return command_usage("build", "--emit %s: expected ir, plan, kernels, llvm or asm",
-                                 value);
+            return command_usage(
+                "build", "--emit %s: expected graph, plan, ir, kernels, llvm or asm", value);
         o->emit = (build_emit)i;
         return EXIT_FINE;
     case OPT_PRINT_AFTER:
@@ -208,11 +210,13 @@ static int set_option(build_options *o, int option, const char *value, const cha
     }
 }
 
+/* Notes about choices only when asked for; those that follow an error belong to it. */
 static void print_messages(const ir_diag *diag, bool notes) {
     static const char *const names[] = {"note", "warning", "error", "internal error"};
     for (int i = 0; i < diag->count; i++) {
         const ir_message *m = &diag->messages[i];
-        if (m->severity == IR_NOTE && !notes && !diag->errors)
+        notes = notes || m->severity >= IR_ERROR;
+        if (m->severity == IR_NOTE && !notes)
             continue;
         fprintf(stderr, "%s: %s%s%s\n", names[m->severity], m->where ? m->where : "",
                 m->where ? ": " : "", m->text ? m->text : "out of memory");

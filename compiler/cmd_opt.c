@@ -4,7 +4,7 @@
 #include "ir/export.h"
 #include "ir/text.h"
 #include "ir/verify.h"
-#include "passes/pass.h"
+#include "passes/plan.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -23,7 +23,7 @@ static const char help[] =
     "  --dot, --json          print Graphviz or JSON instead of text\n"
     "  -o, --output FILE      write there instead of standard output\n\n"
     "examples:\n"
-    "  modelcc build model.gguf --emit ir -o model.ir\n"
+    "  modelcc build model.gguf --emit graph -o model.ir\n"
     "  modelcc opt model.ir --passes=canonicalize,cse,dce --print-after all\n"
     "  modelcc opt model.ir --dot | dot -Tsvg > model.svg\n";
 
@@ -83,7 +83,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         opt->options.kv_f32 = choice == 1;
         return choice >= 0;
     case 'f':
-        if (!strcmp(value, "none") || !strcmp(value, "pointwise") || !strcmp(value, "full"))
+        if (fusion_strategy_find(value))
             opt->options.fusion = value;
         else
             opt->fusion_file = value;

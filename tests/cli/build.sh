@@ -10,7 +10,7 @@ same one.so elsewhere/two.so
 
 expect 0 build "$golden/tiny-llama" --dry-run -q -o dry.so
 if [ -e dry.so ]; then fail "--dry-run writes"; else pass; fi
-for kind in ir plan llvm asm; do
+for kind in graph plan ir kernels llvm asm; do
     expect 0 build "$golden/tiny-llama" --emit "$kind" -q
     prints .
     quiet
@@ -58,6 +58,10 @@ case="an output that is no file"
 if [ -p fifo ]; then pass; else fail "it has been replaced"; fi
 cp "$golden/gguf/llama-q4_1.gguf" input.gguf
 expect 1 build input.gguf -q -o input.gguf
+expect 1 build input.gguf -q --emit plan -o input.gguf
+ln -s input.gguf link.gguf
+expect 1 build input.gguf -q --emit ir -o link.gguf
+expect 1 build input.gguf -q --depfile input.gguf -o deps.so
 case="an output that is the input"
 same input.gguf "$golden/gguf/llama-q4_1.gguf"
 expect 1 build "$golden/tiny-llama" -q --emit ir -o missing-dir/x.ir
