@@ -19,6 +19,8 @@
 static const double U = 0x1p-24;
 /* exp, tanh, … are good to 4 units in the last place. */
 static const double ELEMENTARY = 8 * 0x1p-24;
+/* 1 / (1 + exp(-x)) is 0 where exp(-x) is beyond f32's largest number, 2^128. */
+static const double SIGMOID_LEAST = 0x1p-128;
 
 enum { BOUND_LAYERS = 32 };
 
@@ -224,9 +226,9 @@ static inline double bound_scalar(const ir_op *op, double v, const double *x, co
     case IR_OP_ERF:
         return 1.13 * e[0] + ELEMENTARY * r;
     case IR_OP_SIGMOID:
-        return e[0] / 4 + ELEMENTARY * r;
+        return e[0] / 4 + ELEMENTARY * r + SIGMOID_LEAST;
     case IR_OP_SILU: {
-        double s = 1 / (1 + exp(-x[0])), es = e[0] / 4 + ELEMENTARY * s;
+        double s = 1 / (1 + exp(-x[0])), es = e[0] / 4 + ELEMENTARY * s + SIGMOID_LEAST;
         return a * es + s * e[0] + e[0] * es + 2 * U * r;
     }
     case IR_OP_GELU: {
