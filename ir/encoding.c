@@ -351,12 +351,12 @@ static bool encode_q4_1(const float *x, uint8_t *b) {
 
 /* See QUANTIZE in ops.def, which states these operations exactly. */
 /* Rounds a group to L levels on each side; returns the error that ops.def defines. */
-static float round_a8(const float *x, float max, float levels, int8_t *codes) {
-    float inverse = max < 0x1p-100f ? 0 : levels / max, p[16];
+static float round_a8(const float *x, float inverse, float levels, int8_t *codes) {
+    float p[16];
+    inverse *= levels / 127;
     for (int i = 0; i < 32; i++) {
-        float y = x[i] * inverse;
-        codes[i] = (int8_t)clamp_int((int)rintf(y), -127, 127);
-        float d = y - (float)codes[i], square = d * d;
+        float y = x[i] * inverse, code = rintf(y), d = y - code, square = d * d;
+        codes[i] = (int8_t)clamp_int((int)code, -127, 127);
         p[i % 16] = i < 16 ? square : p[i % 16] + square;
     }
     for (int n = 8; n; n /= 2)
@@ -371,12 +371,12 @@ static bool encode_a8(const float *x, int64_t k, uint8_t *row) {
         float max = largest_magnitude(x + g * 32, 32);
         if (!(max < INFINITY))
             return false;
-        float least = INFINITY, scale = 0;
+        float inverse = max < 0x1p-100f ? 0 : 127 / max, least = INFINITY, scale = 0;
         int32_t half_sums[2] = {0, 0};
         int8_t *best = (int8_t *)row + g * 32;
         for (float levels = 127; levels >= 124; levels--) {
             int8_t codes[32];
-            float error = round_a8(x + g * 32, max, levels, codes);
+            float error = round_a8(x + g * 32, inverse, levels, codes);
             if (error < least) {
                 least = error;
                 scale = max / levels;
