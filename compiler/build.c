@@ -73,6 +73,14 @@ static bool is_no_input(build *b, const char *path, const struct stat *output) {
     return true;
 }
 
+/* Whether a file can be made in the directory of `path`; otherwise errno says why not. */
+static bool can_create(build *b, const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *directory =
+        slash ? ir_arena_strndup(b->arena, path, (size_t)(slash - path) + 1) : ".";
+    return access(directory, W_OK | X_OK) == 0;
+}
+
 /* The artifact takes the name of what is there: that must be a file, and none of the inputs. Texts
  * are written to what is there, so links to inputs count as well. Said before the work, not after
  * it. */
@@ -86,7 +94,7 @@ static bool check_outputs(build *b) {
     if (o->emit != BUILD_ARTIFACT || o->dry_run)
         return true;
     if (lstat(o->output, &found))
-        return errno == ENOENT ||
+        return (errno == ENOENT && can_create(b, o->output)) ||
                ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
     if (!S_ISREG(found.st_mode) && !S_ISLNK(found.st_mode))
         return ir_error(b->diag, o->output, "cannot replace it: it is not a file");

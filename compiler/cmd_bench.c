@@ -377,7 +377,7 @@ static int set_option(bench_options *o, int option, const char *value) {
         o->json = true;
         return EXIT_FINE;
     default:
-        return command_usage("bench", "unknown option, or a value is missing");
+        return command_usage("bench", "unknown option, or its value is missing");
     }
 }
 

@@ -206,7 +206,7 @@ static int set_option(build_options *o, int option, const char *value, const cha
         o->quiet = true;
         return EXIT_FINE;
     default:
-        return command_usage("build", "unknown option");
+        return command_usage("build", "unknown option, or its value is missing");
     }
 }
 
@@ -237,7 +237,8 @@ int cmd_build(int argc, char **argv) {
             return EXIT_FINE;
         }
         if (option == '?')
-            return command_usage("build", "unknown option, or a value is missing");
+            return command_usage("build", "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
         if ((code = set_option(&o, option, optarg, &fusion, &targets)) != EXIT_FINE)
             return code;
     }

@@ -245,7 +245,8 @@ int cmd_chat(int argc, char **argv) {
         default:
             code = generate_option("chat", &c.common, option, optarg);
             if (code < 0)
-                return command_usage("chat", "unknown option, or a value is missing");
+                return command_usage("chat", "%s: unknown option, or its value is missing",
+                                     argv[optind - 1]);
             if (code != EXIT_FINE)
                 return code;
         }

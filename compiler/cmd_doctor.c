@@ -238,7 +238,8 @@ int cmd_doctor(int argc, char **argv) {
             return EXIT_FINE;
         }
         if (option != 'j')
-            return command_usage("doctor", "unknown option");
+            return command_usage("doctor", "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
         json = true;
     }
     if (optind != argc)

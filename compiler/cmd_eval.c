@@ -527,7 +527,8 @@ int cmd_eval(int argc, char **argv) {
             fputs(help, stdout);
             return EXIT_FINE;
         default:
-            return command_usage("eval", "unknown option, or a value is missing");
+            return command_usage("eval", "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
         }
     }
     if (optind + 1 != argc)

@@ -94,7 +94,8 @@ int cmd_inspect(int argc, char **argv) {
             return EXIT_FINE;
         default:
             if (option < OPT_PART)
-                return command_usage("inspect", "unknown option");
+                return command_usage("inspect", "%s: unknown option, or its value is missing",
+                                     argv[optind - 1]);
             if (part)
                 return command_usage("inspect", "one part at a time");
             part = option - OPT_PART;

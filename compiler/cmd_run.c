@@ -158,7 +158,8 @@ int cmd_run(int argc, char **argv) {
         default: {
             int code = generate_option("run", &o.common, option, optarg);
             if (code < 0)
-                return command_usage("run", "unknown option, or a value is missing");
+                return command_usage("run", "%s: unknown option, or its value is missing",
+                                     argv[optind - 1]);
             if (code != EXIT_FINE)
                 return code;
         }

@@ -55,7 +55,8 @@ int cmd_targets(int argc, char **argv) {
             return EXIT_FINE;
         }
         if (option != 'j')
-            return command_usage("targets", "unknown option");
+            return command_usage("targets", "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
         json = true;
     }
     if (optind != argc)

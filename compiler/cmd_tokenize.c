@@ -231,7 +231,8 @@ int cmd_tokenize(int argc, char **argv) {
             fputs(help, stdout);
             return EXIT_FINE;
         default:
-            return command_usage("tokenize", "unknown option, or a value is missing");
+            return command_usage("tokenize", "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
         }
     }
     if (optind + 1 != argc)

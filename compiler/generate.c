@@ -4,7 +4,7 @@
 #include <string.h>
 
 const char generate_help[] =
-    "  -n, --max-tokens N         tokens to generate at most\n"
+    "  -n, --max-tokens N         tokens to generate at most (default 512)\n"
     "      --temperature X        0 takes the most probable token (default)\n"
     "      --top-k N --top-p X --min-p X --repetition-penalty X --seed N\n"
     "      --stop TEXT            end before this text; may be repeated\n"
@@ -17,7 +17,9 @@ const char generate_help[] =
     "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n";
 
 void generate_defaults(generate_options *o) {
-    *o = (generate_options){.params = {.struct_size = sizeof o->params}};
+    /* A small model may go on for ever: without a limit that would be its whole context. */
+    enum { MAX_TOKENS = 512 };
+    *o = (generate_options){.params = {.struct_size = sizeof o->params, .max_tokens = MAX_TOKENS}};
 }
 
 static int bad(const char *command, const char *option, const char *value, const char *expected) {

@@ -88,6 +88,7 @@ int main(int argc, char **argv) {
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a reader that went away is a failed write, not a death … */
     signal(SIGXFSZ, SIG_IGN); /* … and so is a limit on the size of files */
+    opterr = 0;               /* commands say themselves what is wrong with an option */
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help(argc > 1 ? stdout : stderr);
@@ -104,6 +105,8 @@ int main(int argc, char **argv) {
             int code = commands[i].run(argc - 1, argv + 1);
             errno = 0; /* a write that failed before is only known by the stream's error flag */
             if ((fflush(stdout) || ferror(stdout)) && code != EXIT_USAGE) {
+                if (errno == EPIPE) /* the reader has what it wanted (| head) */
+                    return EXIT_FAILED;
                 fprintf(stderr, "error: cannot write the result: %s\n",
                         errno ? strerror(errno) : "writing to standard output failed");
                 code = EXIT_FAILED;
