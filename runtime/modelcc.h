@@ -30,18 +30,18 @@
  * Conventions, for every function below:
  *  - The result is MCC_OK (0) or the code of what went wrong; then `error` (may be NULL) has the
  *    message, and nothing else has changed unless the function says so.
- *  - Structs begin with struct_size, which the caller sets to sizeof(the struct) as it was
- * compiled; fields that a caller's older struct lacks are taken as 0, or not written. A field that
- * is 0 means its default.
+ *  - Structs begin with struct_size, which the caller sets to the sizeof of the struct as it was
+ *    compiled; fields that a caller's older struct lacks are taken as 0, or not written. A field
+ *    that is 0 means its default.
  *  - Text is UTF-8. Where a pointer and a byte count belong together, a count of 0 beside a
  *    non-NULL pointer means that the text is zero-terminated.
  *  - Pointers handed out belong to the object they came from and live as long, unless said
  *    otherwise.
  *  - Threads: an artifact is immutable once open and may be used by many threads. An engine may be
- *    used by one thread at a time; different engines, even of one artifact or sharing a pool, may
- * be used at the same time. There is no global state.
- *  - Opening an artifact for running loads the code in it, as any shared library: open only what
- * you trust. MCC_OPEN_INSPECT loads nothing.
+ *    used by one thread at a time; different engines, even of one artifact or sharing a pool,
+ *    may be used at the same time. There is no global state.
+ *  - Opening an artifact for running loads the code in it, as any shared library: open only
+ *    what you trust. MCC_OPEN_INSPECT loads nothing.
  */
 #ifndef MODELCC_H
 #define MODELCC_H
@@ -428,7 +428,8 @@ typedef struct mcc_eval_step {
                                    NULL when R is 0 */
 } mcc_eval_step;
 
-/* Runs it. Not while requests are unfinished. Errors: INVALID_ARGUMENT, CAPACITY. */
+/* Runs it. Not while requests are unfinished. Errors: INVALID_ARGUMENT; CAPACITY, after which the
+ * step's sequences may hold no more than what lies before their first positions. */
 MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *error);
 
 /* Forgets all that the engine's sequences hold, and what requests could reuse of it. Not while
