@@ -165,7 +165,7 @@ def interrupted(modelcc, work, model):
 
 # --- more than 2 GB --------------------------------------------------------------------------------
 
-HIDDEN, VOCAB = 64, 17_200_000  # f16: 2.2 GB
+HIDDEN, HEAD, VOCAB = 1024, 64, 1_100_000  # f16: 2.25 GB
 
 
 def write_sparse_gguf(path):
@@ -178,17 +178,17 @@ def write_sparse_gguf(path):
     metadata = [("general.architecture", text, "llama"), ("general.name", text, "sparse"),
                 ("llama.block_count", u32, 1), ("llama.context_length", u32, 64),
                 ("llama.embedding_length", u32, HIDDEN), ("llama.feed_forward_length", u32, 64),
-                ("llama.attention.head_count", u32, 2), ("llama.attention.head_count_kv", u32, 1),
+                ("llama.attention.head_count", u32, HIDDEN // HEAD), ("llama.attention.head_count_kv", u32, 1),
                 ("llama.attention.layer_norm_rms_epsilon", f32, 1e-5),
                 ("llama.vocab_size", u32, VOCAB)]
     kinds = {"f32": (0, 4), "f16": (1, 2)}
-    ones = struct.pack("<64f", *[1.0] * 64)
+    ones = struct.pack(f"<{HIDDEN}f", *[1.0] * HIDDEN)
     tensors = [("token_embd.weight", "f16", [HIDDEN, VOCAB], None),
                ("blk.0.attn_norm.weight", "f32", [HIDDEN], ones),
-               ("blk.0.attn_q.weight", "f16", [HIDDEN, 64], None),
-               ("blk.0.attn_k.weight", "f16", [HIDDEN, 32], None),
-               ("blk.0.attn_v.weight", "f16", [HIDDEN, 32], None),
-               ("blk.0.attn_output.weight", "f16", [64, HIDDEN], None),
+               ("blk.0.attn_q.weight", "f16", [HIDDEN, HIDDEN], None),
+               ("blk.0.attn_k.weight", "f16", [HIDDEN, HEAD], None),
+               ("blk.0.attn_v.weight", "f16", [HIDDEN, HEAD], None),
+               ("blk.0.attn_output.weight", "f16", [HIDDEN, HIDDEN], None),
                ("blk.0.ffn_norm.weight", "f32", [HIDDEN], ones),
                ("blk.0.ffn_gate.weight", "f16", [HIDDEN, 64], None),
                ("blk.0.ffn_up.weight", "f16", [HIDDEN, 64], None),
