@@ -379,27 +379,42 @@ static bool write_depfile(build *b) {
 /* --- texts instead of an artifact
  * ------------------------------------------------------------------------- */
 
+/* Writes a text that is complete: a build that fails leaves what was there. */
+static bool write_text(build *b, const text *t) {
+    const char *path = b->options->output;
+    FILE *f = path ? fopen(path, "w") : stdout;
+    if (!f)
+        return ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
+    bool ok = fwrite(t->bytes, 1, t->size, f) == t->size;
+    ok = fflush(f) == 0 && ok;
+    ok = (f == stdout || fclose(f) == 0) && ok;
+    return ok || ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
+}
+
 static bool emit_text(build *b) {
     const build_options *o = b->options;
-    FILE *f = o->output ? fopen(o->output, "w") : stdout;
-    if (!f)
-        return ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
-    bool ok = true;
     if (o->emit == BUILD_EMIT_GRAPH)
-        fwrite(b->graph.bytes, 1, b->graph.size, f);
-    else if (o->emit == BUILD_EMIT_IR)
-        fwrite(b->fused.bytes, 1, b->fused.size, f);
-    else if (o->emit == BUILD_EMIT_PLAN)
-        fwrite(b->plan.bytes, 1, b->plan.size, f);
-    else if (o->emit == BUILD_EMIT_KERNELS)
+        return write_text(b, &b->graph);
+    if (o->emit == BUILD_EMIT_IR)
+        return write_text(b, &b->fused);
+    if (o->emit == BUILD_EMIT_PLAN)
+        return write_text(b, &b->plan);
+    text t = {0};
+    FILE *f = open_memstream(&t.bytes, &t.size);
+    if (!f)
+        return ir_error(b->diag, NULL, "out of memory for the text");
+    bool ok = true;
+    if (o->emit == BUILD_EMIT_KERNELS)
         for (int i = 0; i < b->program->n_kernels; i++)
             fprintf(f, "%s// %s\n%s", i ? "\n" : "", b->program->kernels[i]->name,
                     cg_kernel_describe(b->program->kernels[i], b->arena));
     else
         ok = compile_kernels(b, o->emit == BUILD_EMIT_LLVM ? f : NULL,
                              o->emit == BUILD_EMIT_ASM ? f : NULL);
-    if (fflush(f) || (f != stdout && fclose(f)))
-        return ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
+    if (fclose(f))
+        ok = ir_error(b->diag, NULL, "out of memory for the text");
+    ok = ok && write_text(b, &t);
+    free(t.bytes);
     return ok;
 }
 

@@ -169,17 +169,25 @@ static bool apply_merges(pass_context *c) {
     return true;
 }
 
-static bool is_unfused(const pass_context *c) {
-    for (const ir_op *op = c->module->graph->first; op; op = op->next)
+/* Fusion compares ops with ops and follows chains of them: far more of them than a model has (some
+ * 30 a layer) would take minutes, or the stack. */
+enum { MAX_OPS = 20000 };
+
+static bool is_fusible(const pass_context *c) {
+    int n = 0;
+    for (const ir_op *op = c->module->graph->first; op; op = op->next) {
         if (op->code == IR_OP_KERNEL)
             return ir_error(c->diag, ir_op_label(op),
                             "the graph has been fused already: it consists of kernels");
+        if (++n > MAX_OPS)
+            return ir_error(c->diag, c->module->name, "the graph has more than %d ops", MAX_OPS);
+    }
     return true;
 }
 
 bool pass_fusion_plan(pass_context *context) {
     ir_arena *arena = context->module->arena;
-    if (!is_unfused(context))
+    if (!is_fusible(context))
         return false;
     char hash[17];
     plan_hash_graph(context->module, hash);
@@ -473,7 +481,7 @@ static bool sort_graph(fuser *f) {
 }
 
 bool pass_fuse(pass_context *context) {
-    if (!is_unfused(context) || (!context->plan && !pass_fusion_plan(context)))
+    if (!is_fusible(context) || (!context->plan && !pass_fusion_plan(context)))
         return false;
     ir_arena *scratch = ir_arena_create();
     fuser f = {.context = context,
