@@ -166,7 +166,7 @@ START_TEST(matmuls) {
     /* By default each encoding meets two epilogues; all meet over the encodings. */
     for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue++) {
         int turn = (epilogue + _i + (int)(graph_seed() % N_EPILOGUES)) % N_EPILOGUES;
-        for (int i = 0; i < (graph_full() ? 12 : turn < 3); i++)
+        for (int i = 0; i < (graph_full() ? 12 : turn < 2); i++)
             run_matmul_case(_i, epilogue, i);
     }
 }
@@ -224,7 +224,7 @@ static void add_chain(text *t) {
 }
 
 START_TEST(chains) {
-    for (int i = 0; i < (graph_full() ? 150 : 6); i++) {
+    for (int i = 0; i < (graph_full() ? 150 : 4); i++) {
         text t;
         graph_seed_case(1000 + _i, i);
         start(&t);
@@ -366,7 +366,7 @@ static void run_sequences(compiled_graph *g, const int *lengths, int n) {
 }
 
 START_TEST(attentions) {
-    for (int i = 0; i < (graph_full() ? 40 : 3); i++) {
+    for (int i = 0; i < (graph_full() ? 40 : 2); i++) {
         text t;
         graph_seed_case(3000 + _i, i);
         start(&t);

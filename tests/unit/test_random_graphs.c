@@ -382,7 +382,7 @@ static void run_graph(int i) {
 }
 
 START_TEST(random_graphs) {
-    int per_test = graph_full() ? 60 : 2;
+    int per_test = graph_full() ? 60 : 1;
     for (int i = 0; i < per_test; i++)
         run_graph(_i * 1000 + i);
 }
@@ -396,7 +396,7 @@ static Suite *random_graphs_suite(void) {
     Suite *suite = suite_create("random_graphs");
     TCase *tcase = tcase_create("random_graphs");
     tcase_set_timeout(tcase, graph_full() ? 3600 : 240);
-    tcase_add_loop_test(tcase, random_graphs, 0, 4);
+    tcase_add_loop_test(tcase, random_graphs, 0, 5);
     suite_add_tcase(suite, tcase);
     return suite;
 }
