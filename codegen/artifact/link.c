@@ -52,8 +52,17 @@ static int run(char *const *argv, int out, int messages) {
         return -1;
     posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, messages, STDERR_FILENO);
+    /* In a process group of its own: Ctrl-C is for us, who stop once the linker is done. */
+    posix_spawnattr_t attributes;
+    if (posix_spawnattr_init(&attributes)) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -1;
+    }
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setpgroup(&attributes, 0);
     pid_t pid;
-    int failed = posix_spawn(&pid, argv[0], &actions, NULL, argv, environ);
+    int failed = posix_spawn(&pid, argv[0], &actions, &attributes, argv, environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     if (failed)
         return -1;
