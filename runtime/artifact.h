@@ -28,7 +28,8 @@ typedef enum mcc_section_kind {
     MCC_SECTION_TABLES,   /* mcc_tables */
     MCC_SECTION_TOKENIZER,
     MCC_SECTION_TEMPLATE, /* the chat template's text */
-    MCC_SECTION_WEIGHTS
+    MCC_SECTION_WEIGHTS,
+    MCC_SECTION_CUDA /* mcc_cuda: the kernels compiled for GPUs */
 } mcc_section_kind;
 
 typedef struct mcc_section {
@@ -153,6 +154,54 @@ typedef struct mcc_tables {
     mcc_span targets; /* in the order of the descriptor's */
     uint64_t reserved[6];
 } mcc_tables;
+
+/* --- GPU code: section CUDA ----------------------------------------------------------------------
+ *
+ * The kernels of the tables once more, for GPUs. A kernel is one or several __global__ functions,
+ * its variants by number of rows; all compute the same bits. A function takes, as its parameters,
+ * the device address of the step block and then of each argument of the launch, in order, all
+ * 8 bytes each: what mcc_cpu_call has, with `step` arrays read from the block (their argument is
+ * the address of the array inside the device's copy). T, S, R are read from the step block, so
+ * parameters never change between steps. Weights and KV pages have the same layout as on the CPU.
+ */
+
+/* Tiles of a launch, as in mcc_launch_entry: mult * ceil(dim / div). */
+typedef struct mcc_cuda_grid {
+    mcc_dim dim;
+    int64_t div, mult;
+} mcc_cuda_grid;
+
+typedef struct mcc_cuda_function_entry {
+    mcc_string name; /* the symbol; strings are in this section */
+    uint32_t kernel; /* index into the tables' kernels */
+    /* The variant of a kernel for a step is the last one, in the order of this table, whose
+     * min_rows is not above the step's number of rows (grid_x.dim evaluated). The first variant's
+     * is 0. */
+    uint32_t min_rows;
+    uint32_t threads;      /* of a block; blocks are one-dimensional */
+    uint32_t shared_bytes; /* dynamic */
+    uint32_t n_params;     /* 1 + the launch's arguments */
+    mcc_cuda_grid x, y;    /* blocks; y.mult 0: one */
+} mcc_cuda_function_entry;
+
+enum { MCC_CUDA_CUBIN = 1, MCC_CUDA_PTX = 2 };
+
+/* Code of one function for one architecture. */
+typedef struct mcc_cuda_image_entry {
+    uint32_t function;
+    uint32_t form;          /* MCC_CUDA_CUBIN or MCC_CUDA_PTX */
+    uint32_t arch;          /* 80, 86, 90, 100, 120 */
+    uint32_t arch_specific; /* 1: sm_90a: runs on that architecture only */
+    uint64_t offset, bytes; /* in this section; PTX is zero-terminated, the zero counted */
+    uint32_t registers, spill_bytes, static_shared_bytes, occupancy_blocks; /* per SM */
+    uint8_t sha256[32];
+} mcc_cuda_image_entry;
+
+typedef struct mcc_cuda {
+    uint32_t struct_bytes, version; /* of this struct when written; MCC_ARTIFACT_VERSION */
+    mcc_span strings, functions, images;
+    uint64_t reserved[4];
+} mcc_cuda;
 
 /* --- descriptor: the one symbol the ELF part exports
  * ----------------------------------------------- */
