@@ -85,10 +85,11 @@ typedef enum emu_approx_fn {
  * ties), flags: FTZ. With seed != 0 a finite result other than 0 is moved by a pseudo-random amount
  * that depends on seed, function and operand alone and stays within the error that the PTX ISA
  * allows: 2 ulp (rcp and sqrt 1 ulp), sin and cos 2^-20.5 absolute, lg2 2^-22 absolute between 0.5
- * and 2, tanh 2^-11 relative (bf16: 2^-8, f16: 2^-10.987). A kernel must pass with any seed. */
+ * and 2, tanh 2^-11 relative. A kernel must pass with any seed. */
 void emu_approx_f32(emu_approx_fn fn, const uint32_t a[32], uint32_t d[32], unsigned flags,
                     uint64_t seed);
-/* EX2 and TANH; flags: FTZ with f16 ex2. seed: as above, 1 ulp for ex2. */
+/* EX2 and TANH of both halves; for .f16 and .bf16 the caller masks the result's upper half (ex2 of
+ * 0 is 1). flags: FTZ. With a seed a result moves by up to 1 ulp. */
 void emu_approx_f16x2(emu_approx_fn fn, const uint32_t a[32], uint32_t d[32], unsigned flags,
                       uint64_t seed);
 void emu_approx_bf16x2(emu_approx_fn fn, const uint32_t a[32], uint32_t d[32], unsigned flags,
