@@ -249,9 +249,64 @@ EMU_CLONES static void f32_to_s32(const uint32_t *a, uint32_t *d, emu_round roun
     }
 }
 
-/* Those loops know neither modifiers nor other roundings. */
+EMU_CLONES static void clamp_lanes(uint32_t *d, int32_t least, int32_t most) {
+    for (int i = 0; i < 32; i++) {
+        int32_t x = (int32_t)d[i];
+        d[i] = (uint32_t)(x < least ? least : x > most ? most : x);
+    }
+}
+
+EMU_CLONES static void f32_to_fp8(const uint32_t *a, uint32_t *d, bool e4m3) {
+    if (e4m3) {
+        EMU_LANES for (int i = 0; i < 32; i++) d[i] =
+            emu_round_float(emu_float_of(a[i]), &emu_format_e4m3, EMU_RN, true);
+    } else {
+        EMU_LANES for (int i = 0; i < 32; i++) d[i] =
+            emu_round_float(emu_float_of(a[i]), &emu_format_e5m2, EMU_RN, true);
+    }
+}
+
+EMU_CLONES static void fp8_to_f16(const uint32_t *a, uint32_t *d, bool e4m3) {
+    EMU_LANES for (int i = 0; i < 32; i++) {
+        float x = e4m3 ? emu_e4m3_to_float(a[i]) : emu_e5m2_to_float(a[i]);
+        d[i] = emu_round_float(x, &emu_format_f16, EMU_RN, false);
+    }
+}
+
+/* The conversions of quantized data, through a wider integer or a loop of their own. */
+static bool convert_quantized(const emu_convert *op, const uint32_t a[32], uint32_t d[32]) {
+    int from = op->from, to = op->to;
+    bool e4m3 = from == EMU_NUMBER_E4M3 || to == EMU_NUMBER_E4M3;
+    bool from_fp8 = from == EMU_NUMBER_E4M3 || from == EMU_NUMBER_E5M2;
+    bool to_fp8 = to == EMU_NUMBER_E4M3 || to == EMU_NUMBER_E5M2;
+    if (from == EMU_NUMBER_F32 && to_fp8 && op->satfinite && op->round == EMU_RN) {
+        f32_to_fp8(a, d, e4m3);
+    } else if (op->satfinite) {
+        return false;
+    } else if (from_fp8 && to == EMU_NUMBER_F16) {
+        fp8_to_f16(a, d, e4m3);
+    } else if (to == EMU_NUMBER_F32 && is_integer(from) && integer_bits(from) < 32) {
+        uint32_t wide[32];
+        for (int i = 0; i < 32; i++)
+            wide[i] = (uint32_t)extend(a[i], from);
+        s32_to_f32(wide, d);
+    } else if (from == EMU_NUMBER_F32 && is_integer(to) && integer_bits(to) < 32) {
+        int32_t range = 1 << integer_bits(to), half = range / 2;
+        f32_to_s32(a, d, op->round);
+        clamp_lanes(d, is_signed(to) ? -half : 0, is_signed(to) ? half - 1 : range - 1);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* These loops know no modifiers, and no rounding but to nearest where results are rounded. */
 static bool convert_fast(const emu_convert *op, const uint32_t a[32], uint32_t d[32]) {
-    if (op->flags || op->satfinite || op->integral)
+    if (op->flags || op->integral)
+        return false;
+    if (convert_quantized(op, a, d))
+        return true;
+    if (op->satfinite)
         return false;
     int from = op->from, to = op->to;
     if (to == EMU_NUMBER_F32 && from == EMU_NUMBER_F16)

@@ -21,6 +21,13 @@ EMU_INLINE uint32_t result(uint32_t bits, bool ftz, bool sat) {
  * odd, both of x, y, z. A zero that cancels out is -0 when rounding down, +0 otherwise; a double
  * sum gives +0. `cancels` says whether a zero result means that (and not zeros of one sign). */
 #define DEFINE_LANES(NAME, PARAMETERS, LOAD, NEAR, ODD, CANCELS)                                   \
+    EMU_CLONES static void NAME##_plain(PARAMETERS, uint32_t *d) {                                 \
+        const bool ftz = false;                                                                    \
+        EMU_LANES for (int i = 0; i < 32; i++) {                                                   \
+            LOAD;                                                                                  \
+            d[i] = result(emu_bits_of(NEAR), ftz, false);                                          \
+        }                                                                                          \
+    }                                                                                              \
     EMU_CLONES static void NAME##_near(PARAMETERS, uint32_t *d, bool ftz, bool sat) {              \
         EMU_LANES for (int i = 0; i < 32; i++) {                                                   \
             LOAD;                                                                                  \
@@ -80,7 +87,9 @@ DEFINE_LANES(rcp, UNARY, LOAD_1, 1.0f / x, quotient_to_odd(1.0, x), false)
 
 #define DISPATCH(NAME, ...)                                                                        \
     bool ftz = flags & EMU_FTZ, sat = flags & EMU_SAT;                                             \
-    if (round == EMU_RN)                                                                           \
+    if (round == EMU_RN && !ftz && !sat)                                                           \
+        NAME##_plain(__VA_ARGS__);                                                                 \
+    else if (round == EMU_RN)                                                                      \
         NAME##_near(__VA_ARGS__, ftz, sat);                                                        \
     else                                                                                           \
         NAME##_directed(__VA_ARGS__, round, ftz, sat)

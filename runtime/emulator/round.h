@@ -28,30 +28,51 @@ static const emu_format emu_format_tf32 = {11, -126, 0x3fbff, 0x3fc00, 0x3ffff, 
 static const emu_format emu_format_e4m3 = {4, -6, 0x7e, 0x7f, 0x7f, 0x80, 0};
 static const emu_format emu_format_e5m2 = {3, -14, 0x7b, 0x7c, 0x7f, 0x80, 0};
 
-/* The larger neighbour in magnitude is taken? `rest` is what is cut off, `half` half a unit. */
-EMU_INLINE bool emu_rounds_up(uint64_t kept, uint64_t rest, uint64_t half, bool negative,
-                              emu_round round) {
+/* 1 if the larger neighbour in magnitude is taken. `rest` is what is cut off, `half` half a unit.
+ */
+EMU_INLINE uint64_t emu_rounds_up(uint64_t kept, uint64_t rest, uint64_t half, uint64_t negative,
+                                  emu_round round) {
     switch (round) {
     case EMU_RN:
-        return rest > half || (rest == half && (kept & 1));
+        return rest + (kept & 1) > half;
     case EMU_RNA:
         return rest >= half;
     case EMU_RZ:
-        return false;
+        return 0;
     case EMU_RM:
-        return negative && rest != 0;
+        return negative & (rest != 0);
     default:
-        return !negative && rest != 0;
+        return (negative ^ 1) & (rest != 0);
     }
 }
 
-/* Sign, overflow, infinities and NaNs around the magnitude's bits. */
-EMU_INLINE uint32_t emu_finish(const emu_format *f, uint32_t magnitude, bool negative, bool is_inf,
-                               bool is_nan, emu_round round, bool satfinite) {
-    bool to_infinity = round == EMU_RN || round == EMU_RNA || (round == EMU_RM && negative) ||
-                       (round == EMU_RP && !negative);
-    uint32_t over = satfinite || !(to_infinity || is_inf) ? f->largest : f->infinity;
-    uint32_t bits = is_inf || magnitude > f->largest ? over : magnitude;
+EMU_INLINE uint32_t emu_rounds_up_32(uint32_t kept, uint32_t rest, uint32_t half, uint32_t negative,
+                                     emu_round round) {
+    switch (round) {
+    case EMU_RN:
+        return rest + (kept & 1) > half;
+    case EMU_RNA:
+        return rest >= half;
+    case EMU_RZ:
+        return 0;
+    case EMU_RM:
+        return negative & (rest != 0);
+    default:
+        return (negative ^ 1) & (rest != 0);
+    }
+}
+
+/* Sign, overflow, infinities and NaNs around the magnitude's bits. `negative`, `is_inf`, `is_nan`:
+ * 0 or 1. */
+EMU_INLINE uint32_t emu_finish(const emu_format *f, uint32_t magnitude, uint32_t negative,
+                               uint32_t is_inf, uint32_t is_nan, emu_round round, bool satfinite) {
+    uint32_t to_infinity = round == EMU_RN || round == EMU_RNA ? 1
+                           : round == EMU_RM                   ? negative
+                           : round == EMU_RP                   ? negative ^ 1
+                                                               : 0;
+    uint32_t infinity = satfinite ? f->largest : f->infinity;
+    uint32_t over = to_infinity | is_inf ? infinity : f->largest;
+    uint32_t bits = is_inf | (magnitude > f->largest) ? over : magnitude;
     bits |= negative ? f->sign : 0;
     bits = is_nan ? f->nan : bits;
     return bits << f->shift;
@@ -59,54 +80,58 @@ EMU_INLINE uint32_t emu_finish(const emu_format *f, uint32_t magnitude, bool neg
 
 EMU_INLINE uint32_t emu_round_double(double x, const emu_format *f, emu_round round,
                                      bool satfinite) {
-    uint64_t bits = emu_bits_of_double(x), magnitude = bits & ~(1ull << 63);
-    bool negative = bits >> 63;
-    int field = (int)(magnitude >> 52), exponent = (field ? field : 1) - 1023;
-    uint64_t significand = (magnitude & ((1ull << 52) - 1)) | (field ? 1ull << 52 : 0);
-    int base = exponent < f->least_exponent ? f->least_exponent : exponent;
-    int cut = 53 - f->precision + (base - exponent);
+    const uint64_t infinity = 0x7ffull << 52;
+    uint64_t bits = emu_bits_of_double(x), magnitude = bits & ~(1ull << 63), negative = bits >> 63;
+    uint64_t field = magnitude >> 52, fraction = magnitude & ((1ull << 52) - 1);
+    uint64_t exponent = field ? field : 1, significand = field ? fraction | 1ull << 52 : fraction;
+    uint64_t least = (uint64_t)(f->least_exponent + 1023);
+    uint64_t base = exponent < least ? least : exponent;
+    uint64_t cut = (uint64_t)(53 - f->precision) + (base - exponent);
     cut = cut > 54 ? 54 : cut;
     uint64_t kept = significand >> cut, half = 1ull << (cut - 1);
     uint64_t rest = significand - (kept << cut);
-    uint32_t out = (uint32_t)kept + ((uint32_t)(base - f->least_exponent) << (f->precision - 1));
+    uint64_t out = kept + ((base - least) << (f->precision - 1));
     out += emu_rounds_up(kept, rest, half, negative, round);
-    return emu_finish(f, out, negative, magnitude == 0x7ffull << 52, magnitude > 0x7ffull << 52,
-                      round, satfinite);
+    return emu_finish(f, (uint32_t)out, (uint32_t)negative, magnitude == infinity,
+                      magnitude > infinity, round, satfinite);
 }
 
 /* The same from f32, in 32-bit arithmetic; for formats of at most 22 bits' precision. */
 EMU_INLINE uint32_t emu_round_float(float x, const emu_format *f, emu_round round, bool satfinite) {
-    uint32_t bits = emu_bits_of(x), magnitude = bits & 0x7fffffff;
-    bool negative = bits >> 31;
-    int field = (int)(magnitude >> 23), exponent = (field ? field : 1) - 127;
-    uint32_t significand = (magnitude & 0x7fffff) | (field ? 0x800000 : 0);
-    int base = exponent < f->least_exponent ? f->least_exponent : exponent;
-    int cut = 24 - f->precision + (base - exponent);
+    const uint32_t infinity = 0x7f800000;
+    uint32_t bits = emu_bits_of(x), magnitude = bits & 0x7fffffff, negative = bits >> 31;
+    uint32_t field = magnitude >> 23, fraction = magnitude & 0x7fffff;
+    uint32_t exponent = field ? field : 1, significand = field ? fraction | 0x800000 : fraction;
+    uint32_t least = (uint32_t)(f->least_exponent + 127);
+    uint32_t base = exponent < least ? least : exponent;
+    uint32_t cut = (uint32_t)(24 - f->precision) + (base - exponent);
     cut = cut > 25 ? 25 : cut;
     uint32_t kept = significand >> cut, half = 1u << (cut - 1);
     uint32_t rest = significand - (kept << cut);
-    uint32_t out = kept + ((uint32_t)(base - f->least_exponent) << (f->precision - 1));
-    out += emu_rounds_up(kept, rest, half, negative, round);
-    return emu_finish(f, out, negative, magnitude == 0x7f800000, magnitude > 0x7f800000, round,
+    uint32_t out = kept + ((base - least) << (f->precision - 1));
+    out += emu_rounds_up_32(kept, rest, half, negative, round);
+    return emu_finish(f, out, negative, magnitude == infinity, magnitude > infinity, round,
                       satfinite);
 }
 
 /* `sum` is a rounded result and `error` has the sign of the exact one minus it: the neighbour of
  * the exact result whose last bit is odd, or the exact result. */
 EMU_INLINE double emu_to_odd(double sum, double error) {
-    uint64_t bits = emu_bits_of_double(sum);
-    bool finite = (bits >> 52 & 0x7ff) != 0x7ff, even = !(bits & 1);
-    bool outward = (error > 0) == (sum > 0);
-    uint64_t moved = outward ? bits + 1 : bits - 1;
-    return emu_double_of(finite && even && error != 0 ? moved : bits);
+    const uint64_t infinity = 0x7ffull << 52;
+    uint64_t s = emu_bits_of_double(sum), e = emu_bits_of_double(error);
+    uint64_t outward = 1 - 2 * ((s ^ e) >> 63);
+    uint64_t even = ~s & 1, moves = (s & infinity) != infinity ? even : 0;
+    moves = e << 1 ? moves : 0;
+    return emu_double_of(s + (outward & (0 - moves)));
 }
 
 EMU_INLINE float emu_to_odd_f32(float sum, float error) {
-    uint32_t bits = emu_bits_of(sum);
-    bool finite = (bits & 0x7f800000) != 0x7f800000, even = !(bits & 1);
-    bool outward = (error > 0) == (sum > 0);
-    uint32_t moved = outward ? bits + 1 : bits - 1;
-    return emu_float_of(finite && even && error != 0 ? moved : bits);
+    const uint32_t infinity = 0x7f800000;
+    uint32_t s = emu_bits_of(sum), e = emu_bits_of(error);
+    uint32_t outward = 1 - 2 * ((s ^ e) >> 31);
+    uint32_t even = ~s & 1, moves = (s & infinity) != infinity ? even : 0;
+    moves = e << 1 ? moves : 0;
+    return emu_float_of(s + (outward & (0 - moves)));
 }
 
 /* a + b to odd. The error of a rounded sum is itself a number (Knuth's TwoSum). */
