@@ -92,6 +92,7 @@ EMU_INLINE uint32_t emu_round_double(double x, const emu_format *f, emu_round ro
     uint64_t rest = significand - (kept << cut);
     uint64_t out = kept + ((base - least) << (f->precision - 1));
     out += emu_rounds_up(kept, rest, half, negative, round);
+    out = out > f->largest ? f->largest + 1 : out;
     return emu_finish(f, (uint32_t)out, (uint32_t)negative, magnitude == infinity,
                       magnitude > infinity, round, satfinite);
 }
@@ -115,13 +116,14 @@ EMU_INLINE uint32_t emu_round_float(float x, const emu_format *f, emu_round roun
 }
 
 /* `sum` is a rounded result and `error` has the sign of the exact one minus it: the neighbour of
- * the exact result whose last bit is odd, or the exact result. */
+ * the exact result whose last bit is odd, or the exact result. An error that is not finite comes
+ * from operands that are not, and counts as none. */
 EMU_INLINE double emu_to_odd(double sum, double error) {
     const uint64_t infinity = 0x7ffull << 52;
     uint64_t s = emu_bits_of_double(sum), e = emu_bits_of_double(error);
     uint64_t outward = 1 - 2 * ((s ^ e) >> 63);
     uint64_t even = ~s & 1, moves = (s & infinity) != infinity ? even : 0;
-    moves = e << 1 ? moves : 0;
+    moves = e << 1 && (e & infinity) != infinity ? moves : 0;
     return emu_double_of(s + (outward & (0 - moves)));
 }
 
@@ -130,7 +132,7 @@ EMU_INLINE float emu_to_odd_f32(float sum, float error) {
     uint32_t s = emu_bits_of(sum), e = emu_bits_of(error);
     uint32_t outward = 1 - 2 * ((s ^ e) >> 31);
     uint32_t even = ~s & 1, moves = (s & infinity) != infinity ? even : 0;
-    moves = e << 1 ? moves : 0;
+    moves = e << 1 && (e & infinity) != infinity ? moves : 0;
     return emu_float_of(s + (outward & (0 - moves)));
 }
 
