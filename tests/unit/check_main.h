@@ -1,9 +1,53 @@
-/* The main function every unit test shares: run one suite, exit 0 if all of it passed. */
+/* What every unit test shares: the main function, which runs one suite and exits 0 if all of it
+ * passed; how a test says that it leaves something out; and where temporary files go.
+ *
+ * tests/summary.py counts what is left out by these lines, so that nothing of it passes for a pass:
+ *   skipped: REASON           the whole test, for something that this machine or build lacks
+ *   skipped in part: REASON   a part of it; the rest counts
+ *   unsampled: WHAT           the whole test, which this run's sample has not; a full run has it */
 #ifndef MCC_TESTS_CHECK_MAIN_H
 #define MCC_TESTS_CHECK_MAIN_H
 
 #include <check.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Ends the test, with the reason (a format and its arguments). */
+#define TEST_SKIP(...)                                                                             \
+    do {                                                                                           \
+        fprintf(stderr, "skipped: " __VA_ARGS__);                                                  \
+        fputc('\n', stderr);                                                                       \
+        return;                                                                                    \
+    } while (0)
+
+#define TEST_SKIP_PART(...)                                                                        \
+    do {                                                                                           \
+        fprintf(stderr, "skipped in part: " __VA_ARGS__);                                          \
+        fputc('\n', stderr);                                                                       \
+    } while (0)
+
+#define TEST_UNSAMPLED(...)                                                                        \
+    do {                                                                                           \
+        fprintf(stderr, "unsampled: " __VA_ARGS__);                                                \
+        fputc('\n', stderr);                                                                       \
+        return;                                                                                    \
+    } while (0)
+
+/* Whether all cases run instead of a sample: MCC_TEST_FULL=1. */
+static inline bool test_full(void) {
+    const char *text = getenv("MCC_TEST_FULL");
+    return text && strcmp(text, "1") == 0;
+}
+
+/* Writes a template for mkstemp or mkdtemp into `path`: NAME-XXXXXX where temporary files go. A
+ * full run removes that folder when it ends, however it ends. */
+static inline void test_temporary(char *path, size_t capacity, const char *name) {
+    const char *folder = getenv("TMPDIR");
+    int n = snprintf(path, capacity, "%s/%s-XXXXXX", folder && *folder ? folder : "/tmp", name);
+    ck_assert_msg(n >= 0 && (size_t)n < capacity, "TMPDIR is too long: %s", folder);
+}
 
 /* Defines main() for a test program whose suite is made by `suite_fn` (Suite *(*)(void)). */
 #define CHECK_MAIN(suite_fn)                                                                       \

@@ -378,24 +378,40 @@ static inline void graph_say_levels(void) {
     const cg_cpu_target *all = cg_cpu_targets(&count), *best = cg_cpu_target_find("cpu");
     for (int i = 0; i < count; i++)
         if (!best || all[i].cpu_features & ~best->cpu_features)
-            fprintf(stderr,
-                    "skipped: this processor cannot run %s; its kernels are compiled only "
-                    "by other tests\n",
-                    all[i].name);
+            TEST_SKIP_PART("this processor cannot run %s; its kernels are compiled only "
+                           "by other tests",
+                           all[i].name);
 }
 
 /* --- seeds -------------------------------------------------------------------------------------
  */
 
-/* Cases are drawn from this seed; MCC_TEST_SEED sets it, MCC_TEST_FULL=1 runs `full` cases. */
+/* Cases are drawn from this seed; MCC_TEST_SEED sets it. */
 static inline uint64_t graph_seed(void) {
     const char *text = getenv("MCC_TEST_SEED");
     return text && *text ? strtoull(text, NULL, 0) : 1;
 }
 
-static inline bool graph_full(void) {
-    const char *text = getenv("MCC_TEST_FULL");
-    return text && strcmp(text, "1") == 0;
+/* A part of the cases, for runs side by side: MCC_TEST_SHARD=K/N leaves this process those whose
+ * number is K modulo N. */
+static inline bool graph_case_is_mine(int i) {
+    const char *text = getenv("MCC_TEST_SHARD");
+    int part, parts, end = 0;
+    if (!text || !*text)
+        return true;
+    ck_assert_msg(sscanf(text, "%d/%d%n", &part, &parts, &end) == 2 && !text[end] && parts > 0 &&
+                      part >= 0 && part < parts,
+                  "MCC_TEST_SHARD is %s, expected K/N with 0 <= K < N", text);
+    return i % parts == part;
+}
+
+/* What every program of random cases says first: how to repeat it. */
+static inline void graph_say_seed(void) {
+    const char *shard = getenv("MCC_TEST_SHARD");
+    printf("seed %llu, %s%s%s (MCC_TEST_SEED, MCC_TEST_FULL, MCC_TEST_SHARD)\n",
+           (unsigned long long)graph_seed(), test_full() ? "all cases" : "sampled",
+           shard && *shard ? ", part " : "", shard ? shard : "");
+    fflush(stdout);
 }
 
 /* A seed of its own for case i, so that each can be run alone. */

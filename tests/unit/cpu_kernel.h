@@ -6,7 +6,8 @@
 #include "codegen/cpu/cpu.h"
 #include "runtime/artifact.h"
 
-#include <check.h>
+#include "check_main.h"
+
 #include <dlfcn.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -54,8 +55,9 @@ static inline cpu_code cpu_load(const cg_kernel *const *kernels, int n_kernels) 
         if ((all[i].cpu_features & ~best->cpu_features) == 0)
             code.targets[code.n_targets++] = &all[i];
 
-    char folder[] = "/tmp/mcc_test_XXXXXX", files[CPU_MAX_TARGETS + 1][64], so[64];
+    char folder[200], files[CPU_MAX_TARGETS + 1][256], so[256];
     char *argv[CPU_MAX_TARGETS + 8] = {"ld.lld-19", "-shared", "-z", "defs", "-o", so};
+    test_temporary(folder, sizeof folder, "kernels");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(so, sizeof so, "%s/kernels.so", folder);
     for (int i = 0; i <= code.n_targets; i++) {

@@ -14,7 +14,7 @@
 /* --- the model -----------------------------------------------------------------------------------
  */
 
-static char path[64];
+static char path[FAKE_PATH];
 static mcc_artifact *model;
 
 static inline void open_model(bool with_text) {

@@ -12,7 +12,7 @@
 
 static fake_artifact artifact;
 static fake_image image;
-static char path[64];
+static char path[FAKE_PATH];
 
 static void setup(void) {
     memset(&artifact, 0, sizeof artifact);
@@ -145,7 +145,7 @@ START_TEST(truncated) {
     }
     /* The footer alone, moved to the end of a shorter file. */
     for (size_t pages = 1; pages < image.size / MCC_ARTIFACT_PAGE - 1; pages += 3) {
-        char cut[64];
+        char cut[FAKE_PATH];
         uint8_t *bytes = malloc(image.size);
         memcpy(bytes, image.bytes, pages * MCC_ARTIFACT_PAGE);
         memcpy(bytes + pages * MCC_ARTIFACT_PAGE, image.bytes + image.size - MCC_ARTIFACT_PAGE,
@@ -291,7 +291,7 @@ static const struct {
 };
 
 START_TEST(lying_footers) {
-    char lie[64];
+    char lie[FAKE_PATH];
     mcc_artifact *model;
     mcc_error error;
     artifact.change_footer = footers[_i].change;
@@ -398,7 +398,7 @@ END_TEST
 START_TEST(code_and_tables_disagree) {
     mcc_artifact *model;
     mcc_error error;
-    char lie[64];
+    char lie[FAKE_PATH];
     if (_i == 0) /* a target of another name than the code's */
         artifact.tables.targets[0].name = artifact.tables.h.arch;
     else if (_i == 1) /* one target less */
@@ -422,7 +422,7 @@ START_TEST(replaced_while_open) {
     ck_assert_ptr_eq(first->kernels, again->kernels);
     mcc_artifact_close(again);
     /* Another file takes the name, as a build does; its code starts at other bytes. */
-    char other[64];
+    char other[FAKE_PATH];
     fake_artifact changed = artifact;
     changed.tables.h.max_model_len = 77;
     changed.code_path = MCC_OTHER_FAKE_MODEL;
@@ -447,7 +447,7 @@ START_TEST(sparse_beyond_4_gb) {
     /* A hole of five gigabytes between a weight and the one behind it. */
     mcc_artifact *model;
     mcc_error error;
-    char big[64];
+    char big[FAKE_PATH];
     uint64_t gap = UINT64_C(5) << 30;
     artifact.tables.weights[1].offset = gap;
     fake_image i = fake_artifact_image(&artifact);

@@ -77,10 +77,8 @@ static const char *const models[] = {
 };
 
 START_TEST(every_allocation_may_fail) {
-    if (!COUNTING) {
-        puts("skipped: a sanitizer has its own malloc");
-        return;
-    }
+    if (!COUNTING)
+        TEST_SKIP("failing allocations: a sanitizer has its own malloc");
     const char *path = models[_i];
     ir_arena_on_oom(jump_out);
     ir_diag diag = {0};
@@ -91,9 +89,9 @@ START_TEST(every_allocation_may_fail) {
     ir_diag_clear(&diag);
     long total = atomic_load(&allocations) - before;
     ck_assert_int_gt(total, 100);
-    const char *seed = getenv("MCC_TEST_SEED"), *full = getenv("MCC_TEST_FULL");
+    const char *seed = getenv("MCC_TEST_SEED");
     unsigned random = seed ? (unsigned)strtoul(seed, NULL, 10) : 1;
-    long sample = full && *full == '1' ? 3000 : 150;
+    long sample = test_full() ? 3000 : 150;
     printf("%s: %ld allocations, seed %u\n", path, total, random);
     for (long i = 0; i < sample; i++) {
         random = random * 1664525u + 1013904223u;

@@ -22,10 +22,8 @@ static void write_model(char *path) {
 }
 
 START_TEST(steps_allocate_nothing) {
-    if (!COUNTING) {
-        puts("skipped: a sanitizer has its own malloc");
-        return;
-    }
+    if (!COUNTING)
+        TEST_SKIP("counting allocations: a sanitizer has its own malloc");
     static const struct {
         float temperature, top_p, min_p, repetition_penalty;
         int32_t top_k;
@@ -36,7 +34,7 @@ START_TEST(steps_allocate_nothing) {
         {.temperature = 5, .top_p = 0.9f, .top_k = 20, .min_p = 0.01f},
         {.temperature = 5, .repetition_penalty = 1.5f, .flags = MCC_REQUEST_LOGPROBS},
     };
-    char path[64];
+    char path[FAKE_PATH];
     write_model(path);
     mcc_artifact *model;
     mcc_engine *engine;
@@ -112,11 +110,9 @@ static mcc_status use_model(const char *path, mcc_error *error) {
 }
 
 START_TEST(every_allocation_may_fail) {
-    if (!COUNTING) {
-        puts("skipped: a sanitizer has its own malloc");
-        return;
-    }
-    char path[64];
+    if (!COUNTING)
+        TEST_SKIP("failing allocations: a sanitizer has its own malloc");
+    char path[FAKE_PATH];
     write_model(path);
     mcc_error error = {.struct_size = sizeof error};
     /* The first uses make what libraries keep for good. */

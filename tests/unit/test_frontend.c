@@ -12,7 +12,7 @@
 
 #define GOLDEN MCC_TEST_DATA "/golden"
 
-static char directory[64]; /* of this test's model */
+static char directory[200]; /* of this test's model */
 static ir_diag diag;
 
 static const char *in_directory(const char *name) {
@@ -24,7 +24,7 @@ static const char *in_directory(const char *name) {
 }
 
 static void setup(void) {
-    strcpy(directory, "/tmp/mcc-frontend-XXXXXX");
+    test_temporary(directory, sizeof directory, "frontend");
     ck_assert_ptr_nonnull(mkdtemp(directory));
     diag = (ir_diag){0};
 }

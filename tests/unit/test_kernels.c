@@ -3,7 +3,8 @@
  * whole pipeline and is compiled for every level of the processor; results must lie within the
  * bounds of error_bound.h, and all levels must give the same bits.
  *
- * Cases are drawn from MCC_TEST_SEED (default 1); MCC_TEST_FULL=1 runs many more. */
+ * Cases are drawn from MCC_TEST_SEED (default 1); MCC_TEST_FULL=1 runs many more, in
+ * parts by MCC_TEST_SHARD. */
 #include "check_main.h"
 #include "compiled_graph.h"
 #include "graph_text.h"
@@ -166,8 +167,9 @@ START_TEST(matmuls) {
     /* By default each encoding meets two epilogues; all meet over the encodings. */
     for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue++) {
         int turn = (epilogue + _i + (int)(graph_seed() % N_EPILOGUES)) % N_EPILOGUES;
-        for (int i = 0; i < (graph_full() ? 12 : turn < 3); i++)
-            run_matmul_case(_i, epilogue, i);
+        for (int i = 0; i < (test_full() ? 12 : turn < 3); i++)
+            if (graph_case_is_mine(epilogue + i))
+                run_matmul_case(_i, epilogue, i);
     }
 }
 END_TEST
@@ -224,7 +226,9 @@ static void add_chain(text *t) {
 }
 
 START_TEST(chains) {
-    for (int i = 0; i < (graph_full() ? 150 : 6); i++) {
+    for (int i = 0; i < (test_full() ? 150 : 6); i++) {
+        if (!graph_case_is_mine(i))
+            continue;
         text t;
         graph_seed_case(1000 + _i, i);
         start(&t);
@@ -237,7 +241,9 @@ END_TEST
 
 /* Rows of a table in every encoding, plain and shared with the matmul that packs it. */
 START_TEST(gathers) {
-    for (int i = 0; i < (graph_full() ? 10 : 1); i++) {
+    for (int i = 0; i < (test_full() ? 10 : 1); i++) {
+        if (!graph_case_is_mine(i))
+            continue;
         text t;
         const char *type = weight_types[_i];
         graph_seed_case(2000 + _i, i);
@@ -366,7 +372,9 @@ static void run_sequences(compiled_graph *g, const int *lengths, int n) {
 }
 
 START_TEST(attentions) {
-    for (int i = 0; i < (graph_full() ? 40 : 3); i++) {
+    for (int i = 0; i < (test_full() ? 40 : 3); i++) {
+        if (!graph_case_is_mine(i))
+            continue;
         text t;
         graph_seed_case(3000 + _i, i);
         start(&t);
@@ -487,13 +495,11 @@ static void say_worst(void) {
 }
 
 static Suite *kernels_suite(void) {
-    printf("seed %llu%s (MCC_TEST_SEED, MCC_TEST_FULL)\n", (unsigned long long)graph_seed(),
-           graph_full() ? ", all cases" : ", sampled");
+    graph_say_seed();
     graph_say_levels();
-    fflush(stdout);
     Suite *suite = suite_create("kernels");
     TCase *tcase = tcase_create("kernels");
-    tcase_set_timeout(tcase, graph_full() ? 3600 : 120);
+    tcase_set_timeout(tcase, test_full() ? 3600 : 120);
     tcase_add_checked_fixture(tcase, NULL, say_worst);
     tcase_add_loop_test(tcase, packing_round_trips, 0, N_WEIGHT_TYPES);
     tcase_add_loop_test(tcase, matmuls, 0, N_WEIGHT_TYPES);

@@ -25,7 +25,7 @@ typedef struct subject {
 
 static subject subjects[64];
 static int n_subjects;
-static char directory[64];
+static char directory[200];
 
 static void find_subjects(void) {
     glob_t found;
@@ -47,7 +47,7 @@ static void find_subjects(void) {
 }
 
 static void make_directory(void) {
-    snprintf(directory, sizeof directory, "/tmp/modelcc-test-XXXXXX");
+    test_temporary(directory, sizeof directory, "models");
     ck_assert_ptr_nonnull(mkdtemp(directory));
 }
 
@@ -57,8 +57,8 @@ static void remove_directory(void) {
 
 /* Whether the sample has this model: about one in three of them. */
 static bool is_sampled(int index, const char *test) {
-    const char *full = getenv("MCC_TEST_FULL"), *seed = getenv("MCC_TEST_SEED");
-    if (full && strcmp(full, "1") == 0)
+    const char *seed = getenv("MCC_TEST_SEED");
+    if (test_full())
         return true;
     uint32_t h = 2166136261u;
     for (const char *p = test; *p; p++)
@@ -249,7 +249,7 @@ END_TEST
 
 START_TEST(mixed_batches_change_nothing) {
     if (!is_sampled(_i, "mixed"))
-        return;
+        TEST_UNSAMPLED("mixed batches of %s", subjects[_i].input);
     const subject *s = &subjects[_i];
     reference *ref = reference_open(s->stem);
     pass_options passes = {0}; /* the defaults: int8 beside quantized weights, f16 pages */
@@ -273,7 +273,7 @@ START_TEST(mixed_batches_change_nothing) {
     const cg_cpu_target *targets = cg_cpu_targets(&n);
     for (int t = 0; t < n; t++) {
         if (!open_model(path, targets[t].name, 2, 64, &o)) {
-            fprintf(stderr, "skipped: this processor cannot run %s\n", targets[t].name);
+            TEST_SKIP_PART("this processor cannot run %s", targets[t].name);
             continue;
         }
         for (int i = 0; i < ref->n_cases; i++) {
@@ -294,7 +294,7 @@ END_TEST
 
 START_TEST(fusion_changes_nothing_but_rounding) {
     if (!is_sampled(_i, "fusion"))
-        return;
+        TEST_UNSAMPLED("fusion of %s", subjects[_i].input);
     static const char *const strategies[] = {"none", "pointwise"};
     const subject *s = &subjects[_i];
     reference *ref = reference_open(s->stem);

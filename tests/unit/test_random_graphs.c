@@ -7,7 +7,8 @@
  *   the compiled graph from end to end
  *
  * The four agree to 1e-4 of the largest logit, as whole models must (with float activations and
- * cache, so that nothing is quantized twice). Drawn from MCC_TEST_SEED; MCC_TEST_FULL=1 runs more.
+ * cache, so that nothing is quantized twice). Drawn from MCC_TEST_SEED; MCC_TEST_FULL=1 runs more,
+ * in parts by MCC_TEST_SHARD.
  */
 #include "check_main.h"
 #include "graph_text.h"
@@ -383,20 +384,19 @@ static void run_graph(int i) {
 }
 
 START_TEST(random_graphs) {
-    int per_test = graph_full() ? 60 : 1;
+    int per_test = test_full() ? 60 : 1;
     for (int i = 0; i < per_test; i++)
-        run_graph(_i * 1000 + i);
+        if (graph_case_is_mine(i))
+            run_graph(_i * 1000 + i);
 }
 END_TEST
 
 static Suite *random_graphs_suite(void) {
-    printf("seed %llu%s (MCC_TEST_SEED, MCC_TEST_FULL)\n", (unsigned long long)graph_seed(),
-           graph_full() ? ", all cases" : ", sampled");
+    graph_say_seed();
     graph_say_levels();
-    fflush(stdout);
     Suite *suite = suite_create("random_graphs");
     TCase *tcase = tcase_create("random_graphs");
-    tcase_set_timeout(tcase, graph_full() ? 3600 : 240);
+    tcase_set_timeout(tcase, test_full() ? 3600 : 240);
     tcase_add_loop_test(tcase, random_graphs, 0, 5);
     suite_add_tcase(suite, tcase);
     return suite;

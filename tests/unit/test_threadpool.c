@@ -84,6 +84,58 @@ START_TEST(every_tile_once_in_order) {
 }
 END_TEST
 
+typedef struct sums {
+    const int64_t *from;
+    int64_t n_from;
+    int64_t *to;
+} sums;
+
+/* Every tile needs all results of the job before. No atomics: what orders the jobs is the pool
+ * alone, and ThreadSanitizer notices where it does not. */
+static void add_up(const mcc_cpu_call *call, int64_t begin, int64_t end, void *scratch) {
+    const sums *s = call->args[0];
+    uint64_t total = 0;
+    (void)scratch;
+    for (int64_t i = 0; i < s->n_from; i++)
+        total += (uint64_t)s->from[i];
+    for (int64_t i = begin; i < end; i++)
+        s->to[i] = (int64_t)(total * 31 + (uint64_t)i);
+}
+
+START_TEST(results_pass_to_the_next_job) {
+    enum { JOBS = 40, TILES = 12 };
+    rt_pool *pool = rt_pool_create(2 + _i, NULL);
+    ck_assert_ptr_nonnull(pool);
+    static int64_t values[JOBS + 1][TILES], want[JOBS + 1][TILES];
+    static sums s[JOBS];
+    static mcc_cpu_call calls[JOBS];
+    static void *args[JOBS];
+    static rt_job jobs[JOBS];
+    int64_t scratch[8 * 8];
+    for (int i = 0; i < JOBS; i++) {
+        int64_t n = i ? jobs[i - 1].tiles : 3;
+        s[i] = (sums){values[i], n, values[i + 1]};
+        args[i] = &s[i];
+        calls[i].args = &args[i];
+        jobs[i] = (rt_job){add_up, &calls[i], i % 5 == 4 ? 1 : 2 + i % 11};
+    }
+    for (int round = 0; round < 100; round++) {
+        for (int t = 0; t < 3; t++)
+            values[0][t] = want[0][t] = round * 7 + t;
+        rt_pool_run(pool, jobs, JOBS, scratch, 64);
+        for (int i = 0; i < JOBS; i++) {
+            uint64_t total = 0;
+            for (int64_t t = 0; t < s[i].n_from; t++)
+                total += (uint64_t)want[i][t];
+            for (int64_t t = 0; t < jobs[i].tiles; t++)
+                want[i + 1][t] = (int64_t)(total * 31 + (uint64_t)t);
+        }
+        ck_assert_mem_eq(values, want, sizeof values);
+    }
+    rt_pool_destroy(pool);
+}
+END_TEST
+
 /* Threads that the system puts aside between looking at a job and taking from it must get nothing
  * from the next one: many more threads than processors, jobs of a few instructions and ever other
  * sizes. */
@@ -146,6 +198,7 @@ static Suite *suite(void) {
     TCase *t = tcase_create("threadpool");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_tile_once_in_order, 0, 4);
+    tcase_add_loop_test(t, results_pass_to_the_next_job, 0, 3);
     tcase_add_test(t, latecomers_take_nothing);
     tcase_add_test(t, sleeping_workers_wake);
     tcase_add_test(t, several_callers_take_turns);
