@@ -29,8 +29,8 @@ clean() {
 interrupted() {
     trap '' INT TERM HUP
     if [ -n "$child" ]; then
-        kill -INT -- "-$child" 2>/dev/null || true
-        for _ in $(seq 50); do
+        kill -TERM -- "-$child" 2>/dev/null || true
+        for _ in $(seq 25); do
             kill -0 -- "-$child" 2>/dev/null || break
             sleep 0.2
         done

@@ -191,6 +191,18 @@ static inline int64_t bound_broadcast(const bound_shape *to, int64_t flat,
 /* --- elementwise -------------------------------------------------------------------------------
  */
 
+/* Functions that flatten: the error of their operand times the largest slope within it (the mean
+ * value theorem), else a few in a row on large numbers would have bounds beyond all measure. */
+static inline double bound_sigmoid(double x, double e) {
+    double slope = fmin(0.25, exp(-fmax(0, fabs(x) - e)));
+    return slope * e + ELEMENTARY * (1 / (1 + exp(-x)) + slope * e) + SIGMOID_LEAST;
+}
+
+static inline double bound_erf(double x, double e) {
+    double nearest = fmax(0, fabs(x) - e), moved = M_2_SQRTPI * exp(-nearest * nearest) * e;
+    return moved + ELEMENTARY * (fabs(erf(x)) + moved);
+}
+
 /* Bound of an op's result v, of operands x[] with errors e[]. */
 static inline double bound_scalar(const ir_op *op, double v, const double *x, const double *e) {
     double a = fabs(x[0]), r = fabs(v);
@@ -224,15 +236,16 @@ static inline double bound_scalar(const ir_op *op, double v, const double *x, co
     case IR_OP_TANH:
         return e[0] + ELEMENTARY * r;
     case IR_OP_ERF:
-        return 1.13 * e[0] + ELEMENTARY * r;
+        return bound_erf(x[0], e[0]);
     case IR_OP_SIGMOID:
-        return e[0] / 4 + ELEMENTARY * r + SIGMOID_LEAST;
+        return bound_sigmoid(x[0], e[0]);
     case IR_OP_SILU: {
-        double s = 1 / (1 + exp(-x[0])), es = e[0] / 4 + ELEMENTARY * s + SIGMOID_LEAST;
+        double s = 1 / (1 + exp(-x[0])), es = bound_sigmoid(x[0], e[0]);
         return a * es + s * e[0] + e[0] * es + 2 * U * r;
     }
     case IR_OP_GELU: {
-        double t = erf(x[0] * M_SQRT1_2), et = 1.13 * (e[0] + 2 * U * a) + ELEMENTARY * fabs(t);
+        double t = erf(x[0] * M_SQRT1_2);
+        double et = bound_erf(x[0] * M_SQRT1_2, (e[0] + 2 * U * a) * M_SQRT1_2);
         return a / 2 * (et + 2 * U) + e[0] / 2 * (1 + fabs(t) + et) + 4 * U * r;
     }
     case IR_OP_GELU_TANH: {
