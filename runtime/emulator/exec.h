@@ -23,6 +23,14 @@ void ptx_module_destroy(ptx_module *module);
 const ptx_function *ptx_module_function(const ptx_module *module, const char *name);
 int ptx_module_target(const ptx_module *module); /* 80 of ".target sm_80" */
 
+/* Gives the module's .global and .const variables memory and their initial values; to be called
+ * once before a kernel of it runs. The module's destruction frees them: destroy it before the
+ * memory. */
+bool ptx_module_load(ptx_module *module, emu_memory *memory, char *error, size_t error_bytes);
+/* Where a variable of a loaded module is; false where there is none of that name. */
+bool ptx_module_variable(const ptx_module *module, const char *name, uint64_t *address,
+                         uint64_t *bytes);
+
 typedef struct ptx_function_info {
     const char *name;
     int n_params;
@@ -90,6 +98,9 @@ typedef struct emu_launch {
     uint32_t checks;            /* EMU_CHECK_ bits */
     uint64_t schedule_seed;     /* 0: warps and blocks in order; else in a random order */
     uint64_t instruction_limit; /* per warp, for endless loops; 0: none */
+    uint64_t approx_seed;       /* 0: approximate functions correctly rounded; else moved within
+                                   the error that PTX allows, by an amount that depends on it */
+    int mma_sum;                /* emu_mma_sum of tensor.h: how dot products are added up */
     int threads;                /* host threads that share the blocks; 1 or more */
     emu_counters *counters;     /* added to; NULL: not counted */
 } emu_launch;

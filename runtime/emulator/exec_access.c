@@ -1,0 +1,304 @@
+#include "runtime/emulator/exec_access.h"
+
+#include <stdio.h>
+
+/* op->a + op->imm of lanes in `mask`, their least and greatest, and the or of all of them. */
+EMU_CLONES static uint64_t find_addresses(const emu_warp *w, const emu_op *op, uint32_t mask,
+                                          uint64_t at[32], uint64_t *low, uint64_t *high) {
+    uint64_t least = UINT64_MAX, most = 0, bits = 0, offset = op->imm;
+    if (op->wide_address) {
+        const uint64_t *a = emu_src64(w, op->a);
+        EMU_LANES
+        for (int i = 0; i < 32; i++)
+            at[i] = a[i] + offset;
+    } else {
+        const uint32_t *a = emu_src(w, op->a);
+        EMU_LANES
+        for (int i = 0; i < 32; i++)
+            at[i] = a[i] + offset;
+    }
+    if (mask != EMU_FULL) {
+        uint64_t first = at[__builtin_ctz(mask)];
+        EMU_LANES
+        for (int i = 0; i < 32; i++)
+            at[i] = mask >> i & 1 ? at[i] : first;
+    }
+    EMU_LANES
+    for (int i = 0; i < 32; i++) {
+        least = at[i] < least ? at[i] : least;
+        most = at[i] > most ? at[i] : most;
+        bits |= at[i];
+    }
+    *low = least;
+    *high = most;
+    return bits;
+}
+
+EMU_CLONES static bool is_contiguous(const uint64_t at[32], uint64_t bytes) {
+    uint64_t differs = 0;
+    EMU_LANES
+    for (int i = 0; i < 32; i++)
+        differs |= at[i] - at[0] - (uint64_t)i * bytes;
+    return !differs;
+}
+
+static emu_space space_of(uint64_t address) {
+    if (address - EMU_SHARED_WINDOW < EMU_WINDOW_BYTES)
+        return EMU_SPACE_SHARED;
+    if (address - EMU_LOCAL_WINDOW < EMU_WINDOW_BYTES)
+        return EMU_SPACE_LOCAL;
+    if (address - EMU_PARAM_WINDOW < EMU_WINDOW_BYTES)
+        return EMU_SPACE_PARAM;
+    return EMU_SPACE_GLOBAL;
+}
+
+static uint64_t window_of(emu_space space) {
+    return space == EMU_SPACE_SHARED  ? EMU_SHARED_WINDOW
+           : space == EMU_SPACE_LOCAL ? EMU_LOCAL_WINDOW
+           : space == EMU_SPACE_PARAM ? EMU_PARAM_WINDOW
+                                      : 0;
+}
+
+uint32_t emu_generic_lanes(emu_warp *w, const emu_op *op, uint32_t mask, emu_space *space) {
+    uint64_t at[32], low, high;
+    find_addresses(w, op, mask, at, &low, &high);
+    *space = space_of(low);
+    if (*space == space_of(high) && (*space != EMU_SPACE_GLOBAL || high < EMU_SHARED_WINDOW ||
+                                     low >= EMU_SHARED_WINDOW))
+        return mask;
+    uint32_t same = 0;
+    *space = space_of(at[__builtin_ctz(mask)]);
+    for (int i = 0; i < 32; i++)
+        same |= space_of(at[i]) == *space ? 1u << i : 0;
+    return same & mask;
+}
+
+/* "address 0x… (8 bytes), 4 bytes past the end of allocation 7 (4096 bytes)" */
+static emu_next fault_global(emu_warp *w, const emu_op *op, int lane, uint64_t address,
+                             uint32_t bytes, const char *what) {
+    char near[128] = "no memory is near";
+    const emu_memory *memory = w->worker->launch->memory;
+    const emu_allocation *a = memory ? emu_memory_nearest(memory, address) : NULL;
+    if (a && address >= a->base + a->bytes)
+        snprintf(near, sizeof near, "%llu bytes past the end of allocation %u (%llu bytes)",
+                 (unsigned long long)(address - a->base - a->bytes), a->serial,
+                 (unsigned long long)a->bytes);
+    else if (a)
+        snprintf(near, sizeof near, "%llu bytes into allocation %u (%llu bytes)",
+                 (unsigned long long)(address - a->base), a->serial, (unsigned long long)a->bytes);
+    return emu_fault(w, op, lane, "%s of %u bytes at global address 0x%llx: %s", what, bytes,
+                     (unsigned long long)address, near);
+}
+
+static emu_next fault_misaligned(emu_warp *w, const emu_op *op, uint32_t mask,
+                                 const emu_access_at *access, uint32_t bytes) {
+    int lane = 0;
+    while (!(mask >> lane & 1) || access->at[lane] % bytes == 0)
+        lane++;
+    if (access->space == EMU_SPACE_GLOBAL)
+        return fault_global(w, op, lane, access->at[lane], bytes, "misaligned access");
+    return emu_fault(w, op, lane, "misaligned access of %u bytes at address 0x%llx", bytes,
+                     (unsigned long long)access->at[lane]);
+}
+
+/* --- initialised bytes of global memory ---------------------------------------------------------
+ */
+
+static void mark(uint8_t *bits, uint64_t first, uint64_t n) {
+    while (n) {
+        uint64_t in = first % 8, now = 8 - in < n ? 8 - in : n;
+        uint8_t want = (uint8_t)(((1u << now) - 1) << in), *byte = bits + first / 8;
+        if ((__atomic_load_n(byte, __ATOMIC_RELAXED) & want) != want)
+            __atomic_fetch_or(byte, want, __ATOMIC_RELAXED);
+        first += now;
+        n -= now;
+    }
+}
+static bool is_marked(const uint8_t *bits, uint64_t first, uint64_t n) {
+    while (n) {
+        uint64_t in = first % 8, now = 8 - in < n ? 8 - in : n;
+        uint8_t want = (uint8_t)(((1u << now) - 1) << in);
+        if ((__atomic_load_n(bits + first / 8, __ATOMIC_RELAXED) & want) != want)
+            return false;
+        first += now;
+        n -= now;
+    }
+    return true;
+}
+
+static emu_next check_initialised(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                                  emu_access kind, const emu_access_at *access) {
+    for (int i = 0; i < 32; i++) {
+        if (!(mask >> i & 1))
+            continue;
+        const emu_allocation *a = access->allocation;
+        if (access->scattered)
+            a = emu_memory_find(w->worker->launch->memory, access->at[i], bytes);
+        if (!a || !a->initialised)
+            continue;
+        uint64_t first = access->at[i] - a->base, n = access->contiguous ? 32ull * bytes : bytes;
+        bool reads = kind == EMU_ACCESS_READ || kind == EMU_ACCESS_STRONG_READ ||
+                     kind == EMU_ACCESS_ATOMIC;
+        if (reads && !is_marked(a->initialised, first, n)) {
+            if (access->contiguous) /* name the thread */
+                for (n = bytes; is_marked(a->initialised, first, n); first += bytes)
+                    i++;
+            return fault_global(w, op, i, a->base + first, bytes, "read of uninitialised memory");
+        }
+        if (!reads)
+            mark(a->initialised, first, n);
+        if (access->contiguous)
+            break;
+    }
+    return EMU_NEXT;
+}
+
+/* --- spaces --------------------------------------------------------------------------------------
+ */
+
+static bool in_allocation(const emu_allocation *a, uint64_t low, uint64_t high, uint64_t bytes) {
+    return low >= a->base && high - a->base <= a->bytes && a->bytes - (high - a->base) >= bytes;
+}
+
+static emu_next resolve_global(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                               emu_access kind, emu_access_at *access) {
+    const emu_memory *memory = w->worker->launch->memory;
+    const emu_allocation *a = w->cached;
+    if (!in_allocation(a, access->low, access->high, bytes)) {
+        a = NULL;
+        if (memory && access->high <= UINT64_MAX - bytes)
+            a = emu_memory_find(memory, access->low, access->high - access->low + bytes);
+        if (a)
+            w->cached = a;
+    }
+    if (a) {
+        access->allocation = a;
+        access->base = a->data;
+        access->origin = a->base;
+    } else { /* lanes in several allocations, or one in none */
+        access->scattered = true;
+        for (int i = 0; i < 32; i++) {
+            if (!(mask >> i & 1))
+                continue;
+            a = memory ? emu_memory_find(memory, access->at[i], bytes) : NULL;
+            if (!a)
+                return fault_global(w, op, i, access->at[i], bytes, "out of bounds access");
+            access->host[i] = a->data + (access->at[i] - a->base);
+            if (w->counting)
+                emu_count_global(w, a, access->at, 1u << i, bytes, kind == EMU_ACCESS_WRITE, false);
+        }
+    }
+    if (w->checks & EMU_CHECK_UNINITIALISED &&
+        check_initialised(w, op, mask, bytes, kind, access) != EMU_NEXT)
+        return EMU_FAULT;
+    if (w->counting && !access->scattered)
+        emu_count_global(w, access->allocation, access->at, mask, bytes,
+                         kind == EMU_ACCESS_WRITE || kind == EMU_ACCESS_STRONG_WRITE,
+                         access->contiguous);
+    return EMU_NEXT;
+}
+
+static emu_next resolve_shared(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                               emu_access kind, emu_access_at *access) {
+    emu_block *block = w->block;
+    if (access->high > block->shared_bytes || block->shared_bytes - access->high < bytes) {
+        int lane = 0;
+        while (!(mask >> lane & 1) || (access->at[lane] <= block->shared_bytes &&
+                                       block->shared_bytes - access->at[lane] >= bytes))
+            lane++;
+        return emu_fault(w, op, lane,
+                         "out of bounds access of %u bytes at shared address 0x%llx: the block has "
+                         "%u bytes of shared memory",
+                         bytes, (unsigned long long)access->at[lane], block->shared_bytes);
+    }
+    access->base = block->shared;
+    if (!w->worker->shadow && !w->counting)
+        return EMU_NEXT;
+    uint32_t at[32];
+    for (int i = 0; i < 32; i++)
+        at[i] = (uint32_t)access->at[i];
+    emu_shadow_report report;
+    if (w->worker->shadow && !emu_shadow_access(w->worker->shadow, kind, w->index, mask, at, bytes,
+                                                &report)) {
+        char text[256];
+        emu_shadow_message(&report, text, sizeof text);
+        return emu_fault(w, op, report.thread / 32 == w->index ? (int)(report.thread % 32) : -1,
+                         "%s", text);
+    }
+    if (w->counting)
+        emu_count_shared(w, at, mask, bytes);
+    return EMU_NEXT;
+}
+
+/* Local memory is each lane's own; parameters are the same for all. */
+static emu_next resolve_private(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                                emu_access kind, emu_access_at *access) {
+    bool local = access->space == EMU_SPACE_LOCAL;
+    uint64_t size = local ? w->function->local_bytes : w->function->param_bytes;
+    if (!local && kind != EMU_ACCESS_READ)
+        return emu_fault(w, op, __builtin_ctz(mask), "writes to a parameter");
+    for (int i = 0; i < 32; i++) {
+        if (!(mask >> i & 1))
+            continue;
+        if (access->at[i] > size || size - access->at[i] < bytes)
+            return emu_fault(w, op, i,
+                             "out of bounds access of %u bytes at %s address 0x%llx, of %llu", bytes,
+                             local ? "local" : "parameter", (unsigned long long)access->at[i],
+                             (unsigned long long)size);
+        access->host[i] = local ? w->local + (uint64_t)i * size + access->at[i]
+                                : (uint8_t *)(uintptr_t)w->worker->run->params + access->at[i];
+    }
+    access->scattered = true;
+    return EMU_NEXT;
+}
+
+emu_next emu_access_resolve(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                            emu_access kind, emu_access_at *access) {
+    access->scattered = false;
+    access->allocation = NULL;
+    access->base = NULL;
+    access->origin = 0;
+    uint64_t bits = find_addresses(w, op, mask, access->at, &access->low, &access->high);
+    access->space = (emu_space)op->space;
+    if (access->space == EMU_SPACE_GENERIC) {
+        access->space = space_of(access->at[__builtin_ctz(mask)]);
+        uint64_t window = window_of(access->space);
+        if (window) {
+            for (int i = 0; i < 32; i++)
+                access->at[i] -= window;
+            access->low -= window;
+            access->high -= window;
+        }
+    } else if (access->space == EMU_SPACE_CONST) {
+        access->space = EMU_SPACE_GLOBAL;
+    }
+    access->contiguous = mask == EMU_FULL && access->high - access->low == 31ull * bytes &&
+                         is_contiguous(access->at, bytes);
+    if (bits & (bytes - 1))
+        return fault_misaligned(w, op, mask, access, bytes);
+    if (access->space == EMU_SPACE_GLOBAL)
+        return resolve_global(w, op, mask, bytes, kind, access);
+    if (access->space == EMU_SPACE_SHARED)
+        return resolve_shared(w, op, mask, bytes, kind, access);
+    return resolve_private(w, op, mask, bytes, kind, access);
+}
+
+const uint8_t *emu_access_global(emu_warp *w, const emu_op *op, int lane, uint64_t address,
+                                 uint32_t bytes) {
+    const emu_memory *memory = w->worker->launch->memory;
+    const emu_allocation *a = w->cached;
+    if (!in_allocation(a, address, address, bytes)) {
+        a = memory ? emu_memory_find(memory, address, bytes) : NULL;
+        if (!a) {
+            fault_global(w, op, lane, address, bytes, "out of bounds access");
+            return NULL;
+        }
+        w->cached = a;
+    }
+    if (w->checks & EMU_CHECK_UNINITIALISED && a->initialised &&
+        !is_marked(a->initialised, address - a->base, bytes)) {
+        fault_global(w, op, lane, address, bytes, "read of uninitialised memory");
+        return NULL;
+    }
+    return a->data + (address - a->base);
+}
