@@ -268,7 +268,8 @@ static bool check_launch(const emu_launch *launch, char *error, size_t error_byt
     }
     for (int i = 0; i < 3; i++)
         if (f->required[0] && launch->block[i] != f->required[i])
-            return refuse(error, error_bytes, f->name, "launched with a block that is not .reqntid");
+            return refuse(error, error_bytes, f->name,
+                          "launched with a block that is not .reqntid");
     if (launch->shared_bytes > 1u << 20)
         return refuse(error, error_bytes, f->name, "more than 1 MiB of shared memory");
     if (f->uses_global_variables && f->module->memory != launch->memory)

@@ -63,8 +63,8 @@ uint32_t emu_generic_lanes(emu_warp *w, const emu_op *op, uint32_t mask, emu_spa
     uint64_t at[32], low, high;
     find_addresses(w, op, mask, at, &low, &high);
     *space = space_of(low);
-    if (*space == space_of(high) && (*space != EMU_SPACE_GLOBAL || high < EMU_SHARED_WINDOW ||
-                                     low >= EMU_SHARED_WINDOW))
+    if (*space == space_of(high) &&
+        (*space != EMU_SPACE_GLOBAL || high < EMU_SHARED_WINDOW || low >= EMU_SHARED_WINDOW))
         return mask;
     uint32_t same = 0;
     *space = space_of(at[__builtin_ctz(mask)]);
@@ -137,8 +137,8 @@ static emu_next check_initialised(emu_warp *w, const emu_op *op, uint32_t mask, 
         if (!a || !a->initialised)
             continue;
         uint64_t first = access->at[i] - a->base, n = access->contiguous ? 32ull * bytes : bytes;
-        bool reads = kind == EMU_ACCESS_READ || kind == EMU_ACCESS_STRONG_READ ||
-                     kind == EMU_ACCESS_ATOMIC;
+        bool reads =
+            kind == EMU_ACCESS_READ || kind == EMU_ACCESS_STRONG_READ || kind == EMU_ACCESS_ATOMIC;
         if (reads && !is_marked(a->initialised, first, n)) {
             if (access->contiguous) /* name the thread */
                 for (n = bytes; is_marked(a->initialised, first, n); first += bytes)
@@ -218,8 +218,8 @@ static emu_next resolve_shared(emu_warp *w, const emu_op *op, uint32_t mask, uin
     for (int i = 0; i < 32; i++)
         at[i] = (uint32_t)access->at[i];
     emu_shadow_report report;
-    if (w->worker->shadow && !emu_shadow_access(w->worker->shadow, kind, w->index, mask, at, bytes,
-                                                &report)) {
+    if (w->worker->shadow &&
+        !emu_shadow_access(w->worker->shadow, kind, w->index, mask, at, bytes, &report)) {
         char text[256];
         emu_shadow_message(&report, text, sizeof text);
         return emu_fault(w, op, report.thread / 32 == w->index ? (int)(report.thread % 32) : -1,
@@ -242,9 +242,9 @@ static emu_next resolve_private(emu_warp *w, const emu_op *op, uint32_t mask, ui
             continue;
         if (access->at[i] > size || size - access->at[i] < bytes)
             return emu_fault(w, op, i,
-                             "out of bounds access of %u bytes at %s address 0x%llx, of %llu", bytes,
-                             local ? "local" : "parameter", (unsigned long long)access->at[i],
-                             (unsigned long long)size);
+                             "out of bounds access of %u bytes at %s address 0x%llx, of %llu",
+                             bytes, local ? "local" : "parameter",
+                             (unsigned long long)access->at[i], (unsigned long long)size);
         access->host[i] = local ? w->local + (uint64_t)i * size + access->at[i]
                                 : (uint8_t *)(uintptr_t)w->worker->run->params + access->at[i];
     }

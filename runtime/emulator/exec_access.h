@@ -5,14 +5,14 @@
 #include "runtime/emulator/exec_state.h"
 
 typedef struct emu_access_at {
-    uint64_t at[32];  /* addresses in their space; of inactive lanes: the first active one's */
+    uint64_t at[32]; /* addresses in their space; of inactive lanes: the first active one's */
     uint64_t low, high;
-    emu_space space;  /* never generic */
-    uint8_t *base;    /* where space address `origin` is, when all lanes are in one allocation */
+    emu_space space; /* never generic */
+    uint8_t *base;   /* where space address `origin` is, when all lanes are in one allocation */
     uint64_t origin;
-    uint8_t *host[32]; /* else each lane's */
-    bool scattered;   /* host[] is to be used */
-    bool contiguous;  /* all 32 lanes active, lane i at at[0] + i * bytes */
+    uint8_t *host[32];                /* else each lane's */
+    bool scattered;                   /* host[] is to be used */
+    bool contiguous;                  /* all 32 lanes active, lane i at at[0] + i * bytes */
     const emu_allocation *allocation; /* of global memory where not scattered */
 } emu_access_at;
 
@@ -22,11 +22,13 @@ typedef struct emu_access_at {
 emu_next emu_access_resolve(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
                             emu_access kind, emu_access_at *access);
 
-/* Those lanes of `mask` whose generic addresses are in the space of the first one; and that space. */
+/* Those lanes of `mask` whose generic addresses are in the space of the first one; and that space.
+ */
 uint32_t emu_generic_lanes(emu_warp *w, const emu_op *op, uint32_t mask, emu_space *space);
 
 EMU_INLINE uint8_t *emu_access_host(const emu_access_at *access, int lane) {
-    return access->scattered ? access->host[lane] : access->base + (access->at[lane] - access->origin);
+    return access->scattered ? access->host[lane]
+                             : access->base + (access->at[lane] - access->origin);
 }
 
 /* Of the global memory at one lane's address, for async copies: as above, but alone. NULL after a

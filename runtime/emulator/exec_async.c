@@ -1,8 +1,8 @@
 /* cp.async: noted when issued, done when waited for.
  *
- * PTX lets a copy happen at any time until its group has been waited for. Here it happens as late as
- * that: shared memory holds the old bytes until then, so that a kernel that waits too little computes
- * something wrong, and the shadow names the read. */
+ * PTX lets a copy happen at any time until its group has been waited for. Here it happens as late
+ * as that: shared memory holds the old bytes until then, so that a kernel that waits too little
+ * computes something wrong, and the shadow names the read. */
 #include "runtime/emulator/exec_access.h"
 
 #include <stdlib.h>
@@ -30,7 +30,8 @@ static emu_next cp_async(emu_warp *w, const emu_op *op, uint32_t mask) {
     uint32_t size = op->size;
     emu_copy *copy = add_copy(w);
     if (!copy)
-        return emu_fault(w, op, -1, "more than %d async copies of a warp are in flight", MAX_COPIES);
+        return emu_fault(w, op, -1, "more than %d async copies of a warp are in flight",
+                         MAX_COPIES);
     copy->mask = mask;
     copy->size = size;
     uint32_t reads = mask, ignored = op->c >= 0 ? emu_pred(w, op->c, op->flip & 4) : 0;
@@ -52,10 +53,11 @@ static emu_next cp_async(emu_warp *w, const emu_op *op, uint32_t mask) {
                              "block has %u bytes of shared memory",
                              size, (unsigned long long)to, w->block->shared_bytes);
         if (to % size || (n && from[i] % size))
-            return emu_fault(w, op, i,
-                             "async copy of %u bytes from 0x%llx to shared address 0x%llx, of which "
-                             "one is misaligned",
-                             size, (unsigned long long)from[i], (unsigned long long)to);
+            return emu_fault(
+                w, op, i,
+                "async copy of %u bytes from 0x%llx to shared address 0x%llx, of which "
+                "one is misaligned",
+                size, (unsigned long long)from[i], (unsigned long long)to);
         if (n > size)
             return emu_fault(w, op, i, "async copy of %u bytes that reads %u", size, n);
         copy->shared[i] = (uint32_t)to;

@@ -32,11 +32,11 @@ EMU_CLONES static emu_next lop3(emu_warp *w, const emu_op *op, uint32_t mask) {
     }
     return EMU_NEXT;
 }
-WORDS3(lop3_and_or, (x & y) | z)         /* 0xea */
-WORDS3(lop3_and_xor, (x & y) ^ z)        /* 0x6a */
-WORDS3(lop3_xor, x ^ y ^ z)              /* 0x96 */
-WORDS3(lop3_or, x | y | z)               /* 0xfe */
-WORDS3(lop3_and, x & y & z)              /* 0x80 */
+WORDS3(lop3_and_or, (x & y) | z)  /* 0xea */
+WORDS3(lop3_and_xor, (x & y) ^ z) /* 0x6a */
+WORDS3(lop3_xor, x ^ y ^ z)       /* 0x96 */
+WORDS3(lop3_or, x | y | z)        /* 0xfe */
+WORDS3(lop3_and, x &y &z)         /* 0x80 */
 
 /* prmt without a mode: each selector nibble takes a byte of y:x, or its sign eight times. */
 EMU_INLINE uint32_t permute(uint32_t x, uint32_t y, uint32_t z) {
@@ -86,9 +86,8 @@ WORDS3(shf_r_wrap, (uint32_t)(((uint64_t)y << 32 | x) >> (z & 31)))
 WORDS3(shf_r_clamp, z > 31 ? y : (uint32_t)(((uint64_t)y << 32 | x) >> (z & 31)))
 
 /* Fields: position and length from the low bytes of b and c. */
-WORDS3(bfe_u32, (y & 255) > 31 ? 0
-                               : (x >> (y & 31)) &
-                                     ((z & 255) > 31 ? EMU_FULL : (1u << (z & 31)) - 1))
+WORDS3(bfe_u32,
+       (y & 255) > 31 ? 0 : (x >> (y & 31)) & ((z & 255) > 31 ? EMU_FULL : (1u << (z & 31)) - 1))
 
 static emu_next bfe(emu_warp *w, const emu_op *op, uint32_t mask) {
     bool wide = op->width == 64;
@@ -213,7 +212,8 @@ static emu_next carry32(emu_warp *w, const emu_op *op, uint32_t mask) {
     for (int i = 0; i < 32; i++) {
         uint64_t carry = in >> i & 1, v, x = a[i], y = b[i];
         if (op->sub >= 2) {
-            uint64_t product = op->sign ? (uint64_t)((int64_t)(int32_t)a[i] * (int32_t)b[i]) : x * y;
+            uint64_t product =
+                op->sign ? (uint64_t)((int64_t)(int32_t)a[i] * (int32_t)b[i]) : x * y;
             x = op->sub == 2 ? (uint32_t)product : product >> 32 & EMU_FULL;
             y = c[i];
         }

@@ -159,7 +159,8 @@ static uint32_t combine(const emu_warp *w, const emu_op *op, uint32_t m) {
     return op->round == 1 ? m & p : op->round == 2 ? m | p : m ^ p;
 }
 
-/* setp d|list[0]: the second gets the comparison's opposite. Pairs: the second is the upper half's. */
+/* setp d|list[0]: the second gets the comparison's opposite. Pairs: the second is the upper half's.
+ */
 static emu_next setp(emu_warp *w, const emu_op *op, uint32_t mask) {
     uint32_t m = compare(w, op, false);
     uint32_t second = 0;

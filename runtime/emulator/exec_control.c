@@ -93,8 +93,8 @@ static emu_next bar(emu_warp *w, const emu_op *op, uint32_t mask) {
     if (id > 15)
         return emu_fault(w, op, -1, "barrier %u, but a block has barriers 0 to 15", id);
     if (op->b != -1 && (expected % 32 || !expected || expected > 1024))
-        return emu_fault(w, op, -1, "a barrier of %u threads; it must be a multiple of 32 up to 1024",
-                         expected);
+        return emu_fault(
+            w, op, -1, "a barrier of %u threads; it must be a multiple of 32 up to 1024", expected);
     uint32_t n_true = 0;
     if (op->sub >= 2)
         n_true = (uint32_t)__builtin_popcount(emu_pred(w, op->c, op->flip & 4) & mask);

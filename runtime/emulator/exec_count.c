@@ -25,8 +25,8 @@ static emu_dram *dram_of(emu_warp *w, const emu_allocation *allocation) {
     return dram;
 }
 
-/* Sector `first` … `last` of the allocation (of its base) has been touched. A counter is all that is
- * lost where memory is short. */
+/* Sector `first` … `last` of the allocation (of its base) has been touched. A counter is all that
+ * is lost where memory is short. */
 static void touch(emu_dram *dram, bool store, uint64_t first, uint64_t last) {
     if (!dram || !dram->chunks[store])
         return;

@@ -45,7 +45,7 @@ EMU_INLINE void finish(emu_warp *w, const emu_op *op, uint32_t mask, const resul
         finish(w, op, mask, &beside);                                                              \
         return EMU_NEXT;                                                                           \
     }
-#define ROUND (emu_round)op->round
+#define ROUND (emu_round) op->round
 #define SEED w->worker->launch->approx_seed
 
 BINARY(add_f32, emu_f32_add(a, b, d, ROUND, op->flags))
@@ -121,7 +121,8 @@ EMU_CLONES static emu_next copysign_f32(emu_warp *w, const emu_op *op, uint32_t 
     return EMU_NEXT;
 }
 
-/* --- f64 ----------------------------------------------------------------------------------------- */
+/* --- f64 -----------------------------------------------------------------------------------------
+ */
 
 EMU_INLINE uint64_t canonical(double x) {
     return x != x ? UINT64_C(0x7fffffffffffffff) : emu_bits_of_double(x);
@@ -148,7 +149,7 @@ EMU_INLINE double greatest(double x, double y) {
         uint64_t *d = emu_dst64(w, op->d);                                                         \
         for (int i = 0; i < 32; i++) {                                                             \
             double x = emu_double_of(a[i]), y = emu_double_of(b[i]), z = emu_double_of(c[i]);      \
-            (void)x, (void)y, (void)z;                                                                    \
+            (void)x, (void)y, (void)z;                                                             \
             if (mask >> i & 1)                                                                     \
                 d[i] = (EXPR);                                                                     \
         }                                                                                          \

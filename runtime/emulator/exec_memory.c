@@ -13,7 +13,8 @@ static void collect(const emu_access_at *access, uint32_t mask, uint32_t bytes, 
     }
 }
 
-/* The element k of each lane from a table of words or narrower elements, as the register holds it. */
+/* The element k of each lane from a table of words or narrower elements, as the register holds it.
+ */
 EMU_INLINE uint64_t widen(uint64_t v, uint32_t size, bool sign, uint32_t width) {
     if (size < 8 && sign && v >> (8 * size - 1) & 1)
         v |= UINT64_MAX << (8 * size);
@@ -139,9 +140,6 @@ static emu_next store_generic(emu_warp *w, const emu_op *op, uint32_t mask) {
 }
 
 const emu_handler emu_memory_handlers[] = {
-    {"ld", load},
-    {"st", store},
-    {"ld.generic", load_generic},
-    {"st.generic", store_generic},
+    {"ld", load}, {"st", store}, {"ld.generic", load_generic}, {"st.generic", store_generic},
     {NULL, NULL},
 };

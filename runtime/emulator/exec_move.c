@@ -203,15 +203,7 @@ static emu_next ld_param(emu_warp *w, const emu_op *op, uint32_t mask) {
 }
 
 const emu_handler emu_move_handlers[] = {
-    {"mov.b32", mov_b32},
-    {"mov.b64", mov_b64},
-    {"unpack", unpack},
-    {"pack", pack},
-    {"unpack.2x16", unpack_2x16},
-    {"pack.2x16", pack_2x16},
-    {"special", special},
-    {"cvta", cvta},
-    {"isspacep", isspacep},
-    {"ld.param", ld_param},
-    {NULL, NULL},
+    {"mov.b32", mov_b32},         {"mov.b64", mov_b64},     {"unpack", unpack},   {"pack", pack},
+    {"unpack.2x16", unpack_2x16}, {"pack.2x16", pack_2x16}, {"special", special}, {"cvta", cvta},
+    {"isspacep", isspacep},       {"ld.param", ld_param},   {NULL, NULL},
 };

@@ -63,10 +63,10 @@ struct emu_warp {
 };
 
 typedef struct emu_barrier {
-    uint32_t expected; /* threads; 0: all that live */
-    uint32_t arrived;  /* threads */
-    uint32_t waiting;  /* warps: bits */
-    uint32_t pc;       /* of the first to arrive */
+    uint32_t expected;          /* threads; 0: all that live */
+    uint32_t arrived;           /* threads */
+    uint32_t waiting;           /* warps: bits */
+    uint32_t pc;                /* of the first to arrive */
     uint32_t n_threads, n_true; /* bar.red: lanes, and of them those whose predicate held */
     bool in_use;
 } emu_barrier;
@@ -203,8 +203,7 @@ typedef struct emu_handler {
 
 /* Each ends with a NULL name. */
 extern const emu_handler emu_int_handlers[], emu_bits_handlers[], emu_compare_handlers[],
-    emu_move_handlers[], emu_float_handlers[],
-    emu_control_handlers[], emu_memory_handlers[], emu_atomic_handlers[],
-    emu_async_handlers[], emu_warp_handlers[], emu_tensor_handlers[];
+    emu_move_handlers[], emu_float_handlers[], emu_control_handlers[], emu_memory_handlers[],
+    emu_atomic_handlers[], emu_async_handlers[], emu_warp_handlers[], emu_tensor_handlers[];
 
 #endif

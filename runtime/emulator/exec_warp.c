@@ -1,15 +1,15 @@
 /* The loop of one warp: the lanes at the least pc run, others wait until those come to them.
  *
  * The decoder put the blocks of a function in an order in which every block comes after its
- * predecessors, but for loops, which are contiguous (ptx_flow.c). So the lanes with the least pc are
- * always those that the others must wait for, and lanes meet again as early as they can. */
+ * predecessors, but for loops, which are contiguous (ptx_flow.c). So the lanes with the least pc
+ * are always those that the others must wait for, and lanes meet again as early as they can. */
 #include "runtime/emulator/exec_state.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-/* Back edges that some lanes may take while others wait, before those get a turn: a lane may spin on
- * what another of its warp has yet to write. */
+/* Back edges that some lanes may take while others wait, before those get a turn: a lane may spin
+ * on what another of its warp has yet to write. */
 enum { STARVATION = 20000 };
 
 emu_next emu_fault(emu_warp *w, const emu_op *op, int lane, const char *format, ...) {
@@ -31,8 +31,9 @@ emu_next emu_fault(emu_warp *w, const emu_op *op, int lane, const char *format, 
     else
         snprintf(thread, sizeof thread, "warp %u", w->index);
     const uint32_t *id = w->block->id;
-    int n = snprintf(at, left, "kernel %s, PTX line %u%s, block (%u,%u,%u), %s: ",
-                     w->function->name, op->line, source, id[0], id[1], id[2], thread);
+    int n =
+        snprintf(at, left, "kernel %s, PTX line %u%s, block (%u,%u,%u), %s: ", w->function->name,
+                 op->line, source, id[0], id[1], id[2], thread);
     if (n > 0 && (size_t)n < left) {
         va_list arguments;
         va_start(arguments, format);

@@ -55,8 +55,10 @@ static emu_next shfl(emu_warp *w, const emu_op *op, uint32_t mask) {
             good |= 1u << i;
         j &= 31;
         if (!(mask >> j & 1))
-            return emu_fault(w, op, (int)i, "shfl.sync takes a value from lane %u, which does not "
-                             "take part", j);
+            return emu_fault(w, op, (int)i,
+                             "shfl.sync takes a value from lane %u, which does not "
+                             "take part",
+                             j);
         v[i] = a[j];
     }
     emu_blend(emu_dst(w, op->d), v, mask);
@@ -244,12 +246,15 @@ static emu_next matrix_rows(emu_warp *w, const emu_op *op, uint32_t mask, bool s
         if (op->space == EMU_SPACE_GENERIC)
             address -= EMU_SHARED_WINDOW;
         if (address > block->shared_bytes || block->shared_bytes - address < 16)
-            return emu_fault(w, op, i, "a matrix row of 16 bytes at shared address 0x%llx, out of "
+            return emu_fault(w, op, i,
+                             "a matrix row of 16 bytes at shared address 0x%llx, out of "
                              "bounds: the block has %u bytes of shared memory",
                              (unsigned long long)address, block->shared_bytes);
         if (address % 16)
-            return emu_fault(w, op, i, "a matrix row at shared address 0x%llx, which is no multiple "
-                             "of 16", (unsigned long long)address);
+            return emu_fault(w, op, i,
+                             "a matrix row at shared address 0x%llx, which is no multiple "
+                             "of 16",
+                             (unsigned long long)address);
         at[i] = (uint32_t)address;
         rows[i] = block->shared + address;
     }

@@ -33,7 +33,7 @@ struct emu_op {
     int32_t guard;       /* a predicate, or -1 */
     uint32_t guard_flip; /* ~0 for @!p */
     int32_t d, a, b, c;  /* rows or predicates, as the handler wants them; -1 none where optional */
-    int32_t *list; /* rows of vectors and fragments */
+    int32_t *list;       /* rows of vectors and fragments */
     uint64_t imm;        /* address offset, branch target, … */
     const void *extra;   /* what else a handler wants: emu_convert, emu_mma_op, … */
     uint32_t line;       /* of the PTX */
@@ -41,16 +41,16 @@ struct emu_op {
     uint32_t flip;       /* predicate operands to negate: bit 0 a, 1 b, 2 c */
     uint8_t kind;        /* emu_kind */
     uint8_t sub, flags, round;
-    uint8_t size;      /* bytes of an element in memory */
-    uint8_t n; /* elements */
+    uint8_t size; /* bytes of an element in memory */
+    uint8_t n;    /* elements */
     uint8_t n_list;
     uint8_t plain_list; /* bits of those of the first 8 that are numbers and no rows */
-    uint8_t width;     /* bits of a destination register: 16, 32, 64 */
-    uint8_t space;     /* emu_space */
-    uint8_t flow;        /* emu_flow */
-    uint8_t order;     /* emu_order of a memory access */
-    bool sign;         /* signed */
-    bool wide_address; /* the address register has 64 bits */
+    uint8_t width;      /* bits of a destination register: 16, 32, 64 */
+    uint8_t space;      /* emu_space */
+    uint8_t flow;       /* emu_flow */
+    uint8_t order;      /* emu_order of a memory access */
+    bool sign;          /* signed */
+    bool wide_address;  /* the address register has 64 bits */
 };
 
 typedef enum emu_space {

@@ -184,14 +184,14 @@ typedef struct ptx_parser {
 
     /* the function at hand */
     ptx_function *function;
-    ptx_array ops, uses, use_list;    /* emu_op, emu_uses, uint32_t */
-    ptx_array labels, jumps, targets; /* ptx_label, ptx_jump, ptx_targets */
-    ptx_array target_labels;          /* ptx_token */
-    ptx_array constants;              /* ptx_constant */
+    ptx_array ops, uses, use_list;           /* emu_op, emu_uses, uint32_t */
+    ptx_array labels, jumps, targets;        /* ptx_label, ptx_jump, ptx_targets */
+    ptx_array target_labels;                 /* ptx_token */
+    ptx_array constants;                     /* ptx_constant */
     ptx_array new_ops, new_uses, successors; /* emu_op, emu_uses, uint32_t: ptx_order.c */
     struct ptx_chunk *scratch;
-    ptx_array register_types;         /* uint8_t ptx_type of each virtual register */
-    ptx_array params;                 /* uint32_t offset, size */
+    ptx_array register_types; /* uint8_t ptx_type of each virtual register */
+    ptx_array params;         /* uint32_t offset, size */
     uint32_t constant_buckets[1024];
     uint32_t n_predicates, n_registers, declared_registers, constant_words;
     uint64_t local_bytes, shared_bytes;
@@ -202,7 +202,7 @@ typedef struct ptx_parser {
 } ptx_parser;
 
 /* --- ptx_memory.c --- */
-void *ptx_alloc(ptx_parser *parser, size_t bytes);    /* zeroed, freed with the module */
+void *ptx_alloc(ptx_parser *parser, size_t bytes);          /* zeroed, freed with the module */
 void *ptx_scratch_memory(ptx_parser *parser, size_t bytes); /* zeroed, until ptx_scratch_free */
 void ptx_scratch_free(ptx_parser *parser);
 void *ptx_push(ptx_parser *parser, ptx_array *array); /* a zeroed item at the end */
@@ -263,8 +263,9 @@ typedef struct ptx_block {
 } ptx_block;
 
 /* ptx_order.c: puts parser->ops and uses in an order for reconvergence at the least pc: a block
- * comes after all its predecessors but for back edges, loops are contiguous. Branch targets (op.imm,
- * lists of brx) become op numbers in that order. The blocks, in a new array; their number. */
+ * comes after all its predecessors but for back edges, loops are contiguous. Branch targets
+ * (op.imm, lists of brx) become op numbers in that order. The blocks, in a new array; their number.
+ */
 ptx_block *ptx_order_blocks(ptx_parser *parser, uint32_t *n_blocks);
 
 /* ptx_rows.c: gives virtual registers rows of the register file; two that are never live together

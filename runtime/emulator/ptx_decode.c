@@ -7,9 +7,9 @@
 static const ptx_root *const root_tables[] = {ptx_int_roots,     ptx_float_roots, ptx_memory_roots,
                                               ptx_control_roots, ptx_move_roots,  ptx_warp_roots};
 static const emu_handler *const handler_tables[] = {
-    emu_int_handlers,    emu_bits_handlers,   emu_compare_handlers, emu_move_handlers,
-    emu_float_handlers,  emu_control_handlers, emu_memory_handlers, emu_atomic_handlers,
-    emu_async_handlers,  emu_warp_handlers};
+    emu_int_handlers,   emu_bits_handlers,    emu_compare_handlers, emu_move_handlers,
+    emu_float_handlers, emu_control_handlers, emu_memory_handlers,  emu_atomic_handlers,
+    emu_async_handlers, emu_warp_handlers};
 
 static ptx_decode_fn find_root(const ptx_token *root) {
     for (size_t t = 0; t < sizeof root_tables / sizeof *root_tables; t++)
@@ -25,8 +25,8 @@ bool ptx_known_root(const ptx_token *root) {
 
 /* "ld.global.v4.f32" */
 static void opcode_text(const ptx_statement *s, char text[160]) {
-    int n = snprintf(text, 160, "%.*s", (int)(s->root.length < 60 ? s->root.length : 60),
-                     s->root.text);
+    int n =
+        snprintf(text, 160, "%.*s", (int)(s->root.length < 60 ? s->root.length : 60), s->root.text);
     for (int i = 0; i < s->n_modifiers && n < 120; i++)
         n += snprintf(text + n, (size_t)(160 - n), ".%.*s",
                       (int)(s->modifiers[i].length < 30 ? s->modifiers[i].length : 30),
@@ -99,10 +99,10 @@ void ptx_take_prefixed(ptx_decoder *d, const char *prefix) {
 }
 
 const char *ptx_type_text(ptx_type type) {
-    static const char *const names[] = {
-        "none", "pred", "b8",  "b16",   "b32",  "b64",    "b128", "u8",  "u16", "u32",
-        "u64",  "s8",   "s16", "s32",   "s64",  "f16",    "f16x2", "bf16", "bf16x2", "tf32",
-        "f32",  "f64",  "e4m3", "e5m2", "e4m3x2", "e5m2x2", "s4",  "u4"};
+    static const char *const names[] = {"none", "pred", "b8",    "b16",    "b32",    "b64",  "b128",
+                                        "u8",   "u16",  "u32",   "u64",    "s8",     "s16",  "s32",
+                                        "s64",  "f16",  "f16x2", "bf16",   "bf16x2", "tf32", "f32",
+                                        "f64",  "e4m3", "e5m2",  "e4m3x2", "e5m2x2", "s4",   "u4"};
     return names[type];
 }
 
@@ -382,7 +382,7 @@ void ptx_decode(ptx_parser *parser) {
         d.op.guard_flip = s->guard_negated ? EMU_FULL : 0;
     }
     size_t n_jumps = parser->jumps.n;
-    find_root(&s->root)(&d);
+    find_root (&s->root)(&d);
     for (int i = 0; i < s->n_modifiers; i++)
         if (!s->taken[i])
             ptx_refuse(&d, "modifier .%.*s is not known", (int)s->modifiers[i].length,

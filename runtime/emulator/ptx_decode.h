@@ -1,5 +1,5 @@
-/* Helpers with which the families of instructions are decoded. Each takes the modifiers it knows off
- * the statement; one that nobody took is an error, as is a combination without a handler. */
+/* Helpers with which the families of instructions are decoded. Each takes the modifiers it knows
+ * off the statement; one that nobody took is an error, as is a combination without a handler. */
 #ifndef MCC_RUNTIME_EMULATOR_PTX_DECODE_H
 #define MCC_RUNTIME_EMULATOR_PTX_DECODE_H
 
@@ -15,8 +15,8 @@ typedef struct ptx_decoder {
     int32_t list[PTX_MAX_ELEMENTS * 2];
     int n_list;
     uint32_t plain_list; /* bits of those elements that are numbers and no rows */
-    bool carry, select; /* emu_uses */
-    bool failed; /* reported already */
+    bool carry, select;  /* emu_uses */
+    bool failed;         /* reported already */
 } ptx_decoder;
 
 typedef void (*ptx_decode_fn)(ptx_decoder *d);

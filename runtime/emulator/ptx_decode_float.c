@@ -75,8 +75,7 @@ void ptx_decode_float2(ptx_decoder *d, const char *root, ptx_type type) {
         take_ftz_sat(d, type);
     }
     operands(d, type, 2);
-    ptx_handler(d, kind_of(type), "%s.%s", root,
-                handler_type(type));
+    ptx_handler(d, kind_of(type), "%s.%s", root, handler_type(type));
 }
 
 void ptx_decode_fma(ptx_decoder *d, ptx_type type) {
@@ -118,7 +117,7 @@ void ptx_decode_sign(ptx_decoder *d, const char *root, ptx_type type) {
         take_flag(d, "ftz", EMU_FTZ);
     operands(d, type, 1);
     d->op.sub = is_half(type);
-    d->op.imm = type == PTX_F32                          ? 0x80000000
+    d->op.imm = type == PTX_F32                           ? 0x80000000
                 : type == PTX_F16X2 || type == PTX_BF16X2 ? 0x80008000
                                                           : 0x8000;
     ptx_handler(d, kind_of(type), type == PTX_F64 ? "%s.f64" : "%s.float", root);
@@ -317,8 +316,8 @@ static void decode_cvt(ptx_decoder *d) {
 }
 
 const ptx_root ptx_float_roots[] = {
-    {"fma", decode_fma},     {"copysign", decode_copysign}, {"rcp", decode_rcp},
-    {"sqrt", decode_sqrt},   {"rsqrt", decode_rsqrt},       {"ex2", decode_ex2},
-    {"lg2", decode_lg2},     {"sin", decode_sin},           {"cos", decode_cos},
-    {"tanh", decode_tanh},   {"cvt", decode_cvt},           {NULL, NULL},
+    {"fma", decode_fma},   {"copysign", decode_copysign}, {"rcp", decode_rcp},
+    {"sqrt", decode_sqrt}, {"rsqrt", decode_rsqrt},       {"ex2", decode_ex2},
+    {"lg2", decode_lg2},   {"sin", decode_sin},           {"cos", decode_cos},
+    {"tanh", decode_tanh}, {"cvt", decode_cvt},           {NULL, NULL},
 };

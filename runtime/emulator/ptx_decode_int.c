@@ -379,7 +379,8 @@ static void decode_dp(ptx_decoder *d, bool four) {
     d->op.sub = (uint8_t)((a == PTX_S32) + 2 * (b == PTX_S32));
     d->op.round = (uint8_t)high;
     if (four)
-        ptx_handler(d, EMU_KIND_INT, "dp4a.%c%c", a == PTX_S32 ? 's' : 'u', b == PTX_S32 ? 's' : 'u');
+        ptx_handler(d, EMU_KIND_INT, "dp4a.%c%c", a == PTX_S32 ? 's' : 'u',
+                    b == PTX_S32 ? 's' : 'u');
     else
         ptx_handler(d, EMU_KIND_INT, "dp2a");
 }
@@ -458,10 +459,10 @@ static void decode_setp(ptx_decoder *d) {
     d->op.round = (uint8_t)(with + 1);
     if (with >= 0)
         d->op.c = ptx_predicate(d, 3, 4);
-    emu_kind kind = type == PTX_F64           ? EMU_KIND_DOUBLE
-                    : type == PTX_F32         ? EMU_KIND_FLOAT
+    emu_kind kind = type == PTX_F64        ? EMU_KIND_DOUBLE
+                    : type == PTX_F32      ? EMU_KIND_FLOAT
                     : ptx_type_float(type) ? EMU_KIND_HALF
-                                              : EMU_KIND_INT;
+                                           : EMU_KIND_INT;
     ptx_handler(d, kind, "setp");
 }
 
@@ -512,7 +513,8 @@ static void decode_selp(ptx_decoder *d) {
     d->op.a = ptx_source(d, 1, type);
     d->op.b = ptx_source(d, 2, type);
     d->op.c = ptx_predicate(d, 3, 4);
-    /* Only the operand that is taken needs a value: three reads, a constant's that of the predicate. */
+    /* Only the operand that is taken needs a value: three reads, a constant's that of the
+     * predicate. */
     uint32_t p = (uint32_t)d->op.c | EMU_USE_PREDICATE;
     d->reads[0] = d->op.a < 0 ? p : (uint32_t)d->op.a & ~PTX_VIRTUAL;
     d->reads[1] = d->op.b < 0 ? p : (uint32_t)d->op.b & ~PTX_VIRTUAL;
@@ -552,14 +554,14 @@ static void decode_testp(ptx_decoder *d) {
 }
 
 const ptx_root ptx_int_roots[] = {
-    {"add", decode_add},     {"sub", decode_sub},     {"addc", decode_addc}, {"subc", decode_subc},
-    {"mul", decode_mul},     {"mad", decode_mad},     {"madc", decode_madc}, {"mul24", decode_mul24},
-    {"sad", decode_sad},     {"div", decode_div},     {"rem", decode_rem},   {"min", decode_min},
-    {"max", decode_max},     {"neg", decode_neg},     {"abs", decode_abs},   {"cnot", decode_cnot},
-    {"and", decode_and},     {"or", decode_or},       {"xor", decode_xor},   {"not", decode_not},
-    {"shl", decode_shl},     {"shr", decode_shr},     {"shf", decode_shf},   {"lop3", decode_lop3},
-    {"prmt", decode_prmt},   {"bfe", decode_bfe},     {"bfi", decode_bfi},   {"popc", decode_popc},
-    {"clz", decode_clz},     {"bfind", decode_bfind}, {"brev", decode_brev}, {"dp4a", decode_dp4a},
-    {"dp2a", decode_dp2a},   {"setp", decode_setp},   {"set", decode_set},   {"selp", decode_selp},
-    {"slct", decode_slct},   {"testp", decode_testp}, {NULL, NULL},
+    {"add", decode_add},   {"sub", decode_sub},     {"addc", decode_addc}, {"subc", decode_subc},
+    {"mul", decode_mul},   {"mad", decode_mad},     {"madc", decode_madc}, {"mul24", decode_mul24},
+    {"sad", decode_sad},   {"div", decode_div},     {"rem", decode_rem},   {"min", decode_min},
+    {"max", decode_max},   {"neg", decode_neg},     {"abs", decode_abs},   {"cnot", decode_cnot},
+    {"and", decode_and},   {"or", decode_or},       {"xor", decode_xor},   {"not", decode_not},
+    {"shl", decode_shl},   {"shr", decode_shr},     {"shf", decode_shf},   {"lop3", decode_lop3},
+    {"prmt", decode_prmt}, {"bfe", decode_bfe},     {"bfi", decode_bfi},   {"popc", decode_popc},
+    {"clz", decode_clz},   {"bfind", decode_bfind}, {"brev", decode_brev}, {"dp4a", decode_dp4a},
+    {"dp2a", decode_dp2a}, {"setp", decode_setp},   {"set", decode_set},   {"selp", decode_selp},
+    {"slct", decode_slct}, {"testp", decode_testp}, {NULL, NULL},
 };

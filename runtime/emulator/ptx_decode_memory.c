@@ -40,7 +40,8 @@ static void check_space(ptx_decoder *d, int i, emu_space space) {
     emu_space its = operand->symbol->space;
     if (its == EMU_SPACE_PARAM && operand->symbol->dynamic)
         ptx_refuse(d, "parameters of calls: functions are not called here, only inlined");
-    bool generic = space == EMU_SPACE_GENERIC && (its == EMU_SPACE_GLOBAL || its == EMU_SPACE_CONST);
+    bool generic =
+        space == EMU_SPACE_GENERIC && (its == EMU_SPACE_GLOBAL || its == EMU_SPACE_CONST);
     if (its != space && !generic)
         ptx_refuse(d, "the address of a variable of another state space");
 }

@@ -48,7 +48,8 @@ static void decode_special(ptx_decoder *d, ptx_type type) {
     const char *where = NULL;
     if (i < n && specials[i].member)
         where = operand->member.length == 1 ? strchr("xyz", operand->member.text[0]) : NULL;
-    if (i == n || (specials[i].member && !where) || (!specials[i].member && operand->member.length)) {
+    if (i == n || (specials[i].member && !where) ||
+        (!specials[i].member && operand->member.length)) {
         ptx_refuse(d, "\"%.*s\" is neither declared nor a special register",
                    (int)operand->token.length, operand->token.text);
         return;

@@ -97,10 +97,8 @@ static void write_constants(ptx_parser *parser) {
         if (s && s->space == EMU_SPACE_SHARED) {
             value += s->offset;
         } else if (s) {
-            f->fixups[f->n_fixups++] = (emu_fixup){.variable = s->variable,
-                                                   .addend = value,
-                                                   .in = at,
-                                                   .narrow = !all[i].wide};
+            f->fixups[f->n_fixups++] = (emu_fixup){
+                .variable = s->variable, .addend = value, .in = at, .narrow = !all[i].wide};
             f->uses_global_variables = true;
         }
         uint32_t *row = f->constants + at;

@@ -1,11 +1,11 @@
 /* The order of a function's basic blocks.
  *
- * A warp runs the lanes with the least pc (exec_warp.c), which is right in any order, but lets lanes
- * meet again as early as they can only where blocks come after their predecessors and a loop's exit
- * after the whole loop; and a barrier must find all lanes together. Compilers lay blocks out
- * otherwise. The order here is a weak topological order (Bourdoncle, "Efficient chaotic iteration
- * strategies with widenings", 1993, figure 4): every strongly connected component is contiguous and
- * begins with its head, and so on within it. */
+ * A warp runs the lanes with the least pc (exec_warp.c), which is right in any order, but lets
+ * lanes meet again as early as they can only where blocks come after their predecessors and a
+ * loop's exit after the whole loop; and a barrier must find all lanes together. Compilers lay
+ * blocks out otherwise. The order here is a weak topological order (Bourdoncle, "Efficient chaotic
+ * iteration strategies with widenings", 1993, figure 4): every strongly connected component is
+ * contiguous and begins with its head, and so on within it. */
 #include "runtime/emulator/ptx.h"
 
 #include <string.h>

@@ -1,9 +1,9 @@
-/* Rows of the register file. PTX has a register for every value; rows are shared by linear scan over
- * live intervals (Poletto and Sarkar, 1999), so that a warp's registers stay in the cache.
+/* Rows of the register file. PTX has a register for every value; rows are shared by linear scan
+ * over live intervals (Poletto and Sarkar, 1999), so that a warp's registers stay in the cache.
  *
  * A lane's values are its own column of the rows, and each lane follows the flow graph on its own,
- * so liveness over that graph is right under divergence too. A register and one that begins where it
- * ends get different rows: handlers may write before they have read all. */
+ * so liveness over that graph is right under divergence too. A register and one that begins where
+ * it ends get different rows: handlers may write before they have read all. */
 #include "runtime/emulator/ptx.h"
 
 #include <string.h>
