@@ -68,7 +68,9 @@ const char *mcc_status_name(mcc_status status) {
                                         "capacity exceeded",
                                         "not found",
                                         "buffer too small",
-                                        "internal error"};
+                                        "internal error",
+                                        "no device",
+                                        "device failed"};
     if (status < 0 || (size_t)status >= sizeof names / sizeof *names)
         return "unknown status";
     return names[status];

@@ -1,5 +1,6 @@
 #include "runtime/artifact_check.h"
 
+#include "runtime/checker.h"
 #include "runtime/cpu.h"
 #include "runtime/modelcc.h"
 #include "runtime/sha256.h"
@@ -18,7 +19,7 @@ _Static_assert(sizeof(mcc_footer) <= MCC_ARTIFACT_PAGE, "the footer is one page"
 
 const char *rt_section_name(uint32_t kind) {
     static const char *const names[] = {"",      "code",   "manifest",  "graph",    "plan",
-                                        "fused", "tables", "tokenizer", "template", "weights"};
+                                        "fused", "tables", "tokenizer", "template", "weights", "cuda"};
     return kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
@@ -103,40 +104,56 @@ bool rt_footer_check(const mcc_footer *footer, uint64_t file_bytes, const char *
 /* --- tables --------------------------------------------------------------------------------------
  */
 
-/* What the checks below share. */
-typedef struct checker {
-    const uint8_t *data;
-    uint64_t size;
-    const char *path;
-    uint32_t n_strings;
-    rt_error *error;
-} checker;
-
 #define BAD(c, ...) rt_fail((c)->error, MCC_BAD_ARTIFACT, "%s: tables: " __VA_ARGS__)
 
-static bool span(const checker *c, const mcc_span *s, uint64_t entry_bytes, const char *name,
-                 const void **entries, uint32_t *count) {
+bool rt_check_span(const rt_checker *c, const mcc_span *s, uint64_t entry_bytes, const char *name,
+                   const void **entries, uint32_t *count) {
     if (s->offset % 8 != 0)
-        return BAD(c, "%s are at byte %" PRIu64 ", not at a multiple of 8", c->path, name,
-                   s->offset);
+        return rt_fail(c->error, MCC_BAD_ARTIFACT,
+                       "%s: %s: %s are at byte %" PRIu64 ", not at a multiple of 8", c->path,
+                       c->section, name, s->offset);
     if (s->offset > c->size || s->count > (c->size - s->offset) / entry_bytes)
-        return BAD(c,
-                   "%" PRIu32 " %s of %" PRIu64 " bytes at byte %" PRIu64
-                   ", but the section has %" PRIu64 " bytes",
-                   c->path, s->count, name, entry_bytes, s->offset, c->size);
+        return rt_fail(c->error, MCC_BAD_ARTIFACT,
+                       "%s: %s: %" PRIu32 " %s of %" PRIu64 " bytes at byte %" PRIu64
+                       ", but the section has %" PRIu64 " bytes",
+                       c->path, c->section, s->count, name, entry_bytes, s->offset, c->size);
     *entries = c->data + s->offset;
     *count = s->count;
     return true;
 }
 
-static bool string(const checker *c, mcc_string s, const char *what, uint32_t i) {
-    if (s >= c->n_strings)
-        return BAD(c, "%s %" PRIu32 ": string at %" PRIu32 ", but strings have %" PRIu32 " bytes",
-                   c->path, what, i, s, c->n_strings);
-    return true;
+bool rt_check_string(const rt_checker *c, mcc_string s, const char *what, uint32_t i) {
+    return s < c->n_strings ||
+           rt_fail(c->error, MCC_BAD_ARTIFACT,
+                   "%s: %s: %s %" PRIu32 ": string at %" PRIu32 ", but strings have %" PRIu32
+                   " bytes",
+                   c->path, c->section, what, i, s, c->n_strings);
 }
 
-static bool dim(const checker *c, const mcc_dim *d, const char *what, uint32_t i) {
+bool rt_check_strings(const rt_checker *c, const char *strings) {
+    return (c->n_strings > 0 && strings[0] == 0 && strings[c->n_strings - 1] == 0) ||
+           rt_fail(c->error, MCC_BAD_ARTIFACT,
+                   "%s: %s: strings do not begin and end with a zero byte", c->path, c->section);
+}
+
+bool rt_check_index(const rt_checker *c, uint32_t index, uint32_t count, const char *of,
+                    const char *what, uint32_t i) {
+    return index < count ||
+           rt_fail(c->error, MCC_BAD_ARTIFACT,
+                   "%s: %s: %s %" PRIu32 ": %s %" PRIu32 ", but there are %" PRIu32, c->path,
+                   c->section, what, i, of, index, count);
+}
+
+/* For T, S, R below 2^31 the dim is below 2^53 with coefficients up to 2^20, and below 2^43 with
+ * coefficients up to 2^10: times the factor, below 2^63. */
+bool rt_tiles_in_range(const mcc_dim *d, int64_t div, int64_t mult) {
+    int64_t limit = mult <= 1 << 10 ? 1 << 20 : 1 << 10;
+    return d->c >= 0 && d->c <= INT64_C(1) << 40 && d->t >= 0 && d->t <= limit && d->s >= 0 &&
+           d->s <= limit && d->r >= 0 && d->r <= limit && div >= 1 && mult >= 0 &&
+           mult <= 1 << 20;
+}
+
+static bool dim(const rt_checker *c, const mcc_dim *d, const char *what, uint32_t i) {
     if (d->c < 0 || d->c > MAX_CONSTANT || d->t < 0 || d->t > MAX_COEFFICIENT || d->s < 0 ||
         d->s > MAX_COEFFICIENT || d->r < 0 || d->r > MAX_COEFFICIENT)
         return BAD(c,
@@ -146,18 +163,10 @@ static bool dim(const checker *c, const mcc_dim *d, const char *what, uint32_t i
     return true;
 }
 
-static bool index_below(const checker *c, uint32_t index, uint32_t count, const char *of,
-                        const char *what, uint32_t i) {
-    if (index >= count)
-        return BAD(c, "%s %" PRIu32 ": %s %" PRIu32 ", but there are %" PRIu32, c->path, what, i,
-                   of, index, count);
-    return true;
-}
-
-static bool check_weights(const checker *c, const rt_tables *t, uint64_t weights_bytes) {
+static bool check_weights(const rt_checker *c, const rt_tables *t, uint64_t weights_bytes) {
     for (uint32_t i = 0; i < t->n_weights; i++) {
         const mcc_weight_entry *w = &t->weights[i];
-        if (!string(c, w->name, "weight", i) || !string(c, w->type, "weight", i))
+        if (!rt_check_string(c, w->name, "weight", i) || !rt_check_string(c, w->type, "weight", i))
             return false;
         if (w->offset % 64 != 0)
             return BAD(c, "weight %s starts at byte %" PRIu64 ", not at a multiple of 64", c->path,
@@ -171,7 +180,7 @@ static bool check_weights(const checker *c, const rt_tables *t, uint64_t weights
     return true;
 }
 
-static bool check_kv_groups(const checker *c, const rt_tables *t) {
+static bool check_kv_groups(const rt_checker *c, const rt_tables *t) {
     enum { MAX_LAYERS = 1 << 16, MAX_HEADS = 1 << 16, MAX_HEAD_DIM = 1 << 16, MAX_PAGE = 1 << 12 };
     if (t->n_kv_groups > 64)
         return BAD(c, "%" PRIu32 " KV groups, at most 64", c->path, t->n_kv_groups);
@@ -201,20 +210,20 @@ static bool check_kv_groups(const checker *c, const rt_tables *t) {
     return true;
 }
 
-static bool check_args(const checker *c, const rt_tables *t) {
+static bool check_args(const rt_checker *c, const rt_tables *t) {
     for (uint32_t i = 0; i < t->n_args; i++) {
         const mcc_arg_entry *a = &t->args[i];
         bool ok = false;
         switch (a->kind) {
         case MCC_ARG_BUFFER:
-            ok = index_below(c, a->index, t->n_buffers, "buffer", "argument", i);
+            ok = rt_check_index(c, a->index, t->n_buffers, "buffer", "argument", i);
             break;
         case MCC_ARG_WEIGHT:
-            ok = index_below(c, a->index, t->n_weights, "weight", "argument", i);
+            ok = rt_check_index(c, a->index, t->n_weights, "weight", "argument", i);
             break;
         case MCC_ARG_KV:
-            ok = index_below(c, a->index, t->n_kv_groups, "KV group", "argument", i) &&
-                 index_below(c, a->layer, (uint32_t)t->kv_groups[a->index].layers, "KV layer",
+            ok = rt_check_index(c, a->index, t->n_kv_groups, "KV group", "argument", i) &&
+                 rt_check_index(c, a->layer, (uint32_t)t->kv_groups[a->index].layers, "KV layer",
                              "argument", i);
             break;
         case MCC_ARG_STEP:
@@ -231,23 +240,18 @@ static bool check_args(const checker *c, const rt_tables *t) {
     return true;
 }
 
-static bool check_launches(const checker *c, const rt_tables *t) {
+static bool check_launches(const rt_checker *c, const rt_tables *t) {
     for (uint32_t i = 0; i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
-        if (!string(c, l->label, "launch", i) || !string(c, l->ops, "launch", i) ||
-            !index_below(c, l->kernel, t->n_kernels, "kernel", "launch", i))
+        if (!rt_check_string(c, l->label, "launch", i) || !rt_check_string(c, l->ops, "launch", i) ||
+            !rt_check_index(c, l->kernel, t->n_kernels, "kernel", "launch", i))
             return false;
         if (l->first_arg > t->n_args || l->n_args > t->n_args - l->first_arg)
             return BAD(c, "launch %s: arguments %" PRIu32 " to %" PRIu64 ", but there are %" PRIu32,
                        c->path, t->strings + l->label, l->first_arg,
                        (uint64_t)l->first_arg + l->n_args, t->n_args);
-        /* For T, S, R below 2^31 the dim is below 2^53 with coefficients up to 2^20, and below 2^43
-         * with coefficients up to 2^10: times the factor, below 2^63. */
         const mcc_dim *d = &l->tiles;
-        int64_t limit = l->tiles_mult <= 1 << 10 ? 1 << 20 : 1 << 10;
-        if (d->c < 0 || d->c > INT64_C(1) << 40 || d->t < 0 || d->t > limit || d->s < 0 ||
-            d->s > limit || d->r < 0 || d->r > limit || l->tiles_div < 1 || l->tiles_mult < 0 ||
-            l->tiles_mult > 1 << 20)
+        if (!rt_tiles_in_range(d, l->tiles_div, l->tiles_mult))
             return BAD(c,
                        "launch %s: %" PRId64 " * ceil((%" PRId64 " + %" PRId64 "*T + %" PRId64
                        "*S + %" PRId64 "*R) / %" PRId64 ") tiles are out of range",
@@ -257,12 +261,12 @@ static bool check_launches(const checker *c, const rt_tables *t) {
     return true;
 }
 
-static bool check_outputs(const checker *c, const rt_tables *t) {
+static bool check_outputs(const rt_checker *c, const rt_tables *t) {
     bool logits = false;
     for (uint32_t i = 0; i < t->n_outputs; i++) {
         const mcc_output_entry *o = &t->outputs[i];
-        if (!string(c, o->name, "output", i) ||
-            !index_below(c, o->buffer, t->n_buffers, "buffer", "output", i))
+        if (!rt_check_string(c, o->name, "output", i) ||
+            !rt_check_index(c, o->buffer, t->n_buffers, "buffer", "output", i))
             return false;
         /* The whole of it must lie in its buffer, for any R: compare the coefficients. */
         if (o->width < 1 || o->width > MAX_COEFFICIENT / 4 ||
@@ -282,7 +286,7 @@ static bool check_outputs(const checker *c, const rt_tables *t) {
     return logits || BAD(c, "no output named logits", c->path);
 }
 
-static bool check_header(const checker *c, const mcc_tables *h) {
+static bool check_header(const rt_checker *c, const mcc_tables *h) {
     if (h->struct_bytes < sizeof *h)
         return BAD(c, "their header has %" PRIu32 " bytes, expected %zu", c->path, h->struct_bytes,
                    sizeof *h);
@@ -304,7 +308,8 @@ static bool check_header(const checker *c, const mcc_tables *h) {
 
 bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, const char *path,
                      rt_tables *t, rt_error *error) {
-    checker c = {.data = data, .size = size, .path = path, .error = error};
+    rt_checker c = {
+        .data = data, .size = size, .path = path, .section = "tables", .error = error};
     memset(t, 0, sizeof *t);
     if (size < sizeof *t->header)
         return BAD(&c, "%" PRIu64 " bytes, expected at least %zu", path, size, sizeof *t->header);
@@ -313,41 +318,37 @@ bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, co
         return false;
 
     const void *entries[9];
-    if (!span(&c, &h->strings, 1, "strings", &entries[0], &c.n_strings) ||
-        !span(&c, &h->weights, sizeof *t->weights, "weights", &entries[1], &t->n_weights) ||
-        !span(&c, &h->kv_groups, sizeof *t->kv_groups, "KV groups", &entries[2], &t->n_kv_groups) ||
-        !span(&c, &h->buffers, sizeof *t->buffers, "buffers", &entries[3], &t->n_buffers) ||
-        !span(&c, &h->args, sizeof *t->args, "arguments", &entries[4], &t->n_args) ||
-        !span(&c, &h->kernels, sizeof *t->kernels, "kernels", &entries[5], &t->n_kernels) ||
-        !span(&c, &h->launches, sizeof *t->launches, "launches", &entries[6], &t->n_launches) ||
-        !span(&c, &h->outputs, sizeof *t->outputs, "outputs", &entries[7], &t->n_outputs) ||
-        !span(&c, &h->targets, sizeof *t->targets, "targets", &entries[8], &t->n_targets))
+    if (!rt_check_span(&c, &h->strings, 1, "strings", &entries[0], &c.n_strings) ||
+        !rt_check_span(&c, &h->weights, sizeof *t->weights, "weights", &entries[1], &t->n_weights) ||
+        !rt_check_span(&c, &h->kv_groups, sizeof *t->kv_groups, "KV groups", &entries[2], &t->n_kv_groups) ||
+        !rt_check_span(&c, &h->buffers, sizeof *t->buffers, "buffers", &entries[3], &t->n_buffers) ||
+        !rt_check_span(&c, &h->args, sizeof *t->args, "arguments", &entries[4], &t->n_args) ||
+        !rt_check_span(&c, &h->kernels, sizeof *t->kernels, "kernels", &entries[5], &t->n_kernels) ||
+        !rt_check_span(&c, &h->launches, sizeof *t->launches, "launches", &entries[6], &t->n_launches) ||
+        !rt_check_span(&c, &h->outputs, sizeof *t->outputs, "outputs", &entries[7], &t->n_outputs) ||
+        !rt_check_span(&c, &h->targets, sizeof *t->targets, "targets", &entries[8], &t->n_targets))
         return false;
     t->strings = entries[0], t->weights = entries[1], t->kv_groups = entries[2];
     t->buffers = entries[3], t->args = entries[4], t->kernels = entries[5];
     t->launches = entries[6], t->outputs = entries[7], t->targets = entries[8];
 
-    if (c.n_strings == 0 || t->strings[0] != 0 || t->strings[c.n_strings - 1] != 0)
-        return BAD(&c, "strings do not begin and end with a zero byte", path);
-    if (!string(&c, h->model_name, "model name", 0) || !string(&c, h->arch, "architecture", 0) ||
+    if (!rt_check_strings(&c, t->strings) || !rt_check_string(&c, h->model_name, "model name", 0) || !rt_check_string(&c, h->arch, "architecture", 0) ||
         !dim(&c, &h->arena_bytes, "arena", 0))
         return false;
     for (uint32_t i = 0; i < t->n_buffers; i++) {
         const mcc_dim *d = &t->buffers[i].offset;
-        if (!string(&c, t->buffers[i].type, "buffer", i) || !dim(&c, d, "offset of buffer", i) ||
+        if (!rt_check_string(&c, t->buffers[i].type, "buffer", i) || !dim(&c, d, "offset of buffer", i) ||
             !dim(&c, &t->buffers[i].bytes, "size of buffer", i))
             return false;
         if ((d->c | d->t | d->s | d->r) % 64 != 0)
             return BAD(&c, "buffer %" PRIu32 " does not start at a multiple of 64", path, i);
     }
     for (uint32_t i = 0; i < t->n_kernels; i++)
-        if (!string(&c, t->kernels[i].name, "kernel", i) ||
-            !string(&c, t->kernels[i].anchor, "kernel", i))
+        if (!rt_check_string(&c, t->kernels[i].name, "kernel", i) ||
+            !rt_check_string(&c, t->kernels[i].anchor, "kernel", i))
             return false;
-    if (t->n_targets == 0)
-        return BAD(&c, "no targets", path);
     for (uint32_t i = 0; i < t->n_targets; i++)
-        if (!string(&c, t->targets[i].name, "target", i))
+        if (!rt_check_string(&c, t->targets[i].name, "target", i))
             return false;
     return check_weights(&c, t, weights_bytes) && check_kv_groups(&c, t) && check_args(&c, t) &&
            check_launches(&c, t) && check_outputs(&c, t);
@@ -381,10 +382,13 @@ int rt_target_choose(const rt_tables *tables, uint64_t features, const char *nam
             used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", target);
     }
     if (name) {
-        rt_fail(error, MCC_NOT_FOUND, "%s: no code for target %s; it has %s", path, name, all);
+        rt_fail(error, MCC_NOT_FOUND, "%s: no code for target %s; it has %s", path, name,
+                tables->n_targets ? all : "none for a CPU");
         return -1;
     }
-    if (fitting < 0) {
+    if (tables->n_targets == 0) {
+        rt_fail(error, MCC_CPU_MISMATCH, "%s: has no code for a CPU", path);
+    } else if (fitting < 0) {
         const mcc_target_entry *least = &tables->targets[0];
         rt_fail(error, MCC_CPU_MISMATCH,
                 "%s: needs a processor with at least %s (target %s); this one has %s", path,

@@ -37,7 +37,7 @@ typedef struct rt_tables {
 /* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string
  * and span is in bounds; weights lie inside weights_bytes; dims are >= 0 and small enough for
  * rt_dim to be exact for T, S, R below 2^31; there is an output "logits" of the vocabulary's
- * width. */
+ * width. There may be no targets: an artifact for GPUs alone. */
 bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, const char *path,
                      rt_tables *tables, rt_error *error);
 

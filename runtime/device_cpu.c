@@ -1,13 +1,14 @@
 #include "runtime/device_cpu.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-struct rt_device_cpu {
+typedef struct device_cpu {
+    rt_device device;
     const mcc_artifact *artifact;
+    const rt_kv *kv;
     const rt_step_block *block;
     rt_pool *pool;
     bool null;
@@ -18,36 +19,48 @@ struct rt_device_cpu {
     void **args;         /* of all launches, in the tables' order */
     mcc_cpu_call *calls; /* [n_launches] */
     rt_job *jobs;        /* [n_launches] */
+    uint8_t **pools; /* [n_kv_groups] */
     float *logits;
-};
+} device_cpu;
 
-/* Reserved, and backed by memory only where steps write. */
-static bool make_arena(rt_device_cpu *d, const rt_tables *t, const rt_step_limits *l,
-                       rt_error *error) {
-    uint64_t bytes = (uint64_t)rt_dim(&t->header->arena_bytes, l->T, l->S, l->R);
-    for (uint32_t i = 0; i < t->n_buffers; i++) {
-        const mcc_buffer_entry *b = &t->buffers[i];
-        uint64_t end = (uint64_t)rt_dim(&b->offset, l->T, l->S, l->R) +
-                       (uint64_t)rt_dim(&b->bytes, l->T, l->S, l->R);
-        if (end > bytes)
-            return rt_fail(error, MCC_BAD_ARTIFACT,
-                           "%s: buffer %" PRIu32 " ends at byte %" PRIu64 " of an arena of %" PRIu64
-                           " (T %d, S %d, R %d)",
-                           d->artifact->path, i, end, bytes, l->T, l->S, l->R);
+/* Reserved, and backed by memory only where steps write. NULL when that cannot be. */
+static void *reserve(uint64_t bytes) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static bool make_pools(device_cpu *d, const rt_tables *t, rt_error *error) {
+    d->pools = calloc((size_t)t->n_kv_groups + 1, sizeof *d->pools);
+    if (!d->pools)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");
+    for (uint32_t i = 0; i < t->n_kv_groups; i++) {
+        uint64_t bytes = rt_kv_pool_bytes(d->kv, i);
+        d->pools[i] = reserve(bytes);
+        if (!d->pools[i])
+            return rt_fail(error, MCC_OUT_OF_MEMORY,
+                           "cannot reserve %" PRIu64 " bytes for the KV cache: use a smaller "
+                           "max_model_len or kv_cache_memory_bytes",
+                           bytes);
     }
+    return true;
+}
+
+static bool make_arena(device_cpu *d, const rt_step_limits *l, rt_error *error) {
+    uint64_t bytes;
+    if (!rt_device_arena_bytes(d->artifact, l, &bytes, error))
+        return false;
     d->arena_bytes = bytes > 0 ? bytes : 64;
-    void *arena = mmap(NULL, d->arena_bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena == MAP_FAILED)
+    d->arena = reserve(d->arena_bytes);
+    if (!d->arena)
         return rt_fail(error, MCC_OUT_OF_MEMORY,
                        "cannot reserve %" PRIu64 " bytes for activations: use a smaller "
                        "max_num_batched_tokens",
                        d->arena_bytes);
-    d->arena = arena;
     return true;
 }
 
-static void *resolve(const rt_device_cpu *d, const rt_kv *kv, const mcc_arg_entry *arg) {
+static void *resolve(const device_cpu *d, const mcc_arg_entry *arg) {
     const rt_tables *t = &d->artifact->tables;
     const rt_step_limits *l = &d->block->limits;
     switch (arg->kind) {
@@ -57,7 +70,7 @@ static void *resolve(const rt_device_cpu *d, const rt_kv *kv, const mcc_arg_entr
         return (uint8_t *)d->artifact->parts[MCC_SECTION_WEIGHTS].data +
                t->weights[arg->index].offset;
     case MCC_ARG_KV:
-        return rt_kv_layer(kv, arg->index, arg->layer);
+        return d->pools[arg->index] + rt_kv_layer_offset(d->kv, arg->index, arg->layer);
     default: /* checked: MCC_ARG_STEP and one of its arrays */
         if (arg->index == MCC_STEP_TOKEN_IDS)
             return d->block->token_ids;
@@ -65,9 +78,9 @@ static void *resolve(const rt_device_cpu *d, const rt_kv *kv, const mcc_arg_entr
     }
 }
 
-static bool create(rt_device_cpu *d, const rt_device_options *o, rt_error *error) {
+static bool create(device_cpu *d, rt_error *error) {
     const rt_tables *t = &d->artifact->tables;
-    if (!make_arena(d, t, &d->block->limits, error))
+    if (!make_arena(d, &d->block->limits, error) || !make_pools(d, t, error))
         return false;
     size_t threads = (size_t)rt_pool_threads(d->pool);
     d->scratch_stride = (t->header->scratch_bytes + 127) / 64 * 64;
@@ -79,7 +92,7 @@ static bool create(rt_device_cpu *d, const rt_device_options *o, rt_error *error
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " launches",
                        t->n_launches);
     for (uint32_t i = 0; i < t->n_args; i++)
-        d->args[i] = resolve(d, o->kv, &t->args[i]);
+        d->args[i] = resolve(d, &t->args[i]);
     for (uint32_t i = 0; i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
         d->calls[i] = (mcc_cpu_call){.step = d->block->step, .args = d->args + l->first_arg};
@@ -88,33 +101,19 @@ static bool create(rt_device_cpu *d, const rt_device_options *o, rt_error *error
     for (uint32_t i = 0; i < t->n_outputs; i++) {
         mcc_arg_entry arg = {.kind = MCC_ARG_BUFFER, .index = t->outputs[i].buffer};
         if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
-            d->logits = resolve(d, o->kv, &arg);
+            d->logits = resolve(d, &arg);
     }
     return true;
 }
 
-rt_device_cpu *rt_device_cpu_create(const rt_device_options *options, rt_error *error) {
-    rt_device_cpu *d = calloc(1, sizeof *d);
-    if (!d) {
-        rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");
-        return NULL;
-    }
-    d->artifact = options->artifact;
-    d->block = options->block;
-    d->pool = options->pool;
-    d->null = options->null;
-    if (!create(d, options, error)) {
-        rt_device_cpu_destroy(d);
-        return NULL;
-    }
-    return d;
-}
-
-void rt_device_cpu_destroy(rt_device_cpu *d) {
-    if (!d)
-        return;
+static void destroy(rt_device *device) {
+    device_cpu *d = (device_cpu *)device;
     if (d->arena)
         munmap(d->arena, d->arena_bytes);
+    for (uint32_t i = 0; d->pools && i < d->artifact->tables.n_kv_groups; i++)
+        if (d->pools[i])
+            munmap(d->pools[i], rt_kv_pool_bytes(d->kv, i));
+    free(d->pools);
     free(d->scratch);
     free(d->args);
     free(d->calls);
@@ -122,7 +121,9 @@ void rt_device_cpu_destroy(rt_device_cpu *d) {
     free(d);
 }
 
-void rt_device_cpu_run(rt_device_cpu *d) {
+static bool run(rt_device *device, rt_error *error) {
+    (void)error; /* kernels have no way to fail */
+    device_cpu *d = (device_cpu *)device;
     const rt_tables *t = &d->artifact->tables;
     const mcc_step *step = d->block->step;
     for (uint32_t i = 0; i < t->n_launches; i++) {
@@ -133,12 +134,34 @@ void rt_device_cpu_run(rt_device_cpu *d) {
     }
     if (!d->null)
         rt_pool_run(d->pool, d->jobs, (int)t->n_launches, d->scratch, d->scratch_stride);
+    return true;
 }
 
-float *rt_device_cpu_logits(rt_device_cpu *d) {
-    return d->logits;
+static float *logits(rt_device *device) {
+    return ((device_cpu *)device)->logits;
 }
 
-uint64_t rt_device_cpu_arena_bytes(const rt_device_cpu *d) {
-    return d->arena_bytes;
+static void stats(const rt_device *device, rt_device_stats *stats) {
+    *stats = (rt_device_stats){.arena_bytes = ((const device_cpu *)device)->arena_bytes};
+}
+
+rt_device *rt_device_cpu_create(const rt_device_options *options, rt_error *error) {
+    static const rt_device_ops ops = {
+        .run = run, .logits = logits, .stats = stats, .destroy = destroy};
+    device_cpu *d = calloc(1, sizeof *d);
+    if (!d) {
+        rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");
+        return NULL;
+    }
+    d->device.ops = &ops;
+    d->artifact = options->artifact;
+    d->kv = options->kv;
+    d->block = options->block;
+    d->pool = options->pool;
+    d->null = options->null;
+    if (!create(d, error)) {
+        destroy(&d->device);
+        return NULL;
+    }
+    return &d->device;
 }

@@ -4,7 +4,7 @@
 #ifndef MCC_RUNTIME_ENGINE_H
 #define MCC_RUNTIME_ENGINE_H
 
-#include "runtime/device_cpu.h"
+#include "runtime/device.h"
 #include "runtime/loader.h"
 #include "runtime/sampler.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -61,7 +61,7 @@ struct mcc_engine {
     bool own_pool;
     rt_kv *kv;
     rt_step_block block;
-    rt_device_cpu *device;
+    rt_device *device;
     int32_t vocab_size, n_slots, max_batched;
     int64_t max_len;
     int32_t *resident;        /* [max_len] the tokens that slot 0 holds */

@@ -44,7 +44,11 @@ mcc_status mcc_artifact_get_info(const mcc_artifact *a, mcc_artifact_info *info,
         .n_kv_groups = (int32_t)t->n_kv_groups,
         .has_tokenizer = a->parts[MCC_SECTION_TOKENIZER].bytes > 0,
         .has_chat_template = a->parts[MCC_SECTION_TEMPLATE].bytes > 0,
+        .n_cuda_images = (int32_t)a->cuda.n_images,
     };
+    const mcc_section *cuda = rt_footer_find(&a->footer, MCC_SECTION_CUDA);
+    if (cuda)
+        local.cuda_bytes = cuda->size;
     for (uint32_t i = 0; i < t->n_kv_groups; i++) {
         const mcc_kv_group_entry *g = &t->kv_groups[i];
         local.kv_bytes_per_token += g->layer_bytes / (uint64_t)g->page_tokens * (uint64_t)g->layers;
@@ -161,6 +165,43 @@ mcc_status mcc_artifact_get_target(const mcc_artifact *a, int32_t index, mcc_tar
         .fits = (target->cpu_features & ~rt_cpu_features()) == 0,
         .name = rt_string(t, target->name),
         .cpu_features = target->cpu_features,
+    };
+    return rt_give_struct(&local, sizeof local, info) ? MCC_OK : not_set(error, __func__);
+}
+
+/* Threads that a multiprocessor holds (CUDA C++ programming guide, technical specifications per
+ * compute capability). */
+static int threads_of(uint32_t arch) {
+    bool small = arch == 86 || arch == 87 || arch == 88 || arch == 89 || (arch >= 120 && arch < 130);
+    return small ? 1536 : arch == 75 ? 1024 : 2048;
+}
+
+mcc_status mcc_artifact_get_cuda_image(const mcc_artifact *a, int32_t index,
+                                       mcc_cuda_image_info *info, mcc_error *error) {
+    if (!a || !info)
+        return not_set(error, __func__);
+    const rt_cuda_code *code = &a->cuda;
+    if (!in_range(index, code->n_images))
+        return past_end(error, "CUDA image", index, code->n_images);
+    const mcc_cuda_image_entry *m = &code->images[index];
+    const mcc_cuda_function_entry *f = &code->functions[m->function];
+    mcc_cuda_image_info local = {
+        .kernel = (int32_t)f->kernel,
+        .function = code->strings + f->name,
+        .form = m->form == MCC_CUDA_PTX ? "ptx" : "cubin",
+        .arch = (int32_t)m->arch,
+        .arch_specific = (int32_t)m->arch_specific,
+        .min_rows = f->min_rows,
+        .threads = f->threads,
+        .registers = m->registers,
+        .spill_bytes = m->spill_bytes,
+        .shared_bytes = m->static_shared_bytes + f->shared_bytes,
+        .occupancy_blocks = m->occupancy_blocks,
+        .occupancy = (double)m->occupancy_blocks * ((f->threads + 31) / 32 * 32) /
+                     threads_of(m->arch),
+        .file_offset = rt_footer_find(&a->footer, MCC_SECTION_CUDA)->offset + m->offset,
+        .bytes = m->bytes,
+        .sha256 = m->sha256,
     };
     return rt_give_struct(&local, sizeof local, info) ? MCC_OK : not_set(error, __func__);
 }

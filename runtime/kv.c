@@ -2,11 +2,9 @@
 
 #include "runtime/modelcc.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Attention works in absolute ranges of this many positions and may read the whole of the range
  * that a window begins in. One range more is kept, so that a sequence can be taken back a little
@@ -23,8 +21,7 @@ typedef struct kv_group {
     int32_t n_pages;
     int32_t *free_pages; /* a stack: the page freed last is used first, its memory is warm */
     int32_t n_free;
-    uint8_t *base;
-    uint64_t bytes;
+    uint64_t bytes; /* of the pool */
     slot_pages *slots;
 } kv_group;
 
@@ -79,18 +76,11 @@ static bool make_pool(kv_group *g, int64_t pages, rt_error *error) {
                        "a KV cache of %" PRId64 " pages of %" PRIu64 " x %d bytes is too large",
                        pages, g->entry->layer_bytes, g->entry->layers);
     g->n_pages = (int32_t)pages;
+    g->bytes = bytes;
     g->free_pages = malloc((size_t)pages * sizeof *g->free_pages);
-    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base != MAP_FAILED) {
-        g->base = base;
-        g->bytes = bytes;
-    }
-    if (!g->free_pages || !g->base)
-        return rt_fail(error, MCC_OUT_OF_MEMORY,
-                       "cannot reserve %" PRIu64 " bytes for the KV cache: use a smaller "
-                       "max_model_len or kv_cache_memory_bytes",
-                       bytes);
+    if (!g->free_pages)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRId64 " page numbers",
+                       pages);
     /* Page 0 on top, so that a first sequence's pages ascend. */
     for (int32_t i = 0; i < g->n_pages; i++)
         g->free_pages[i] = g->n_pages - 1 - i;
@@ -183,8 +173,6 @@ void rt_kv_destroy(rt_kv *kv) {
         return;
     for (uint32_t i = 0; kv->groups && i < kv->n_groups; i++) {
         kv_group *g = &kv->groups[i];
-        if (g->base)
-            munmap(g->base, g->bytes);
         free(g->free_pages);
         free(g->slots);
     }
@@ -197,9 +185,13 @@ void rt_kv_destroy(rt_kv *kv) {
 /* --- queries -------------------------------------------------------------------------------------
  */
 
-void *rt_kv_layer(const rt_kv *kv, uint32_t group, uint32_t layer) {
+uint64_t rt_kv_pool_bytes(const rt_kv *kv, uint32_t group) {
+    return kv->groups[group].bytes;
+}
+
+uint64_t rt_kv_layer_offset(const rt_kv *kv, uint32_t group, uint32_t layer) {
     const kv_group *g = &kv->groups[group];
-    return g->base + (uint64_t)layer * (uint64_t)g->n_pages * g->entry->layer_bytes;
+    return (uint64_t)layer * (uint64_t)g->n_pages * g->entry->layer_bytes;
 }
 
 int32_t rt_kv_table_entries(const rt_kv *kv) {

@@ -2,9 +2,9 @@
  *
  * Each KV group (layers that attend alike) has a pool of pages; a page holds page_tokens positions
  * of all the group's layers, under one number. The pool is laid out [layer][page], so that a
- * layer's part of page p is at base + layer * layer_stride + p * layer_bytes. Memory is reserved
- * when the cache is made and used only as pages are written. Sequences have slots, numbered from 0.
- */
+ * layer's part of page p is at base + layer * layer_stride + p * layer_bytes. Only the bookkeeping is
+ * done here: the pools' memory is the device's, which is told how large they are and where in them a
+ * layer begins. Sequences have slots, numbered from 0. */
 #ifndef MCC_RUNTIME_KV_H
 #define MCC_RUNTIME_KV_H
 
@@ -27,8 +27,11 @@ rt_kv *rt_kv_create(const mcc_kv_group_entry *groups, uint32_t n_groups,
                     const rt_kv_options *options, rt_error *error);
 void rt_kv_destroy(rt_kv *kv);
 
-/* Where a layer's page 0 lies. */
-void *rt_kv_layer(const rt_kv *kv, uint32_t group, uint32_t layer);
+/* Bytes that the device provides for a group's pool. */
+uint64_t rt_kv_pool_bytes(const rt_kv *kv, uint32_t group);
+
+/* Where a layer's page 0 lies, in bytes from the beginning of the group's pool. */
+uint64_t rt_kv_layer_offset(const rt_kv *kv, uint32_t group, uint32_t layer);
 
 /* Entries of a page table: pages that max_len positions need in the group with the smallest
  * pages. */

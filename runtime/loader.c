@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A table section larger than this is refused: it is copied into memory. */
+/* A section of tables or GPU code larger than this is refused: it is copied into memory. */
 #define MAX_TABLES (UINT64_C(1) << 28)
 #define HUGE_PAGE (UINT64_C(2) << 20)
 
@@ -91,6 +91,8 @@ static bool check_section_hashes(const mcc_artifact *a, rt_error *error) {
             rt_sha256_final(&hash, digest);
         } else if (s->kind == MCC_SECTION_TABLES) {
             rt_sha256_of(a->tables_data, s->size, digest);
+        } else if (s->kind == MCC_SECTION_CUDA) {
+            rt_sha256_of(a->cuda_data, s->size, digest);
         } else if (!hash_range(a, s->offset, s->size, digest, error)) {
             return false;
         }
@@ -145,6 +147,27 @@ static bool check_weights(const mcc_artifact *a, int threads, rt_error *error) {
                    "%s: damaged: weight %s (%" PRIu64 " bytes at byte %" PRIu64
                    ") does not have the hash that the tables say",
                    a->path, rt_string(&a->tables, w->name), w->bytes, s->offset + w->offset);
+}
+
+/* The section's own hash has been checked; these say which kernel a writer has got wrong. */
+static bool check_images(const mcc_artifact *a, rt_error *error) {
+    for (uint32_t i = 0; i < a->cuda.n_images; i++) {
+        const mcc_cuda_image_entry *m = &a->cuda.images[i];
+        uint8_t digest[32];
+        rt_sha256_of((const uint8_t *)a->cuda_data + m->offset, m->bytes, digest);
+        if (memcmp(digest, m->sha256, 32) != 0)
+            return rt_fail(error, MCC_BAD_ARTIFACT,
+                           "%s: damaged: the %s of %s for sm_%" PRIu32
+                           "%s does not have the hash that its entry says",
+                           a->path, m->form == MCC_CUDA_PTX ? "PTX" : "cubin",
+                           a->cuda.strings + a->cuda.functions[m->function].name, m->arch,
+                           m->arch_specific ? "a" : "");
+    }
+    return true;
+}
+
+static bool check_all(const mcc_artifact *a, int threads, rt_error *error) {
+    return check_images(a, error) && check_weights(a, threads, error);
 }
 
 /* --- mapping -------------------------------------------------------------------------------------
@@ -225,18 +248,41 @@ static bool read_footer(mcc_artifact *a, rt_error *error) {
            rt_footer_check(&a->footer, bytes, a->path, error);
 }
 
+/* Copies a section into memory that cannot change after it has been checked. */
+static void *read_section(const mcc_artifact *a, const mcc_section *s, rt_error *error) {
+    if (s->size > MAX_TABLES) {
+        rt_fail(error, MCC_BAD_ARTIFACT,
+                "%s: section %s of %" PRIu64 " bytes, at most %" PRIu64, a->path,
+                rt_section_name(s->kind), s->size, MAX_TABLES);
+        return NULL;
+    }
+    void *data = malloc(s->size > 0 ? s->size : 1);
+    if (!data)
+        rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu64 " bytes of section %s",
+                s->size, rt_section_name(s->kind));
+    if (!data || rt_read_at(a, s->offset, data, s->size, error))
+        return data;
+    free(data);
+    return NULL;
+}
+
 static bool read_tables(mcc_artifact *a, rt_error *error) {
     const mcc_section *s = rt_footer_find(&a->footer, MCC_SECTION_TABLES);
     const mcc_section *weights = rt_footer_find(&a->footer, MCC_SECTION_WEIGHTS);
-    if (s->size > MAX_TABLES)
-        return rt_fail(error, MCC_BAD_ARTIFACT, "%s: tables of %" PRIu64 " bytes, at most %" PRIu64,
-                       a->path, s->size, MAX_TABLES);
-    a->tables_data = malloc(s->size > 0 ? s->size : 1);
-    if (!a->tables_data)
-        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu64 " bytes of tables",
-                       s->size);
-    return rt_read_at(a, s->offset, a->tables_data, s->size, error) &&
-           rt_tables_check(a->tables_data, s->size, weights->size, a->path, &a->tables, error);
+    a->tables_data = read_section(a, s, error);
+    return a->tables_data && rt_tables_check(a->tables_data, s->size, weights->size, a->path,
+                                             &a->tables, error);
+}
+
+static bool read_cuda(mcc_artifact *a, rt_error *error) {
+    const mcc_section *s = rt_footer_find(&a->footer, MCC_SECTION_CUDA);
+    if (!s)
+        return a->tables.n_targets > 0 ||
+               rt_fail(error, MCC_BAD_ARTIFACT, "%s: no code: no targets, and no section cuda",
+                       a->path);
+    a->cuda_data = read_section(a, s, error);
+    return a->cuda_data &&
+           rt_cuda_check(a->cuda_data, s->size, &a->tables, a->path, &a->cuda, error);
 }
 
 static bool open_artifact(mcc_artifact *a, const char *path, const mcc_artifact_options *options,
@@ -248,23 +294,26 @@ static bool open_artifact(mcc_artifact *a, const char *path, const mcc_artifact_
     a->fd = open(a->path, O_RDONLY | O_CLOEXEC);
     if (a->fd < 0)
         return rt_fail(error, MCC_IO_ERROR, "%s: cannot open: %s", a->path, strerror(errno));
-    if (!read_footer(a, error) || !read_tables(a, error) || !check_section_hashes(a, error))
+    if (!read_footer(a, error) || !read_tables(a, error) || !read_cuda(a, error) ||
+        !check_section_hashes(a, error))
         return false;
 
     /* From here on the file is what its writer wrote. */
-    bool inspect = options->flags & MCC_OPEN_INSPECT;
+    a->inspect = options->flags & MCC_OPEN_INSPECT;
     rt_error mismatch = {0};
     a->target =
         rt_target_choose(&a->tables, rt_cpu_features(), options->target, a->path, &mismatch);
-    if (a->target < 0 && (!inspect || options->target)) {
+    /* Without code that runs on this processor it may still run on a GPU. */
+    bool needed = options->target || (!a->inspect && !a->cuda.header);
+    if (a->target < 0 && needed) {
         *error = mismatch;
         return false;
     }
     if (!map_parts(a, options->flags, error))
         return false;
-    if ((options->flags & MCC_OPEN_CHECK) && !check_weights(a, 0, error))
+    if ((options->flags & MCC_OPEN_CHECK) && !check_all(a, 0, error))
         return false;
-    return inspect || (rt_load_code(a, error) && rt_open_text(a, error));
+    return a->inspect || ((a->target < 0 || rt_load_code(a, error)) && rt_open_text(a, error));
 }
 
 mcc_status mcc_artifact_open(const char *path, const mcc_artifact_options *options,
@@ -295,5 +344,5 @@ mcc_status mcc_artifact_check(const mcc_artifact *artifact, int32_t threads, mcc
     if (!artifact || threads < 0)
         return rt_refuse(error, MCC_INVALID_ARGUMENT,
                          "mcc_artifact_check: needs an artifact and at least 0 threads");
-    return check_weights(artifact, threads, &e) ? MCC_OK : rt_report(&e, error);
+    return check_all(artifact, threads, &e) ? MCC_OK : rt_report(&e, error);
 }

@@ -2,7 +2,7 @@
 #ifndef MCC_RUNTIME_LOADER_H
 #define MCC_RUNTIME_LOADER_H
 
-#include "runtime/artifact_check.h"
+#include "runtime/artifact_cuda.h"
 #include "runtime/modelcc.h"
 
 typedef struct rt_tokenizer rt_tokenizer;
@@ -23,10 +23,13 @@ struct mcc_artifact {
     mcc_footer footer;
     void *tables_data; /* a private copy: it cannot change after it has been checked */
     rt_tables tables;
-    rt_part parts[RT_PARTS]; /* by section kind; not code and tables */
+    void *cuda_data; /* section CUDA, a private copy as well; NULL without */
+    rt_cuda_code cuda;
+    rt_part parts[RT_PARTS]; /* by section kind; not code, tables and CUDA */
+    bool inspect;            /* opened with MCC_OPEN_INSPECT */
     int target;              /* index, -1: none chosen */
     void *handle;            /* of dlopen; NULL when opened for inspection */
-    mcc_cpu_kernel *const *kernels;
+    mcc_cpu_kernel *const *kernels; /* the target's; NULL when none was loaded */
     rt_tokenizer *tokenizer; /* NULL without section TOKENIZER, or for inspection */
     rt_template *chat_template;
     char chat_template_error[RT_ERROR_TEXT]; /* why chat_template is NULL, or "" */

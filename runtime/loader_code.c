@@ -24,6 +24,7 @@ void mcc_artifact_close(mcc_artifact *artifact) {
     if (artifact->fd >= 0)
         close(artifact->fd);
     free(artifact->tables_data);
+    free(artifact->cuda_data);
     free(artifact->path);
     free(artifact);
 }

@@ -69,12 +69,15 @@ enum {
     MCC_IO_ERROR = 3,          /* a file cannot be opened, read or mapped */
     MCC_BAD_ARTIFACT = 4,      /* the file is damaged, or not an artifact */
     MCC_VERSION_MISMATCH = 5,  /* made by a version of modelcc that this runtime does not open */
-    MCC_CPU_MISMATCH = 6,      /* this processor lacks what the artifact's code needs */
+    MCC_CPU_MISMATCH = 6,      /* this processor lacks what the artifact's code needs, or the
+                                  artifact has no code for a CPU */
     MCC_UNSUPPORTED = 7,       /* the artifact has no such part (tokenizer, chat template, …) */
     MCC_CAPACITY = 8,          /* does not fit: too long a prompt, too many tokens or requests */
     MCC_NOT_FOUND = 9,         /* no such request, weight, kernel, … */
     MCC_BUFFER_TOO_SMALL = 10, /* the size needed has been stored */
-    MCC_INTERNAL = 11          /* a bug in the runtime or in the artifact's code */
+    MCC_INTERNAL = 11,         /* a bug in the runtime or in the artifact's code */
+    MCC_NO_DEVICE = 12,        /* no such GPU, no driver, or none that the artifact has code for */
+    MCC_DEVICE_FAILED = 13     /* the GPU or its driver reported an error while it worked */
 };
 
 /* What went wrong, for a person: lower case, found versus needed, and what to do. */
@@ -109,13 +112,14 @@ enum {
 typedef struct mcc_artifact_options {
     uint32_t struct_size;
     uint32_t flags;     /* MCC_OPEN_ */
-    const char *target; /* use the code for this target ("cpu:x86-64-v3"); NULL: the most demanding
-                           one that this processor has the features for */
+    const char *target; /* use the CPU code for this target ("cpu:x86-64-v3"); NULL: the most
+                           demanding one that this processor has the features for */
 } mcc_artifact_options;
 
 /* Opens an artifact: reads and checks its footer, tables and hashes (but not the weights'), chooses
- * the target, and only then loads the code and maps the weights. options may be NULL. On success
- * the caller closes *artifact. The file must not be changed in place while it is open; replacing
+ * the target, and only then loads the code and maps the weights. An artifact with code for GPUs
+ * opens without CPU code for this machine too; only engines on the CPU cannot be made of it then.
+ * options may be NULL. On success the caller closes *artifact. The file must not be changed in place while it is open; replacing
  * it (as `modelcc build` does) is safe.
  * Errors: IO_ERROR, BAD_ARTIFACT, VERSION_MISMATCH, CPU_MISMATCH, NOT_FOUND (no such target). */
 MCC_API mcc_status mcc_artifact_open(const char *path, const mcc_artifact_options *options,
@@ -124,8 +128,9 @@ MCC_API mcc_status mcc_artifact_open(const char *path, const mcc_artifact_option
 /* Closes it; NULL is allowed. Its engines must have been destroyed. */
 MCC_API void mcc_artifact_close(mcc_artifact *artifact);
 
-/* Reads every weight and compares its hash, on `threads` threads (0: as many as are useful).
- * Errors: BAD_ARTIFACT, naming the first damaged weight and its place in the file. */
+/* Reads every weight, and every image of GPU code, and compares their hashes, on `threads` threads
+ * (0: as many as are useful). Errors: BAD_ARTIFACT, naming the first damaged weight and its place in
+ * the file, or the image. */
 MCC_API mcc_status mcc_artifact_check(const mcc_artifact *artifact, int32_t threads,
                                       mcc_error *error);
 
@@ -134,7 +139,7 @@ typedef struct mcc_artifact_info {
     uint32_t version; /* of the artifact's format */
     const char *model_name;
     const char *arch;   /* "llama" */
-    const char *target; /* the chosen one; NULL when opened with MCC_OPEN_INSPECT and none fits */
+    const char *target; /* the chosen one; NULL when no CPU target fits */
     int64_t vocab_size, hidden_size, n_layers;
     int64_t max_model_len; /* positions the model was trained for */
     uint64_t file_bytes, code_bytes, weight_bytes;
@@ -142,7 +147,8 @@ typedef struct mcc_artifact_info {
     uint64_t scratch_bytes;      /* per thread */
     int32_t n_weights, n_kernels, n_launches, n_targets, n_kv_groups;
     int32_t has_tokenizer, has_chat_template; /* 0 or 1 */
-    uint32_t reserved;
+    int32_t n_cuda_images;                    /* of kernels compiled for GPUs */
+    uint64_t cuda_bytes;                      /* of all that is there for GPUs beside weights */
 } mcc_artifact_info;
 
 /* Fills *info; its strings belong to the artifact. */
@@ -207,6 +213,26 @@ typedef struct mcc_target_info {
     uint64_t cpu_features; /* bits: 1 x86-64-v3, 2 x86-64-v4, 4 avx512-vnni */
 } mcc_target_info;
 
+/* One GPU function, compiled for one architecture. A kernel has one function or several, for steps of
+ * more and more rows. */
+typedef struct mcc_cuda_image_info {
+    uint32_t struct_size;
+    int32_t kernel;       /* index */
+    const char *function; /* its symbol */
+    const char *form;     /* "cubin", or "ptx", which the driver compiles when it is loaded */
+    int32_t arch;         /* 80 of sm_80 */
+    int32_t arch_specific; /* 1: sm_90a and the like: runs on no other */
+    uint32_t min_rows;     /* the fewest rows of a step that it is taken for */
+    uint32_t threads;      /* of a block */
+    /* What ptxas said; of PTX 0 where that is not known. */
+    uint32_t registers, spill_bytes; /* a thread's */
+    uint32_t shared_bytes;           /* a block's, static and dynamic */
+    uint32_t occupancy_blocks;       /* resident on a multiprocessor */
+    double occupancy;      /* warps of these blocks, of all that a multiprocessor holds: 0 to 1 */
+    uint64_t file_offset, bytes;
+    const uint8_t *sha256; /* 32 bytes */
+} mcc_cuda_image_info;
+
 /* What is in the tables, by index from 0. Errors: NOT_FOUND past the last. */
 MCC_API mcc_status mcc_artifact_get_weight(const mcc_artifact *artifact, int32_t index,
                                            mcc_weight_info *info, mcc_error *error);
@@ -218,6 +244,9 @@ MCC_API mcc_status mcc_artifact_get_kv_group(const mcc_artifact *artifact, int32
                                              mcc_kv_group_info *info, mcc_error *error);
 MCC_API mcc_status mcc_artifact_get_target(const mcc_artifact *artifact, int32_t index,
                                            mcc_target_info *info, mcc_error *error);
+
+MCC_API mcc_status mcc_artifact_get_cuda_image(const mcc_artifact *artifact, int32_t index,
+                                               mcc_cuda_image_info *info, mcc_error *error);
 
 /* Bytes of activation memory that a step of T tokens, S sequences and R output rows needs. */
 MCC_API mcc_status mcc_artifact_arena_bytes(const mcc_artifact *artifact, int64_t T, int64_t S,
@@ -290,13 +319,22 @@ typedef struct mcc_engine_options {
     int64_t max_model_len;          /* tokens of a sequence at most. 0: the model's */
     uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length. Memory is
                                        reserved, and only used as sequences grow. */
-    mcc_pool *pool;                 /* NULL: the engine makes its own */
+    mcc_pool *pool;                 /* NULL: the engine makes its own; unused on a GPU */
+    const char *device; /* where it runs: "cpu"; "cuda" or "cuda:N", the first GPU or the one with
+                           this number; "emulator", a GPU emulated on the CPU by
+                           libcuda_emulator.so, which the environment's MODELCC_EMULATOR names or
+                           which lies beside this library or program. NULL: the CPU where the
+                           artifact has code for it, else "cuda" */
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
  * nothing. options may be NULL. The artifact (and the pool) must outlive it.
+ * On a GPU the weights are copied to its memory, and the KV cache is allocated there at once. The
+ * engine uses the GPU's primary context, which is then the current one of threads that call it.
  * Errors: INVALID_ARGUMENT, CAPACITY (more than the KV memory, or the model, allows),
- * OUT_OF_MEMORY, UNSUPPORTED (opened with MCC_OPEN_INSPECT). */
+ * OUT_OF_MEMORY (a GPU's too: the message says what would fit), UNSUPPORTED (opened with
+ * MCC_OPEN_INSPECT), CPU_MISMATCH (the artifact has no code for this CPU), NO_DEVICE,
+ * DEVICE_FAILED. */
 MCC_API mcc_status mcc_engine_create(const mcc_artifact *artifact,
                                      const mcc_engine_options *options, mcc_engine **engine,
                                      mcc_error *error);
@@ -349,7 +387,8 @@ MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error
 
 /* Runs one step: a chunk of a prompt, or one token. *unfinished (may be NULL) becomes the number of
  * requests that are not finished. Without any, it does nothing. Errors: CAPACITY (KV memory),
- * INTERNAL; the request at work is then finished with MCC_FINISH_ERROR. */
+ * DEVICE_FAILED (after which no step of this engine works; destroy it), INTERNAL; the request at work
+ * is then finished with MCC_FINISH_ERROR. */
 MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
 
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
@@ -404,6 +443,10 @@ typedef struct mcc_engine_stats {
     int64_t max_model_len;
     int32_t max_num_batched_tokens;
     int32_t reserved;
+    /* On a GPU, else 0. */
+    uint64_t device_bytes; /* allocated in its memory: weights, activations, KV cache */
+    uint64_t launches, driver_calls, graph_launches; /* since the engine was made */
+    uint64_t last_launches, last_driver_calls;       /* of the last step */
 } mcc_engine_stats;
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,
@@ -429,7 +472,7 @@ typedef struct mcc_eval_step {
 } mcc_eval_step;
 
 /* Runs it. Not while requests are unfinished. Errors: INVALID_ARGUMENT; CAPACITY, after which the
- * step's sequences may hold no more than what lies before their first positions. */
+ * step's sequences may hold no more than what lies before their first positions; DEVICE_FAILED. */
 MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *error);
 
 /* Forgets all that the engine's sequences hold, and what requests could reuse of it. Not while

@@ -1,0 +1,139 @@
+#include "runtime/artifact_cuda.h"
+
+#include "runtime/checker.h"
+#include "runtime/modelcc.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BAD(c, ...) rt_fail((c)->error, MCC_BAD_ARTIFACT, "%s: CUDA code: " __VA_ARGS__)
+
+static bool check_function(const rt_checker *c, const rt_cuda_code *code, const rt_tables *t,
+                           uint32_t i) {
+    const mcc_cuda_function_entry *f = &code->functions[i];
+    if (!rt_check_string(c, f->name, "function", i) ||
+        !rt_check_index(c, f->kernel, t->n_kernels, "kernel", "function", i))
+        return false;
+    if (f->threads < 1 || f->threads > RT_CUDA_MAX_THREADS ||
+        f->shared_bytes > RT_CUDA_MAX_SHARED || f->n_params < 1 ||
+        f->n_params > RT_CUDA_MAX_PARAMS)
+        return BAD(c,
+                   "function %s: %" PRIu32 " threads, %" PRIu32 " bytes of shared memory, %" PRIu32
+                   " parameters: out of range",
+                   c->path, code->strings + f->name, f->threads, f->shared_bytes, f->n_params);
+    if (!rt_tiles_in_range(&f->x.dim, f->x.div, f->x.mult) ||
+        (f->y.mult != 0 && !rt_tiles_in_range(&f->y.dim, f->y.div, f->y.mult)))
+        return BAD(c, "function %s: its grid is out of range", c->path, code->strings + f->name);
+    return true;
+}
+
+/* Launches and functions of a kernel must agree. */
+static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const rt_tables *t) {
+    uint32_t *params = calloc((size_t)t->n_kernels + 1, sizeof *params); /* 0: no function */
+    if (!params)
+        return rt_fail(c->error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " kernels",
+                       t->n_kernels);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < code->n_functions; i++) {
+        const mcc_cuda_function_entry *f = &code->functions[i];
+        if (params[f->kernel] == 0 && f->min_rows != 0)
+            ok = BAD(c, "function %s: the first of its kernel, but for %" PRIu32 " rows and more",
+                     c->path, code->strings + f->name, f->min_rows);
+        else if (params[f->kernel] != 0 && params[f->kernel] != f->n_params)
+            ok = BAD(c,
+                     "function %s: %" PRIu32 " parameters, another function of its kernel %" PRIu32,
+                     c->path, code->strings + f->name, f->n_params, params[f->kernel]);
+        params[f->kernel] = f->n_params;
+    }
+    for (uint32_t i = 0; ok && i < t->n_launches; i++) {
+        const mcc_launch_entry *l = &t->launches[i];
+        if (params[l->kernel] == 0)
+            ok = BAD(c, "no function for kernel %s", c->path,
+                     rt_string(t, t->kernels[l->kernel].name));
+        else if (params[l->kernel] != (uint64_t)l->n_args + 1)
+            ok = BAD(c,
+                     "launch %s has %" PRIu32 " arguments, but functions of kernel %s take %" PRIu32
+                     " parameters, the step block's included",
+                     c->path, rt_string(t, l->label), l->n_args,
+                     rt_string(t, t->kernels[l->kernel].name), params[l->kernel]);
+    }
+    free(params);
+    return ok;
+}
+
+static bool check_image(const rt_checker *c, const rt_cuda_code *code, uint32_t i) {
+    const mcc_cuda_image_entry *m = &code->images[i];
+    if (!rt_check_index(c, m->function, code->n_functions, "function", "image", i))
+        return false;
+    if ((m->form != MCC_CUDA_CUBIN && m->form != MCC_CUDA_PTX) || m->arch < 50 || m->arch > 999 ||
+        m->arch_specific > 1)
+        return BAD(c, "image %" PRIu32 ": form %" PRIu32 " for architecture %" PRIu32, c->path, i,
+                   m->form, m->arch);
+    if (m->bytes == 0 || m->offset > c->size || m->bytes > c->size - m->offset)
+        return BAD(c,
+                   "image %" PRIu32 " has %" PRIu64 " bytes at byte %" PRIu64
+                   ", but the section has %" PRIu64,
+                   c->path, i, m->bytes, m->offset, c->size);
+    if (m->form == MCC_CUDA_PTX && c->data[m->offset + m->bytes - 1] != 0)
+        return BAD(c, "image %" PRIu32 ": its PTX does not end with a zero byte", c->path, i);
+    return true;
+}
+
+bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, const char *path,
+                   rt_cuda_code *code, rt_error *error) {
+    rt_checker c = {
+        .data = data, .size = size, .path = path, .section = "CUDA code", .error = error};
+    memset(code, 0, sizeof *code);
+    rt_cuda_code found = {.header = data};
+    const mcc_cuda *h = data;
+    if (size < sizeof *h)
+        return BAD(&c, "%" PRIu64 " bytes, expected at least %zu", path, size, sizeof *h);
+    if (h->struct_bytes < sizeof *h)
+        return BAD(&c, "its header has %" PRIu32 " bytes, expected %zu", path, h->struct_bytes,
+                   sizeof *h);
+    if (h->version != MCC_ARTIFACT_VERSION)
+        return BAD(&c, "version %" PRIu32 ", expected %d", path, h->version, MCC_ARTIFACT_VERSION);
+    const void *entries[3];
+    if (!rt_check_span(&c, &h->strings, 1, "strings", &entries[0], &c.n_strings) ||
+        !rt_check_span(&c, &h->functions, sizeof *found.functions, "functions", &entries[1],
+                       &found.n_functions) ||
+        !rt_check_span(&c, &h->images, sizeof *found.images, "images", &entries[2],
+                       &found.n_images) ||
+        !rt_check_strings(&c, entries[0]))
+        return false;
+    found.strings = entries[0], found.functions = entries[1], found.images = entries[2];
+    for (uint32_t i = 0; i < found.n_functions; i++)
+        if (!check_function(&c, &found, tables, i))
+            return false;
+    for (uint32_t i = 0; i < found.n_images; i++)
+        if (!check_image(&c, &found, i))
+            return false;
+    if (!check_kernels(&c, &found, tables))
+        return false;
+    *code = found;
+    return true;
+}
+
+/* The next architecture above `after`, as 2 * number + (1: specific), or 0. */
+static uint32_t next_architecture(const rt_cuda_code *code, uint32_t form, uint32_t after) {
+    uint32_t least = 0;
+    for (uint32_t i = 0; i < code->n_images; i++) {
+        const mcc_cuda_image_entry *m = &code->images[i];
+        uint32_t key = 2 * m->arch + m->arch_specific;
+        if ((form == 0 || m->form == form) && key > after && (least == 0 || key < least))
+            least = key;
+    }
+    return least;
+}
+
+const char *rt_cuda_architectures(const rt_cuda_code *code, uint32_t form, char *text,
+                                  size_t capacity) {
+    size_t used = 0;
+    snprintf(text, capacity, "none");
+    for (uint32_t key = 0; (key = next_architecture(code, form, key)) != 0 && used < capacity;)
+        used += (size_t)snprintf(text + used, capacity - used, "%ssm_%" PRIu32 "%s",
+                                 used ? ", " : "", key / 2, key % 2 ? "a" : "");
+    return text;
+}

@@ -1,0 +1,46 @@
+/* Checks of section CUDA, the kernels compiled for GPUs. As in artifact_check.h, the bytes are
+ * untrusted, and what has passed can be used without further checks of bounds. */
+#ifndef MCC_RUNTIME_ARTIFACT_CUDA_H
+#define MCC_RUNTIME_ARTIFACT_CUDA_H
+
+#include "runtime/artifact_check.h"
+
+#include <stddef.h>
+
+/* Checked GPU code: pointers into the section's bytes, which must stay where they are. */
+typedef struct rt_cuda_code {
+    const mcc_cuda *header; /* NULL: the artifact has none */
+    const char *strings;
+    const mcc_cuda_function_entry *functions;
+    const mcc_cuda_image_entry *images;
+    uint32_t n_functions, n_images;
+} rt_cuda_code;
+
+enum {
+    RT_CUDA_MAX_PARAMS = 512, /* 8 bytes each: 4 KB, what every architecture takes */
+    RT_CUDA_MAX_THREADS = 1024,
+    RT_CUDA_MAX_SHARED = 1 << 20
+};
+
+/* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string,
+ * span and image is in bounds; PTX is zero-terminated; the first function of each kernel takes any
+ * number of rows; functions take as many parameters as the launches of their kernel have arguments,
+ * and the step block; every kernel that is launched has a function; grids are exact for T, S, R
+ * below 2^31. */
+bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, const char *path,
+                   rt_cuda_code *code, rt_error *error);
+
+/* Blocks along one axis, at most INT64_MAX for T, S, R below 2^31. */
+static inline int64_t rt_cuda_blocks(const mcc_cuda_grid *grid, int64_t T, int64_t S, int64_t R) {
+    if (grid->mult == 0)
+        return 1;
+    int64_t n = rt_dim(&grid->dim, T, S, R);
+    return (n / grid->div + (n % grid->div != 0)) * grid->mult;
+}
+
+/* The architectures of images in a form (MCC_CUDA_CUBIN, MCC_CUDA_PTX, or 0 for either), as
+ * "sm_80, sm_90a"; "none" without any. Returns `text`. */
+const char *rt_cuda_architectures(const rt_cuda_code *code, uint32_t form, char *text,
+                                  size_t capacity);
+
+#endif

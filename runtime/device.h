@@ -1,0 +1,71 @@
+/* What runs a model's steps: the processor's threads (device_cpu.c) or a GPU (device_cuda.c).
+ *
+ * A device holds the memory that steps work in: activations, the KV cache's pools, and on a GPU the
+ * weights. It is made for the limits of one engine's step block, and resolves then where everything
+ * lies, so that a step only says how many tokens, sequences and rows there are. One thread at a
+ * time uses a device, not always the same. */
+#ifndef MCC_RUNTIME_DEVICE_H
+#define MCC_RUNTIME_DEVICE_H
+
+#include "runtime/loader.h"
+#include "runtime/step_block.h"
+#include "runtime/threadpool.h"
+
+typedef struct rt_device rt_device;
+
+typedef struct rt_device_options {
+    const mcc_artifact *artifact;
+    const rt_kv *kv;
+    const rt_kv_options *kv_options; /* what kv was made with: for advice when memory is short */
+    const rt_step_block *block;
+    rt_pool *pool; /* the CPU's threads; a GPU needs none */
+    bool null;     /* run nothing: all logits are 0 */
+} rt_device_options;
+
+typedef struct rt_device_stats {
+    uint64_t arena_bytes;
+    /* Of a GPU; 0 on the CPU. Counted since the device was made, and of the last step alone. */
+    uint64_t device_bytes; /* allocated there: weights, activations, KV pools, step block */
+    uint64_t launches, driver_calls, graph_launches;
+    uint64_t last_launches, last_driver_calls;
+} rt_device_stats;
+
+typedef struct rt_device_ops {
+    /* Runs the step that the block holds. With rows asked for, it is complete on return; without,
+     * it may still be at work. False when the device failed: no later step works then either. */
+    bool (*run)(rt_device *device, rt_error *error);
+    /* f32[R][vocabulary] of the last step, in the host's memory; may be changed by the caller. */
+    float *(*logits)(rt_device *device);
+    void (*stats)(const rt_device *device, rt_device_stats *stats);
+    void (*destroy)(rt_device *device);
+} rt_device_ops;
+
+/* The first member of each device's struct. */
+struct rt_device {
+    const rt_device_ops *ops;
+};
+
+/* What a device is called: "cpu", "cuda" or "cuda:N" (the N-th GPU), "emulator". */
+typedef enum rt_device_kind { RT_DEVICE_CPU, RT_DEVICE_CUDA, RT_DEVICE_EMULATOR } rt_device_kind;
+
+typedef struct rt_device_name {
+    rt_device_kind kind;
+    int ordinal;
+} rt_device_name;
+
+/* Reads a name; NULL chooses the CPU where the artifact's code for it was loaded, else CUDA where
+ * the artifact has code for that. False when it is none of them, or the artifact has no code for
+ * it. */
+bool rt_device_choose(const char *name, const mcc_artifact *artifact, rt_device_name *chosen,
+                      rt_error *error);
+
+/* Bytes of activations for steps up to `limits`; checks that all buffers lie in them. */
+bool rt_device_arena_bytes(const mcc_artifact *artifact, const rt_step_limits *limits,
+                           uint64_t *bytes, rt_error *error);
+
+/* NULL on error. */
+rt_device *rt_device_create(const rt_device_name *name, const rt_device_options *options,
+                            rt_error *error);
+void rt_device_destroy(rt_device *device); /* NULL is allowed */
+
+#endif
