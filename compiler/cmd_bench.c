@@ -22,7 +22,10 @@ static const char help[] =
     "out)\n"
     "      --repeat N             rounds (default 5)\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
-    "      --target NAME          use the code for this target\n"
+    "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
+    "cuda\n"
+    "                             when the artifact has no code for the CPU)\n"
+    "      --target NAME          use the CPU code for this target\n"
     "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
     "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n"
     "      --seed N               of the random tokens (default 1)\n"
@@ -38,7 +41,7 @@ enum {
 };
 
 typedef struct bench_options {
-    const char *artifact, *target;
+    const char *artifact, *target, *device;
     int threads, repeat, batched;
     int64_t prompt, decode, context;
     bool prompt_given, context_given; /* else they are cut to what the model allows */
@@ -83,7 +86,8 @@ static int open_model(bench *b) {
                                  .target = b->o.target};
     mcc_engine_options engine = {.struct_size = sizeof engine,
                                  .threads = b->o.threads,
-                                 .max_num_batched_tokens = b->o.batched};
+                                 .max_num_batched_tokens = b->o.batched,
+                                 .device = b->o.device};
     if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
         return fail(&error);
     if (!mcc_engine_create(b->artifact, &engine, &b->engine, &error))
@@ -175,6 +179,7 @@ static int measure_rounds(bench *b, progress *p) {
             code = measure(b, b->o.context, b->o.decode, true, NULL, &b->decode_after[at]);
         progress_update(p, i + 2, b->o.repeat + 1, "rounds");
     }
+    mcc_engine_get_stats(b->engine, &b->stats, NULL); /* the last step decoded */
     return code;
 }
 
@@ -247,6 +252,15 @@ static void add_rate(cJSON *j, const char *name, int64_t context, int64_t tokens
     cJSON_AddItemToObject(e, "seconds", cJSON_CreateDoubleArray(seconds, n));
 }
 
+/* What the engine chose when no device was named. */
+static const char *runs_on(const bench *b) {
+    return b->o.device ? b->o.device : b->info.target ? "cpu" : "cuda";
+}
+
+static bool on_cpu(const bench *b) {
+    return strcmp(runs_on(b), "cpu") == 0;
+}
+
 static int print_json(const bench *b) {
     const bench_options *o = &b->o;
     cJSON *j = cJSON_CreateObject();
@@ -254,7 +268,15 @@ static int print_json(const bench *b) {
     cJSON_AddStringToObject(j, "version", mcc_version());
     cJSON_AddStringToObject(j, "model", b->info.model_name);
     cJSON_AddNumberToObject(j, "threads", b->stats.threads);
-    cJSON_AddStringToObject(j, "target", b->info.target);
+    cJSON_AddStringToObject(j, "device", runs_on(b));
+    if (on_cpu(b)) {
+        cJSON_AddStringToObject(j, "target", b->info.target);
+    } else {
+        cJSON_AddNumberToObject(j, "device_bytes", (double)b->stats.device_bytes);
+        cJSON_AddNumberToObject(j, "launches_per_decode_step", (double)b->stats.last_launches);
+        cJSON_AddNumberToObject(j, "driver_calls_per_decode_step",
+                                (double)b->stats.last_driver_calls);
+    }
     add_milliseconds(j, "load_ms", "load_ms_samples", b->load, o->repeat);
     add_milliseconds(j, "first_token_ms", "first_token_ms_samples", b->first, o->repeat);
     add_rate(j, "prefill", -1, o->prompt, b->prefill, o->repeat);
@@ -282,7 +304,11 @@ static void print_rate(const char *what, int64_t count, int64_t tokens, const do
 static void print_table(const bench *b) {
     const bench_options *o = &b->o;
     output_clean(b->info.model_name, stdout);
-    printf(", %s, %" PRId32 " threads, %d rounds\n", b->info.target, b->stats.threads, o->repeat);
+    if (on_cpu(b))
+        printf(", %s, %" PRId32 " threads, %d rounds\n", b->info.target, b->stats.threads,
+               o->repeat);
+    else
+        printf(", %s, %d rounds\n", runs_on(b), o->repeat);
     printf("  %-28s %10s %10s %10s\n", "", "median", "min", "max");
     print_milliseconds("load", b->load, o->repeat);
     print_milliseconds("load to first token", b->first, o->repeat);
@@ -292,6 +318,11 @@ static void print_table(const bench *b) {
         print_rate("decode after %" PRId64 " tokens", o->context, o->decode, b->decode_after,
                    o->repeat);
     printf("  %-28s %10.1f %32s\n", "peak resident memory", peak_rss_mb(), "MiB");
+    if (!on_cpu(b))
+        printf("  memory of the GPU %.1f MiB; a decode step has %" PRIu64 " launches and %" PRIu64
+               " driver calls\n",
+               (double)b->stats.device_bytes / (1 << 20), b->stats.last_launches,
+               b->stats.last_driver_calls);
 }
 
 static int run_bench(bench *b) {
@@ -324,6 +355,7 @@ enum {
     OPT_CONTEXT,
     OPT_REPEAT,
     OPT_TARGET,
+    OPT_DEVICE,
     OPT_BATCHED,
     OPT_HUGE,
     OPT_SEED,
@@ -370,6 +402,9 @@ static int set_option(bench_options *o, int option, const char *value) {
     case OPT_TARGET:
         o->target = value;
         return EXIT_FINE;
+    case OPT_DEVICE:
+        o->device = value;
+        return EXIT_FINE;
     case OPT_HUGE:
         o->huge_pages = true;
         return EXIT_FINE;
@@ -389,6 +424,7 @@ int cmd_bench(int argc, char **argv) {
         {"repeat", required_argument, NULL, OPT_REPEAT},
         {"threads", required_argument, NULL, 't'},
         {"target", required_argument, NULL, OPT_TARGET},
+        {"device", required_argument, NULL, OPT_DEVICE},
         {"max-num-batched-tokens", required_argument, NULL, OPT_BATCHED},
         {"huge-pages", no_argument, NULL, OPT_HUGE},
         {"seed", required_argument, NULL, OPT_SEED},

@@ -3,8 +3,10 @@
 #include "codegen/cpu/cpu.h"
 #include "compiler/output.h"
 #include "runtime/cpu.h"
+#include "runtime/cuda_driver.h"
 #include "runtime/modelcc.h"
 
+#include <dlfcn.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <llvm-c/Core.h>
@@ -25,8 +27,9 @@ static const char help[] =
 
 enum { MAX_CHECKS = 16 };
 
-/* FINE; SLOW: works, but not as well as it could; MISSING: needed. */
-typedef enum verdict { FINE, SLOW, MISSING } verdict;
+/* FINE; SLOW: works, but not as well as it could; ABSENT: not there, and needed only for some uses;
+ * MISSING: needed. */
+typedef enum verdict { FINE, SLOW, ABSENT, MISSING } verdict;
 
 typedef struct check {
     const char *name;
@@ -188,8 +191,41 @@ static void check_huge_pages(report *r) {
              "/sys/kernel/mm/transparent_hugepage/enabled");
 }
 
+static void check_nvrtc(report *r) {
+    check *c = add(r, "NVRTC");
+    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
+    void *library = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    int (*version)(int *, int *) = NULL;
+    int major = 0, minor = 0;
+    if (library) {
+        void *symbol = dlsym(library, "nvrtcVersion");
+        memcpy(&version, &symbol, sizeof symbol); /* ISO C has no such conversion */
+    }
+    if (version && version(&major, &minor) == 0) {
+        snprintf(c->found, sizeof c->found, "%d.%d", major, minor);
+    } else {
+        c->verdict = ABSENT;
+        snprintf(c->found, sizeof c->found, "libnvrtc was not found");
+        snprintf(c->advice, sizeof c->advice,
+                 "modelcc build --target cuda:... needs it: the CUDA Toolkit has it; no GPU is "
+                 "needed");
+    }
+    if (library)
+        dlclose(library);
+}
+
+static void check_gpu(report *r, const char *name, bool emulator, const char *advice) {
+    check *c = add(r, name);
+    if (rt_cuda_describe(emulator, c->found, sizeof c->found))
+        return;
+    c->verdict = ABSENT;
+    snprintf(c->advice, sizeof c->advice, "%s", advice);
+}
+
 static const char *verdict_name(verdict v) {
-    static const char *const names[] = {"fine", "slow", "missing"};
+    static const char *const names[] = {"fine", "slow", "absent", "missing"};
     return names[v];
 }
 
@@ -252,6 +288,9 @@ int cmd_doctor(int argc, char **argv) {
     check_pcre2(&r);
     check_memory(&r);
     check_huge_pages(&r);
+    check_nvrtc(&r);
+    check_gpu(&r, "GPU", false, "needed only to run on GPUs: --device cuda");
+    check_gpu(&r, "emulator", true, "needed only to run and verify GPU code without a GPU");
     int code = EXIT_FINE;
     if (json)
         code = print_json(&r);

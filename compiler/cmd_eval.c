@@ -27,7 +27,11 @@ static const char help[] =
     "      --reference OTHER.so   also the mean KL divergence from OTHER.so's prediction to this\n"
     "                             one's, and how often both find the same token most probable\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
-    "      --target NAME          use the code for this target\n"
+    "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
+    "cuda\n"
+    "                             when the artifact has no code for the CPU)\n"
+    "      --reference-device NAME   the same for --reference (default: as --device)\n"
+    "      --target NAME          use the CPU code for this target\n"
     "      --max-num-batched-tokens N   tokens computed at once; the result is the same\n"
     "      --json                 one JSON object, with the figure of each window\n\n"
     "examples:\n"
@@ -36,6 +40,7 @@ static const char help[] =
 
 typedef struct eval_options {
     const char *artifact, *reference, *target, *text, *ids;
+    const char *device, *reference_device;
     int threads, batched;
     int64_t window, stride; /* stride 0: as long as what a window holds of the text */
     bool no_bos, json;
@@ -85,12 +90,13 @@ static int open_artifact(const eval *e, const char *path, mcc_artifact **artifac
     return mcc_artifact_open(path, &options, artifact, &error) ? fail(&error) : EXIT_FINE;
 }
 
-static int create_engine(eval *e, side *s) {
+static int create_engine(eval *e, side *s, const char *device) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_engine_options options = {.struct_size = sizeof options,
                                   .max_num_batched_tokens = e->chunk,
                                   .max_model_len = e->longest,
-                                  .pool = e->pool};
+                                  .pool = e->pool,
+                                  .device = device};
     return mcc_engine_create(s->artifact, &options, &s->engine, &error) ? fail(&error) : EXIT_FINE;
 }
 
@@ -127,9 +133,10 @@ static int create_engines(eval *e) {
     e->chunk = rows > DEFAULT_CHUNK ? DEFAULT_CHUNK : rows < LEAST_CHUNK ? LEAST_CHUNK : (int)rows;
     if (e->o.batched)
         e->chunk = e->o.batched;
-    int code = create_engine(e, &e->model);
+    int code = create_engine(e, &e->model, e->o.device);
     if (code == EXIT_FINE && e->o.reference)
-        code = create_engine(e, &e->reference);
+        code = create_engine(e, &e->reference,
+                             e->o.reference_device ? e->o.reference_device : e->o.device);
     mcc_engine_stats stats = {.struct_size = sizeof stats};
     if (code == EXIT_FINE)
         mcc_engine_get_stats(e->model.engine, &stats, NULL);
@@ -401,7 +408,10 @@ static int print_json(const eval *e) {
     }
     cJSON_AddNumberToObject(j, "text_tokens", (double)e->n_ids);
     cJSON_AddNumberToObject(j, "threads", e->threads);
-    cJSON_AddStringToObject(j, "target", e->info.target);
+    if (e->o.device)
+        cJSON_AddStringToObject(j, "device", e->o.device);
+    if (e->info.target)
+        cJSON_AddStringToObject(j, "target", e->info.target);
     cJSON_AddNumberToObject(j, "seconds", e->seconds);
     cJSON_AddItemToObject(j, "window_nll",
                           cJSON_CreateDoubleArray(e->window_nll, (int)e->n_windows));
@@ -464,6 +474,8 @@ int cmd_eval(int argc, char **argv) {
         OPT_NO_BOS,
         OPT_REFERENCE,
         OPT_TARGET,
+        OPT_DEVICE,
+        OPT_REFERENCE_DEVICE,
         OPT_BATCHED,
         OPT_JSON
     };
@@ -476,6 +488,8 @@ int cmd_eval(int argc, char **argv) {
         {"reference", required_argument, NULL, OPT_REFERENCE},
         {"threads", required_argument, NULL, 't'},
         {"target", required_argument, NULL, OPT_TARGET},
+        {"device", required_argument, NULL, OPT_DEVICE},
+        {"reference-device", required_argument, NULL, OPT_REFERENCE_DEVICE},
         {"max-num-batched-tokens", required_argument, NULL, OPT_BATCHED},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
@@ -513,6 +527,12 @@ int cmd_eval(int argc, char **argv) {
             break;
         case OPT_TARGET:
             e.o.target = optarg;
+            break;
+        case OPT_DEVICE:
+            e.o.device = optarg;
+            break;
+        case OPT_REFERENCE_DEVICE:
+            e.o.reference_device = optarg;
             break;
         case OPT_BATCHED:
             if (!command_number(optarg, 1, 1 << 16, &n))

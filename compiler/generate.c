@@ -12,7 +12,10 @@ const char generate_help[] =
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --max-model-len N      tokens of context (default: the model's)\n"
     "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
-    "      --target NAME          use the code for this target\n"
+    "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
+    "cuda\n"
+    "                             when the artifact has no code for the CPU)\n"
+    "      --target NAME          use the CPU code for this target\n"
     "      --check                check the weights' hashes first\n"
     "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n";
 
@@ -99,6 +102,9 @@ int generate_option(const char *command, generate_options *o, int option, const 
     case GENERATE_FIRST + 12:
         o->huge_pages = true;
         return EXIT_FINE;
+    case GENERATE_FIRST + 13:
+        o->device = value;
+        return EXIT_FINE;
     default:
         return -1;
     }
@@ -121,7 +127,8 @@ int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine
     mcc_engine_options engine_options = {.struct_size = sizeof engine_options,
                                          .threads = o->threads,
                                          .max_num_batched_tokens = o->max_num_batched_tokens,
-                                         .max_model_len = o->max_model_len};
+                                         .max_model_len = o->max_model_len,
+                                         .device = o->device};
     if (!mcc_engine_create(*artifact, &engine_options, engine, &error))
         return EXIT_FINE;
     mcc_artifact_close(*artifact);

@@ -13,6 +13,7 @@ enum { GENERATE_MAX_STOPS = 16 };
 typedef struct generate_options {
     const char *artifact;
     const char *target; /* NULL: the best */
+    const char *device; /* NULL: the CPU, or a GPU when the artifact is for those alone */
     int threads;        /* 0: as many as are useful */
     int64_t max_model_len;
     int max_num_batched_tokens;
@@ -36,8 +37,9 @@ enum { GENERATE_FIRST = 1000 };
         {"max-model-len", required_argument, NULL, GENERATE_FIRST + 8},                            \
         {"max-num-batched-tokens", required_argument, NULL, GENERATE_FIRST + 9},                   \
         {"target", required_argument, NULL, GENERATE_FIRST + 10},                                  \
-        {"check", no_argument, NULL, GENERATE_FIRST + 11}, {                                       \
-        "huge-pages", no_argument, NULL, GENERATE_FIRST + 12                                       \
+        {"check", no_argument, NULL, GENERATE_FIRST + 11},                                         \
+        {"huge-pages", no_argument, NULL, GENERATE_FIRST + 12}, {                                  \
+        "device", required_argument, NULL, GENERATE_FIRST + 13                                     \
     }
 extern const char generate_help[];
 

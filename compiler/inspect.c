@@ -133,14 +133,38 @@ static void print_options(const cJSON *manifest) {
     putchar('\n');
 }
 
+/* "cuda:sm_90a" */
+static void cuda_target(const mcc_cuda_image_info *m, char out[24]) {
+    snprintf(out, 24, "cuda:sm_%" PRId32 "%s", m->arch, m->arch_specific ? "a" : "");
+}
+
+/* Whether no image before `index` is for the same architecture. */
+static bool first_of_target(const mcc_artifact *a, int32_t index, const mcc_cuda_image_info *m) {
+    mcc_cuda_image_info before = {.struct_size = sizeof before};
+    for (int32_t i = 0; i < index && !mcc_artifact_get_cuda_image(a, i, &before, NULL); i++)
+        if (before.arch == m->arch && before.arch_specific == m->arch_specific)
+            return false;
+    return true;
+}
+
 static void print_targets(const mcc_artifact *a, const mcc_artifact_info *info) {
     mcc_target_info t = {.struct_size = sizeof t};
+    mcc_cuda_image_info m = {.struct_size = sizeof m};
     print_row("targets");
+    const char *comma = info->n_targets ? ", " : "";
     for (int32_t i = 0; !mcc_artifact_get_target(a, i, &t, NULL); i++)
         printf("%s%s%s", i ? ", " : "", t.name,
                !t.fits                                             ? " (does not run here)"
                : info->target && strcmp(info->target, t.name) == 0 ? " (chosen here)"
                                                                    : "");
+    for (int32_t i = 0; !mcc_artifact_get_cuda_image(a, i, &m, NULL); i++) {
+        char target[24];
+        cuda_target(&m, target);
+        if (first_of_target(a, i, &m)) {
+            printf("%s%s", comma, target);
+            comma = ", ";
+        }
+    }
     putchar('\n');
 }
 
@@ -157,6 +181,8 @@ static void print_sizes(const mcc_artifact *a, const char *path, const mcc_artif
     output_clean(path, stdout);
     printf("  %s: code %s, weights %s", output_bytes(info->file_bytes, file),
            output_bytes(info->code_bytes, code), output_bytes(info->weight_bytes, weights));
+    if (info->cuda_bytes)
+        printf(", CUDA code %s", output_bytes(info->cuda_bytes, code));
     printf(", texts %s, %s tokenizer, %s chat template\n", output_bytes(texts, file),
            info->has_tokenizer ? "a" : "no", info->has_chat_template ? "a" : "no");
     inspect_weights_hash(a, hash);
@@ -199,6 +225,25 @@ static void print_ops(const mcc_launch_info *l) {
     printf("      %.*s%s\n", MOST, l->ops, length > MOST ? " …" : "");
 }
 
+/* A kernel's GPU functions: a line for each and each architecture. */
+static void print_cuda_images(const mcc_artifact *a, int32_t kernel) {
+    mcc_cuda_image_info m = {.struct_size = sizeof m};
+    for (int32_t i = 0; !mcc_artifact_get_cuda_image(a, i, &m, NULL); i++) {
+        char target[24];
+        if (m.kernel != kernel)
+            continue;
+        cuda_target(&m, target);
+        printf("      %-13s %-5s", target, m.form);
+        if (m.registers)
+            printf("  %3" PRIu32 " registers, %" PRIu32 " B spilled, %6" PRIu32
+                   " B shared, occupancy %3.0f %%",
+                   m.registers, m.spill_bytes, m.shared_bytes, 100 * m.occupancy);
+        if (m.min_rows)
+            printf("  from %" PRIu32 " rows", m.min_rows);
+        printf("  %s\n", m.function);
+    }
+}
+
 static void print_kernels(const mcc_artifact *a, const mcc_artifact_info *info) {
     mcc_kernel_info k = {.struct_size = sizeof k};
     mcc_launch_info l = {.struct_size = sizeof l};
@@ -212,6 +257,7 @@ static void print_kernels(const mcc_artifact *a, const mcc_artifact_info *info) 
             at++;
         if (at < info->n_launches)
             print_ops(&l);
+        print_cuda_images(a, i);
     }
 }
 
@@ -290,6 +336,14 @@ static void add_targets(cJSON *j, const mcc_artifact *a, const mcc_artifact_info
         cJSON_AddBoolToObject(item, "runs_here", t.fits);
         cJSON_AddItemToArray(list, item);
     }
+    mcc_cuda_image_info m = {.struct_size = sizeof m};
+    list = cJSON_AddArrayToObject(j, "cuda_targets");
+    for (int32_t i = 0; !mcc_artifact_get_cuda_image(a, i, &m, NULL); i++) {
+        char target[24];
+        cuda_target(&m, target);
+        if (first_of_target(a, i, &m))
+            cJSON_AddItemToArray(list, cJSON_CreateString(target));
+    }
 }
 
 static void add_sizes(cJSON *j, const mcc_artifact *a, const mcc_artifact_info *info) {
@@ -298,6 +352,8 @@ static void add_sizes(cJSON *j, const mcc_artifact *a, const mcc_artifact_info *
     add_numbers(
         bytes, 3, names,
         (double[]){(double)info->file_bytes, (double)info->code_bytes, (double)info->weight_bytes});
+    if (info->cuda_bytes)
+        cJSON_AddNumberToObject(bytes, "cuda", (double)info->cuda_bytes);
     static const struct {
         int part;
         const char *name;
@@ -378,6 +434,42 @@ static void add_ops(cJSON *to, const char *ops) {
     }
 }
 
+/* The source ops of the kernel's first launch. */
+static void add_kernel_ops(cJSON *to, const mcc_artifact *a, int32_t kernel) {
+    mcc_launch_info l = {.struct_size = sizeof l};
+    for (int32_t i = 0; !mcc_artifact_get_launch(a, i, &l, NULL); i++)
+        if (l.kernel == kernel) {
+            add_ops(to, l.ops);
+            return;
+        }
+}
+
+static void add_cuda_images(cJSON *to, const mcc_artifact *a, int32_t kernel) {
+    cJSON *list = cJSON_AddArrayToObject(to, "cuda");
+    mcc_cuda_image_info m = {.struct_size = sizeof m};
+    for (int32_t i = 0; !mcc_artifact_get_cuda_image(a, i, &m, NULL); i++) {
+        char target[24];
+        if (m.kernel != kernel)
+            continue;
+        cuda_target(&m, target);
+        cJSON *e = cJSON_CreateObject();
+        cJSON_AddStringToObject(e, "function", m.function);
+        cJSON_AddStringToObject(e, "target", target);
+        cJSON_AddStringToObject(e, "form", m.form);
+        static const char *const names[] = {"min_rows",    "threads",      "registers",
+                                            "spill_bytes", "shared_bytes", "occupancy_blocks",
+                                            "occupancy",   "bytes",        "file_offset"};
+        add_numbers(e, 9, names,
+                    (double[]){m.min_rows, m.threads, m.registers, m.spill_bytes, m.shared_bytes,
+                               m.occupancy_blocks, m.occupancy, (double)m.bytes,
+                               (double)m.file_offset});
+        char hex[65];
+        rt_sha256_hex(m.sha256, hex);
+        cJSON_AddStringToObject(e, "sha256", hex);
+        cJSON_AddItemToArray(list, e);
+    }
+}
+
 static void add_kernels(cJSON *j, const mcc_artifact *a, const mcc_artifact_info *info) {
     mcc_kernel_info k = {.struct_size = sizeof k};
     mcc_launch_info l = {.struct_size = sizeof l};
@@ -388,6 +480,9 @@ static void add_kernels(cJSON *j, const mcc_artifact *a, const mcc_artifact_info
         cJSON_AddStringToObject(e, "name", k.name);
         cJSON_AddStringToObject(e, "anchor", k.anchor);
         cJSON_AddNumberToObject(e, "launches", k.n_launches);
+        add_kernel_ops(e, a, i);
+        if (info->n_cuda_images)
+            add_cuda_images(e, a, i);
         cJSON_AddItemToArray(kernels, e);
     }
     cJSON *launches = cJSON_AddArrayToObject(j, "launches");

@@ -18,8 +18,9 @@ _Static_assert(sizeof(mcc_footer) <= MCC_ARTIFACT_PAGE, "the footer is one page"
 #define MAX_SCRATCH (UINT64_C(1) << 30)
 
 const char *rt_section_name(uint32_t kind) {
-    static const char *const names[] = {"",      "code",   "manifest",  "graph",    "plan",
-                                        "fused", "tables", "tokenizer", "template", "weights", "cuda"};
+    static const char *const names[] = {"",         "code",    "manifest", "graph",
+                                        "plan",     "fused",   "tables",   "tokenizer",
+                                        "template", "weights", "cuda"};
     return kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
@@ -123,11 +124,10 @@ bool rt_check_span(const rt_checker *c, const mcc_span *s, uint64_t entry_bytes,
 }
 
 bool rt_check_string(const rt_checker *c, mcc_string s, const char *what, uint32_t i) {
-    return s < c->n_strings ||
-           rt_fail(c->error, MCC_BAD_ARTIFACT,
-                   "%s: %s: %s %" PRIu32 ": string at %" PRIu32 ", but strings have %" PRIu32
-                   " bytes",
-                   c->path, c->section, what, i, s, c->n_strings);
+    return s < c->n_strings || rt_fail(c->error, MCC_BAD_ARTIFACT,
+                                       "%s: %s: %s %" PRIu32 ": string at %" PRIu32
+                                       ", but strings have %" PRIu32 " bytes",
+                                       c->path, c->section, what, i, s, c->n_strings);
 }
 
 bool rt_check_strings(const rt_checker *c, const char *strings) {
@@ -149,8 +149,7 @@ bool rt_check_index(const rt_checker *c, uint32_t index, uint32_t count, const c
 bool rt_tiles_in_range(const mcc_dim *d, int64_t div, int64_t mult) {
     int64_t limit = mult <= 1 << 10 ? 1 << 20 : 1 << 10;
     return d->c >= 0 && d->c <= INT64_C(1) << 40 && d->t >= 0 && d->t <= limit && d->s >= 0 &&
-           d->s <= limit && d->r >= 0 && d->r <= limit && div >= 1 && mult >= 0 &&
-           mult <= 1 << 20;
+           d->s <= limit && d->r >= 0 && d->r <= limit && div >= 1 && mult >= 0 && mult <= 1 << 20;
 }
 
 static bool dim(const rt_checker *c, const mcc_dim *d, const char *what, uint32_t i) {
@@ -224,7 +223,7 @@ static bool check_args(const rt_checker *c, const rt_tables *t) {
         case MCC_ARG_KV:
             ok = rt_check_index(c, a->index, t->n_kv_groups, "KV group", "argument", i) &&
                  rt_check_index(c, a->layer, (uint32_t)t->kv_groups[a->index].layers, "KV layer",
-                             "argument", i);
+                                "argument", i);
             break;
         case MCC_ARG_STEP:
             ok = a->index >= MCC_STEP_TOKEN_IDS && a->index <= MCC_STEP_OUTPUT_ROWS;
@@ -243,7 +242,8 @@ static bool check_args(const rt_checker *c, const rt_tables *t) {
 static bool check_launches(const rt_checker *c, const rt_tables *t) {
     for (uint32_t i = 0; i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
-        if (!rt_check_string(c, l->label, "launch", i) || !rt_check_string(c, l->ops, "launch", i) ||
+        if (!rt_check_string(c, l->label, "launch", i) ||
+            !rt_check_string(c, l->ops, "launch", i) ||
             !rt_check_index(c, l->kernel, t->n_kernels, "kernel", "launch", i))
             return false;
         if (l->first_arg > t->n_args || l->n_args > t->n_args - l->first_arg)
@@ -308,8 +308,7 @@ static bool check_header(const rt_checker *c, const mcc_tables *h) {
 
 bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, const char *path,
                      rt_tables *t, rt_error *error) {
-    rt_checker c = {
-        .data = data, .size = size, .path = path, .section = "tables", .error = error};
+    rt_checker c = {.data = data, .size = size, .path = path, .section = "tables", .error = error};
     memset(t, 0, sizeof *t);
     if (size < sizeof *t->header)
         return BAD(&c, "%" PRIu64 " bytes, expected at least %zu", path, size, sizeof *t->header);
@@ -319,25 +318,32 @@ bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, co
 
     const void *entries[9];
     if (!rt_check_span(&c, &h->strings, 1, "strings", &entries[0], &c.n_strings) ||
-        !rt_check_span(&c, &h->weights, sizeof *t->weights, "weights", &entries[1], &t->n_weights) ||
-        !rt_check_span(&c, &h->kv_groups, sizeof *t->kv_groups, "KV groups", &entries[2], &t->n_kv_groups) ||
-        !rt_check_span(&c, &h->buffers, sizeof *t->buffers, "buffers", &entries[3], &t->n_buffers) ||
+        !rt_check_span(&c, &h->weights, sizeof *t->weights, "weights", &entries[1],
+                       &t->n_weights) ||
+        !rt_check_span(&c, &h->kv_groups, sizeof *t->kv_groups, "KV groups", &entries[2],
+                       &t->n_kv_groups) ||
+        !rt_check_span(&c, &h->buffers, sizeof *t->buffers, "buffers", &entries[3],
+                       &t->n_buffers) ||
         !rt_check_span(&c, &h->args, sizeof *t->args, "arguments", &entries[4], &t->n_args) ||
-        !rt_check_span(&c, &h->kernels, sizeof *t->kernels, "kernels", &entries[5], &t->n_kernels) ||
-        !rt_check_span(&c, &h->launches, sizeof *t->launches, "launches", &entries[6], &t->n_launches) ||
-        !rt_check_span(&c, &h->outputs, sizeof *t->outputs, "outputs", &entries[7], &t->n_outputs) ||
+        !rt_check_span(&c, &h->kernels, sizeof *t->kernels, "kernels", &entries[5],
+                       &t->n_kernels) ||
+        !rt_check_span(&c, &h->launches, sizeof *t->launches, "launches", &entries[6],
+                       &t->n_launches) ||
+        !rt_check_span(&c, &h->outputs, sizeof *t->outputs, "outputs", &entries[7],
+                       &t->n_outputs) ||
         !rt_check_span(&c, &h->targets, sizeof *t->targets, "targets", &entries[8], &t->n_targets))
         return false;
     t->strings = entries[0], t->weights = entries[1], t->kv_groups = entries[2];
     t->buffers = entries[3], t->args = entries[4], t->kernels = entries[5];
     t->launches = entries[6], t->outputs = entries[7], t->targets = entries[8];
 
-    if (!rt_check_strings(&c, t->strings) || !rt_check_string(&c, h->model_name, "model name", 0) || !rt_check_string(&c, h->arch, "architecture", 0) ||
-        !dim(&c, &h->arena_bytes, "arena", 0))
+    if (!rt_check_strings(&c, t->strings) || !rt_check_string(&c, h->model_name, "model name", 0) ||
+        !rt_check_string(&c, h->arch, "architecture", 0) || !dim(&c, &h->arena_bytes, "arena", 0))
         return false;
     for (uint32_t i = 0; i < t->n_buffers; i++) {
         const mcc_dim *d = &t->buffers[i].offset;
-        if (!rt_check_string(&c, t->buffers[i].type, "buffer", i) || !dim(&c, d, "offset of buffer", i) ||
+        if (!rt_check_string(&c, t->buffers[i].type, "buffer", i) ||
+            !dim(&c, d, "offset of buffer", i) ||
             !dim(&c, &t->buffers[i].bytes, "size of buffer", i))
             return false;
         if ((d->c | d->t | d->s | d->r) % 64 != 0)

@@ -17,8 +17,7 @@ static bool check_function(const rt_checker *c, const rt_cuda_code *code, const 
         !rt_check_index(c, f->kernel, t->n_kernels, "kernel", "function", i))
         return false;
     if (f->threads < 1 || f->threads > RT_CUDA_MAX_THREADS ||
-        f->shared_bytes > RT_CUDA_MAX_SHARED || f->n_params < 1 ||
-        f->n_params > RT_CUDA_MAX_PARAMS)
+        f->shared_bytes > RT_CUDA_MAX_SHARED || f->n_params < 1 || f->n_params > RT_CUDA_MAX_PARAMS)
         return BAD(c,
                    "function %s: %" PRIu32 " threads, %" PRIu32 " bytes of shared memory, %" PRIu32
                    " parameters: out of range",

@@ -19,7 +19,7 @@ typedef struct device_cpu {
     void **args;         /* of all launches, in the tables' order */
     mcc_cpu_call *calls; /* [n_launches] */
     rt_job *jobs;        /* [n_launches] */
-    uint8_t **pools; /* [n_kv_groups] */
+    uint8_t **pools;     /* [n_kv_groups] */
     float *logits;
 } device_cpu;
 

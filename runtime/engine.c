@@ -21,7 +21,7 @@ static double now_seconds(void) {
  */
 
 static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt_error *error) {
-    if (!a->kernels)
+    if (a->inspect)
         return rt_fail(error, MCC_UNSUPPORTED,
                        "%s: opened with MCC_OPEN_INSPECT: open it without to run it", a->path);
     if (o->flags & ~(uint32_t)MCC_ENGINE_NULL_DEVICE)
@@ -58,8 +58,12 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->max_batched =
         o->max_num_batched_tokens > 0 ? o->max_num_batched_tokens : DEFAULT_BATCHED_TOKENS;
 
-    e->pool = o->pool;
-    if (!e->pool) {
+    rt_device_name name;
+    if (!rt_device_choose(o->device, e->artifact, &name, error))
+        return false;
+    bool cpu = name.kind == RT_DEVICE_CPU;
+    e->pool = cpu ? o->pool : NULL;
+    if (cpu && !e->pool) {
         e->pool = rt_pool_create(o->threads, error);
         e->own_pool = true;
         if (!e->pool)
@@ -81,10 +85,11 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
         return false;
     rt_device_options device = {.artifact = e->artifact,
                                 .kv = e->kv,
+                                .kv_options = &kv,
                                 .block = &e->block,
                                 .pool = e->pool,
                                 .null = o->flags & MCC_ENGINE_NULL_DEVICE};
-    e->device = rt_device_cpu_create(&device, error);
+    e->device = rt_device_create(&name, &device, error);
     if (!e->device)
         return false;
     e->resident = malloc((size_t)e->max_len * sizeof *e->resident);
@@ -94,9 +99,8 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
 
     e->stats = (mcc_engine_stats){
-        .threads = rt_pool_threads(e->pool),
+        .threads = cpu ? rt_pool_threads(e->pool) : 1,
         .kv_bytes_reserved = rt_kv_bytes_reserved(e->kv),
-        .arena_bytes = rt_device_cpu_arena_bytes(e->device),
         .max_model_len = e->max_len,
         .max_num_batched_tokens = e->max_batched,
     };
@@ -131,7 +135,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
         next = r->next;
         rt_request_free(r);
     }
-    rt_device_cpu_destroy(engine->device);
+    rt_device_destroy(engine->device);
     rt_step_block_destroy(&engine->block);
     rt_kv_destroy(engine->kv);
     if (engine->own_pool)
@@ -148,7 +152,16 @@ mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stat
     if (!engine || !stats)
         return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: engine and stats must be set", __func__);
     mcc_engine_stats local = engine->stats;
+    rt_device_stats device;
+    engine->device->ops->stats(engine->device, &device);
     local.kv_bytes_used = rt_kv_bytes_used(engine->kv);
+    local.arena_bytes = device.arena_bytes;
+    local.device_bytes = device.device_bytes;
+    local.launches = device.launches;
+    local.driver_calls = device.driver_calls;
+    local.graph_launches = device.graph_launches;
+    local.last_launches = device.last_launches;
+    local.last_driver_calls = device.last_driver_calls;
     for (const rt_request *r = engine->requests; r; r = r->next) {
         local.requests_running += r->state == RT_RUNNING;
         local.requests_waiting += r->state == RT_WAITING;
@@ -306,7 +319,7 @@ static void start_request(mcc_engine *e, rt_request *r) {
 
 /* Chooses the next token from the step's only row of logits. */
 static bool sample(mcc_engine *e, rt_request *r, rt_error *error) {
-    const float *raw = rt_device_cpu_logits(e->device), *logits = raw;
+    const float *raw = e->device->ops->logits(e->device), *logits = raw;
     if (r->repetition_penalty != 1) {
         memcpy(e->penalized, raw, (size_t)e->vocab_size * sizeof *raw);
         rt_penalize(e->penalized, r->seen_ids, r->n_seen, r->repetition_penalty);
@@ -328,7 +341,8 @@ static bool step_request(mcc_engine *e, rt_request *r, rt_error *error) {
     if (n == left)
         rt_step_add_row(&e->block, n - 1);
     rt_step_finish(&e->block, e->kv);
-    rt_device_cpu_run(e->device);
+    if (!e->device->ops->run(e->device, error))
+        return false;
     rt_kv_commit(e->kv, 0, first + n);
     memcpy(e->resident + first, r->ids + first, (size_t)n * sizeof *e->resident);
     r->computed += n;
@@ -464,7 +478,8 @@ static bool eval(mcc_engine *e, const mcc_eval_step *step, rt_error *error) {
     for (int32_t i = 0; i < step->n_rows; i++)
         rt_step_add_row(&e->block, step->output_rows[i]);
     rt_step_finish(&e->block, e->kv);
-    rt_device_cpu_run(e->device);
+    if (!e->device->ops->run(e->device, error))
+        return false;
     for (int32_t begin = 0, end; begin < step->n_tokens; begin = end) {
         end = sequence_end(step, begin);
         int32_t slot = step->sequences[begin], first = step->positions[begin];
@@ -486,7 +501,7 @@ mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *e
     if (!check_eval(engine, &local, &e) || !eval(engine, &local, &e))
         return rt_report(&e, error);
     engine->stats.steps++;
-    step->logits = local.n_rows > 0 ? rt_device_cpu_logits(engine->device) : NULL;
+    step->logits = local.n_rows > 0 ? engine->device->ops->logits(engine->device) : NULL;
     return MCC_OK;
 }
 

@@ -172,7 +172,8 @@ mcc_status mcc_artifact_get_target(const mcc_artifact *a, int32_t index, mcc_tar
 /* Threads that a multiprocessor holds (CUDA C++ programming guide, technical specifications per
  * compute capability). */
 static int threads_of(uint32_t arch) {
-    bool small = arch == 86 || arch == 87 || arch == 88 || arch == 89 || (arch >= 120 && arch < 130);
+    bool small =
+        arch == 86 || arch == 87 || arch == 88 || arch == 89 || (arch >= 120 && arch < 130);
     return small ? 1536 : arch == 75 ? 1024 : 2048;
 }
 
@@ -197,8 +198,8 @@ mcc_status mcc_artifact_get_cuda_image(const mcc_artifact *a, int32_t index,
         .spill_bytes = m->spill_bytes,
         .shared_bytes = m->static_shared_bytes + f->shared_bytes,
         .occupancy_blocks = m->occupancy_blocks,
-        .occupancy = (double)m->occupancy_blocks * ((f->threads + 31) / 32 * 32) /
-                     threads_of(m->arch),
+        .occupancy =
+            (double)m->occupancy_blocks * ((f->threads + 31) / 32 * 32) / threads_of(m->arch),
         .file_offset = rt_footer_find(&a->footer, MCC_SECTION_CUDA)->offset + m->offset,
         .bytes = m->bytes,
         .sha256 = m->sha256,

@@ -2,9 +2,9 @@
  *
  * Each KV group (layers that attend alike) has a pool of pages; a page holds page_tokens positions
  * of all the group's layers, under one number. The pool is laid out [layer][page], so that a
- * layer's part of page p is at base + layer * layer_stride + p * layer_bytes. Only the bookkeeping is
- * done here: the pools' memory is the device's, which is told how large they are and where in them a
- * layer begins. Sequences have slots, numbered from 0. */
+ * layer's part of page p is at base + layer * layer_stride + p * layer_bytes. Only the bookkeeping
+ * is done here: the pools' memory is the device's, which is told how large they are and where in
+ * them a layer begins. Sequences have slots, numbered from 0. */
 #ifndef MCC_RUNTIME_KV_H
 #define MCC_RUNTIME_KV_H
 

@@ -251,9 +251,8 @@ static bool read_footer(mcc_artifact *a, rt_error *error) {
 /* Copies a section into memory that cannot change after it has been checked. */
 static void *read_section(const mcc_artifact *a, const mcc_section *s, rt_error *error) {
     if (s->size > MAX_TABLES) {
-        rt_fail(error, MCC_BAD_ARTIFACT,
-                "%s: section %s of %" PRIu64 " bytes, at most %" PRIu64, a->path,
-                rt_section_name(s->kind), s->size, MAX_TABLES);
+        rt_fail(error, MCC_BAD_ARTIFACT, "%s: section %s of %" PRIu64 " bytes, at most %" PRIu64,
+                a->path, rt_section_name(s->kind), s->size, MAX_TABLES);
         return NULL;
     }
     void *data = malloc(s->size > 0 ? s->size : 1);
@@ -270,8 +269,8 @@ static bool read_tables(mcc_artifact *a, rt_error *error) {
     const mcc_section *s = rt_footer_find(&a->footer, MCC_SECTION_TABLES);
     const mcc_section *weights = rt_footer_find(&a->footer, MCC_SECTION_WEIGHTS);
     a->tables_data = read_section(a, s, error);
-    return a->tables_data && rt_tables_check(a->tables_data, s->size, weights->size, a->path,
-                                             &a->tables, error);
+    return a->tables_data &&
+           rt_tables_check(a->tables_data, s->size, weights->size, a->path, &a->tables, error);
 }
 
 static bool read_cuda(mcc_artifact *a, rt_error *error) {

@@ -25,12 +25,12 @@ struct mcc_artifact {
     rt_tables tables;
     void *cuda_data; /* section CUDA, a private copy as well; NULL without */
     rt_cuda_code cuda;
-    rt_part parts[RT_PARTS]; /* by section kind; not code, tables and CUDA */
-    bool inspect;            /* opened with MCC_OPEN_INSPECT */
-    int target;              /* index, -1: none chosen */
-    void *handle;            /* of dlopen; NULL when opened for inspection */
+    rt_part parts[RT_PARTS];        /* by section kind; not code, tables and CUDA */
+    bool inspect;                   /* opened with MCC_OPEN_INSPECT */
+    int target;                     /* index, -1: none chosen */
+    void *handle;                   /* of dlopen; NULL when opened for inspection */
     mcc_cpu_kernel *const *kernels; /* the target's; NULL when none was loaded */
-    rt_tokenizer *tokenizer; /* NULL without section TOKENIZER, or for inspection */
+    rt_tokenizer *tokenizer;        /* NULL without section TOKENIZER, or for inspection */
     rt_template *chat_template;
     char chat_template_error[RT_ERROR_TEXT]; /* why chat_template is NULL, or "" */
 };

@@ -119,9 +119,9 @@ typedef struct mcc_artifact_options {
 /* Opens an artifact: reads and checks its footer, tables and hashes (but not the weights'), chooses
  * the target, and only then loads the code and maps the weights. An artifact with code for GPUs
  * opens without CPU code for this machine too; only engines on the CPU cannot be made of it then.
- * options may be NULL. On success the caller closes *artifact. The file must not be changed in place while it is open; replacing
- * it (as `modelcc build` does) is safe.
- * Errors: IO_ERROR, BAD_ARTIFACT, VERSION_MISMATCH, CPU_MISMATCH, NOT_FOUND (no such target). */
+ * options may be NULL. On success the caller closes *artifact. The file must not be changed in
+ * place while it is open; replacing it (as `modelcc build` does) is safe. Errors: IO_ERROR,
+ * BAD_ARTIFACT, VERSION_MISMATCH, CPU_MISMATCH, NOT_FOUND (no such target). */
 MCC_API mcc_status mcc_artifact_open(const char *path, const mcc_artifact_options *options,
                                      mcc_artifact **artifact, mcc_error *error);
 
@@ -129,8 +129,8 @@ MCC_API mcc_status mcc_artifact_open(const char *path, const mcc_artifact_option
 MCC_API void mcc_artifact_close(mcc_artifact *artifact);
 
 /* Reads every weight, and every image of GPU code, and compares their hashes, on `threads` threads
- * (0: as many as are useful). Errors: BAD_ARTIFACT, naming the first damaged weight and its place in
- * the file, or the image. */
+ * (0: as many as are useful). Errors: BAD_ARTIFACT, naming the first damaged weight and its place
+ * in the file, or the image. */
 MCC_API mcc_status mcc_artifact_check(const mcc_artifact *artifact, int32_t threads,
                                       mcc_error *error);
 
@@ -213,14 +213,14 @@ typedef struct mcc_target_info {
     uint64_t cpu_features; /* bits: 1 x86-64-v3, 2 x86-64-v4, 4 avx512-vnni */
 } mcc_target_info;
 
-/* One GPU function, compiled for one architecture. A kernel has one function or several, for steps of
- * more and more rows. */
+/* One GPU function, compiled for one architecture. A kernel has one function or several, for steps
+ * of more and more rows. */
 typedef struct mcc_cuda_image_info {
     uint32_t struct_size;
-    int32_t kernel;       /* index */
-    const char *function; /* its symbol */
-    const char *form;     /* "cubin", or "ptx", which the driver compiles when it is loaded */
-    int32_t arch;         /* 80 of sm_80 */
+    int32_t kernel;        /* index */
+    const char *function;  /* its symbol */
+    const char *form;      /* "cubin", or "ptx", which the driver compiles when it is loaded */
+    int32_t arch;          /* 80 of sm_80 */
     int32_t arch_specific; /* 1: sm_90a and the like: runs on no other */
     uint32_t min_rows;     /* the fewest rows of a step that it is taken for */
     uint32_t threads;      /* of a block */
@@ -228,7 +228,7 @@ typedef struct mcc_cuda_image_info {
     uint32_t registers, spill_bytes; /* a thread's */
     uint32_t shared_bytes;           /* a block's, static and dynamic */
     uint32_t occupancy_blocks;       /* resident on a multiprocessor */
-    double occupancy;      /* warps of these blocks, of all that a multiprocessor holds: 0 to 1 */
+    double occupancy; /* warps of these blocks, of all that a multiprocessor holds: 0 to 1 */
     uint64_t file_offset, bytes;
     const uint8_t *sha256; /* 32 bytes */
 } mcc_cuda_image_info;
@@ -329,10 +329,10 @@ typedef struct mcc_engine_options {
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
  * nothing. options may be NULL. The artifact (and the pool) must outlive it.
- * On a GPU the weights are copied to its memory, and the KV cache is allocated there at once. The
- * engine uses the GPU's primary context, which is then the current one of threads that call it.
- * Errors: INVALID_ARGUMENT, CAPACITY (more than the KV memory, or the model, allows),
- * OUT_OF_MEMORY (a GPU's too: the message says what would fit), UNSUPPORTED (opened with
+ * On a GPU the weights are copied to its memory, and the KV cache is allocated there at once; all
+ * of it is in the GPU's primary context. Steps that decode so many sequences for the first time
+ * make a CUDA graph. Errors: INVALID_ARGUMENT, CAPACITY (more than the KV memory, or the model,
+ * allows), OUT_OF_MEMORY (a GPU's too: the message says what would fit), UNSUPPORTED (opened with
  * MCC_OPEN_INSPECT), CPU_MISMATCH (the artifact has no code for this CPU), NO_DEVICE,
  * DEVICE_FAILED. */
 MCC_API mcc_status mcc_engine_create(const mcc_artifact *artifact,
@@ -387,8 +387,8 @@ MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error
 
 /* Runs one step: a chunk of a prompt, or one token. *unfinished (may be NULL) becomes the number of
  * requests that are not finished. Without any, it does nothing. Errors: CAPACITY (KV memory),
- * DEVICE_FAILED (after which no step of this engine works; destroy it), INTERNAL; the request at work
- * is then finished with MCC_FINISH_ERROR. */
+ * DEVICE_FAILED (after which no step of this engine works; destroy it), INTERNAL; the request at
+ * work is then finished with MCC_FINISH_ERROR. */
 MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
 
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };

@@ -1,11 +1,12 @@
-/* The artifact's footer and tables. The first byte says what the rest is: a footer, a table
- * section, or changes to a sound table section, each a 16-bit place, a size and a value. Hashes are
- * set right first, since guessing them would teach nothing. What passes the checks is then used in
- * all the ways the runtime uses it. */
+/* The artifact's footer, tables and GPU code. The first byte says what the rest is: a footer, a
+ * table section, a section of GPU code, or changes to sound tables followed by sound GPU code, each
+ * a 16-bit place, a size and a value. Hashes are set right first, since guessing them would teach
+ * nothing. What passes the checks is then used in all the ways the runtime uses it. */
 #define MCC_FAKE_MODEL "" /* no code is needed */
-#include "tests/unit/fixture/fake_artifact.h"
+#include "tests/unit/fixture/fake_cuda_code.h"
 
-#include "runtime/artifact_check.h"
+#include "runtime/artifact_cuda.h"
+#include "runtime/cuda_module.h"
 #include "runtime/sha256.h"
 
 #include <stddef.h>
@@ -35,15 +36,47 @@ static size_t read_string(const rt_tables *t, mcc_string s) {
     return strlen(rt_string(t, s));
 }
 
-static void use_tables(const void *data, size_t size) {
+static void use_cuda(const void *data, size_t size, const rt_tables *t) {
+    rt_cuda_code c;
+    rt_error error = {0};
+    if (!rt_cuda_check(data, size, t, "fuzz", &c, &error)) {
+        if (error.code == 0 || error.text[0] == 0)
+            abort();
+        return;
+    }
+    size_t sum = 0;
+    for (uint32_t i = 0; i < c.n_functions; i++) {
+        const mcc_cuda_function_entry *f = &c.functions[i];
+        sum += strlen(c.strings + f->name) + strlen(rt_string(t, t->kernels[f->kernel].name));
+        if (rt_cuda_blocks(&f->x, INT32_MAX, INT32_MAX, INT32_MAX) < 0 ||
+            rt_cuda_blocks(&f->y, INT32_MAX, INT32_MAX, INT32_MAX) < 0 || f->n_params == 0)
+            abort();
+        for (uint32_t arch = 50; arch < 130; arch += 10) {
+            int m = rt_cuda_image_choose(&c, i, arch, 1 << MCC_CUDA_CUBIN | 1 << MCC_CUDA_PTX);
+            sum += m >= 0 && c.images[m].function != i ? SIZE_MAX / 2 : 0;
+        }
+    }
+    for (uint32_t i = 0; i < c.n_images; i++) {
+        const mcc_cuda_image_entry *m = &c.images[i];
+        const char *image = (const char *)data + m->offset;
+        sum += m->form == MCC_CUDA_PTX ? strlen(image) : (size_t)image[m->bytes - 1];
+    }
+    char text[64];
+    if (strlen(rt_cuda_architectures(&c, 0, text, sizeof text)) + sum > SIZE_MAX / 4)
+        abort();
+}
+
+/* Whether the tables are sound. */
+static bool use_tables(const void *data, size_t size, rt_tables *tables) {
     rt_tables t;
     rt_error error = {0};
     uint64_t weights_bytes = 1 << 20;
     if (!rt_tables_check(data, size, weights_bytes, "fuzz", &t, &error)) {
         if (error.code == 0 || error.text[0] == 0)
             abort();
-        return;
+        return false;
     }
+    *tables = t;
     size_t sum = read_string(&t, t.header->model_name) + read_string(&t, t.header->arch);
     for (uint32_t i = 0; i < t.n_weights; i++) {
         sum += read_string(&t, t.weights[i].name) + read_string(&t, t.weights[i].type);
@@ -72,32 +105,48 @@ static void use_tables(const void *data, size_t size) {
     for (uint32_t i = 0; i < t.n_outputs; i++)
         sum += read_string(&t, t.outputs[i].name) + (size_t)t.buffers[t.outputs[i].buffer].bytes.r;
     int target = rt_target_choose(&t, ~UINT64_C(0), NULL, "fuzz", &error);
-    if (target < 0 || read_string(&t, t.targets[target].name) + sum == SIZE_MAX)
+    if (target < 0 ? t.n_targets > 0 : read_string(&t, t.targets[target].name) + sum == SIZE_MAX)
         abort();
     rt_target_choose(&t, 0, NULL, "fuzz", &error);
     rt_target_choose(&t, 0, "cpu:x86-64-v3", "fuzz", &error);
+    return true;
 }
 
-/* An aligned copy of just that size. */
-static void use_copy(const void *data, size_t size) {
-    void *copy = malloc(size + 1);
-    if (!copy)
-        return;
-    memcpy(copy, data, size);
-    use_tables(copy, size);
+/* Aligned copies of just that size: tables, and GPU code when cuda_size is not 0. */
+static void use_copies(const void *data, size_t size, const void *cuda, size_t cuda_size) {
+    void *copy = malloc(size + 1), *cuda_copy = malloc(cuda_size + 1);
+    rt_tables tables;
+    if (copy && cuda_copy) {
+        memcpy(copy, data, size);
+        memcpy(cuda_copy, cuda, cuda_size);
+        if (use_tables(copy, size, &tables) && cuda_size > 0)
+            use_cuda(cuda_copy, cuda_size, &tables);
+    }
     free(copy);
+    free(cuda_copy);
 }
 
 static void use_changed(const uint8_t *data, size_t size) {
     static const uint8_t bytes[4] = {1, 2, 4, 8};
-    fake_tables tables;
-    fake_tables_init(&tables);
+    struct {
+        fake_tables tables;
+        fake_cuda_code cuda;
+    } sound;
+    fake_tables_init(&sound.tables);
+    fake_cuda_code_init(&sound.cuda);
     for (; size >= 11; data += 11, size -= 11) {
         size_t n = bytes[data[2] % 4], at = (data[0] | (size_t)data[1] << 8) / n * n;
-        if (at + n <= sizeof tables)
-            memcpy((char *)&tables + at, data + 3, n);
+        if (at + n <= sizeof sound)
+            memcpy((char *)&sound + at, data + 3, n);
     }
-    use_copy(&tables, sizeof tables);
+    use_copies(&sound.tables, sizeof sound.tables, &sound.cuda, sizeof sound.cuda);
+}
+
+/* GPU code beside sound tables. */
+static void use_cuda_alone(const uint8_t *data, size_t size) {
+    fake_tables tables;
+    fake_tables_init(&tables);
+    use_copies(&tables, sizeof tables, data, size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -106,7 +155,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (data[0] % 4 == 0)
         use_footer(data + 1, size - 1);
     else if (data[0] % 4 == 1)
-        use_copy(data + 1, size - 1);
+        use_copies(data + 1, size - 1, "", 0);
+    else if (data[0] % 4 == 3)
+        use_cuda_alone(data + 1, size - 1);
     else
         use_changed(data + 1, size - 1);
     return 0;

@@ -140,8 +140,13 @@ def artifact_seeds():
     """Input of fuzz_artifact: how to read the rest, then a footer, tables, or changes to sound tables."""
     def change(at, kind, number):
         return struct.pack("<HBQ", at, kind, number)
+    # Section cuda: a header, then three spans of an offset and a count each.
+    cuda = struct.pack("<II", 88, 1) + b"".join(struct.pack("<QII", 88, n, 0) for n in (1, 0, 0)) + bytes(33)
     return {
         "sound": b"\2",
+        "cuda": b"\3" + cuda,
+        "cuda-short": b"\3" + cuda[:40],
+        "cuda-changes": b"\2" + b"".join(change(at, 3, (1 << 63) + at) for at in range(1688, 4184, 48)),
         "zero-footer": b"\0" + bytes(64),
         "short-tables": b"\1" + struct.pack("<II", 64, 1) + bytes(120),
         "changes": b"\2" + b"".join(change(at, 2, 1 << 31) for at in (8, 40, 72, 200, 400)),

@@ -1,6 +1,6 @@
 /* Opening artifacts: sound ones, cut ones, flipped ones, lying ones. */
 #include "check_main.h"
-#include "fixture/fake_artifact.h"
+#include "fixture/fake_cuda_code.h"
 
 #include "runtime/artifact_check.h"
 #include "runtime/cpu.h"
@@ -356,7 +356,6 @@ END_TEST
     X(output_width, t->outputs[0].width = 65, "rows of 65 floats")                                 \
     X(output_name, t->outputs[0].name = 0, "no output named logits")                               \
     X(no_outputs, t->h.outputs.count = 0, "no output named logits")                                \
-    X(no_targets, t->h.targets.count = 0, "no targets")                                            \
     X(target_name, t->targets[1].name = 600, "target 1")
 LIES(LIE)
 #define ROW(name, statement, text) {lie_##name, text},
@@ -389,6 +388,155 @@ START_TEST(short_tables) {
         ck_assert_int_eq(ok, size >= offsetof(fake_tables, strings_used));
         free(copy);
     }
+}
+END_TEST
+
+START_TEST(no_code_at_all) {
+    mcc_artifact *model;
+    mcc_error error;
+    char lie[64];
+    artifact.tables.h.targets.count = 0;
+    fake_artifact_write(&artifact, lie);
+    ck_assert_int_eq(open_flags(lie, MCC_OPEN_INSPECT, NULL, &model, &error), MCC_BAD_ARTIFACT);
+    ck_assert_ptr_nonnull(strstr(error.text, "no code: no targets, and no section cuda"));
+    unlink(lie);
+}
+END_TEST
+
+/* --- GPU code ------------------------------------------------------------------------------------
+ */
+
+static fake_cuda_code cuda;
+
+#define CUDA_LIES(X)                                                                               \
+    X(cuda_size, c->h.struct_bytes = 8, "its header has 8 bytes")                                  \
+    X(cuda_version, c->h.version = 2, "version 2")                                                 \
+    X(cuda_span_end, c->h.images.count = 1000, "images of")                                        \
+    X(cuda_span_far, c->h.functions.offset = UINT64_MAX - 7, "functions of")                       \
+    X(cuda_span_odd, c->h.functions.offset += 4, "not at a multiple of 8")                         \
+    X(cuda_strings_far, c->h.strings.offset = 1u << 30, "strings of")                              \
+    X(cuda_no_strings, c->h.strings.count = 0, "zero byte")                                        \
+    X(cuda_open_strings, c->strings[127] = 'x', "zero byte")                                       \
+    X(function_name, c->functions[1].name = 128, "function 1: string at 128")                      \
+    X(function_kernel, c->functions[3].kernel = 3, "kernel 3, but there are 3")                    \
+    X(function_threads, c->functions[0].threads = 1025, "1025 threads")                            \
+    X(function_no_threads, c->functions[0].threads = 0, "out of range")                            \
+    X(function_shared, c->functions[0].shared_bytes = 1u << 31, "out of range")                    \
+    X(function_no_params, c->functions[0].n_params = 0, "out of range")                            \
+    X(function_many_params, c->functions[0].n_params = 513, "out of range")                        \
+    X(function_params, c->functions[2].n_params = 5, "launch attend has 5 arguments")              \
+    X(function_other_params, c->functions[1].n_params = 7, "append_many: 7 parameters")            \
+    X(function_first, c->functions[0].min_rows = 1, "append: the first of its kernel")             \
+    X(function_missing, c->functions[2].kernel = 0, "no function for kernel attend")               \
+    X(function_none, c->h.functions.count = 0, "image 0: function 0, but there are 0")             \
+    X(grid_div, c->functions[0].x.div = 0, "its grid is out of range")                             \
+    X(grid_mult, c->functions[0].x.mult = -1, "its grid is out of range")                          \
+    X(grid_dim, c->functions[0].x.dim.t = INT64_MAX, "its grid is out of range")                   \
+    X(grid_y_div, c->functions[3].y.div = 0, "its grid is out of range")                           \
+    X(grid_y_mult, c->functions[0].y.mult = 1 << 21, "its grid is out of range")                   \
+    X(image_function, c->images[5].function = 4, "image 5: function 4, but there are 4")           \
+    X(image_form, c->images[5].form = 3, "image 5: form 3")                                        \
+    X(image_arch, c->images[5].arch = 0, "architecture 0")                                         \
+    X(image_specific, c->images[5].arch_specific = 2, "image 5")                                   \
+    X(image_empty, c->images[5].bytes = 0, "image 5 has 0 bytes")                                  \
+    X(image_long, c->images[5].bytes = 1u << 30, "but the section has")                            \
+    X(image_far, c->images[5].offset = UINT64_MAX - 3, "but the section has")                      \
+    X(image_open, c->code[1][31] = 'x', "image 1: its PTX does not end with a zero byte")
+#define CUDA_LIE(name, statement, text)                                                            \
+    static void lie_##name(fake_cuda_code *c) {                                                    \
+        statement;                                                                                 \
+    }
+CUDA_LIES(CUDA_LIE)
+static const struct {
+    void (*change)(fake_cuda_code *);
+    const char *says;
+} cuda_lies[] = {CUDA_LIES(ROW)};
+
+START_TEST(lying_cuda_code) {
+    rt_tables tables;
+    rt_cuda_code code;
+    rt_error error = {0};
+    fake_cuda_code_init(&cuda);
+    ck_assert(rt_tables_check(&artifact.tables, sizeof artifact.tables, 384, "x", &tables, &error));
+    ck_assert(rt_cuda_check(&cuda, sizeof cuda, &tables, "x", &code, &error));
+    cuda_lies[_i].change(&cuda);
+    ck_assert(!rt_cuda_check(&cuda, sizeof cuda, &tables, "x", &code, &error));
+    ck_assert_int_eq(error.code, MCC_BAD_ARTIFACT);
+    ck_assert_msg(strstr(error.text, cuda_lies[_i].says) != NULL, "%s", error.text);
+}
+END_TEST
+
+START_TEST(short_cuda_code) {
+    rt_tables tables;
+    rt_cuda_code code;
+    fake_cuda_code_init(&cuda);
+    ck_assert(rt_tables_check(&artifact.tables, sizeof artifact.tables, 384, "x", &tables, NULL));
+    for (size_t size = 0; size < sizeof cuda; size += 8) {
+        void *copy = malloc(size + 1);
+        memcpy(copy, &cuda, size);
+        rt_error error = {0};
+        bool ok = rt_cuda_check(copy, size, &tables, "x", &code, &error);
+        ck_assert_int_eq(ok, size >= offsetof(fake_cuda_code, strings_used));
+        free(copy);
+    }
+}
+END_TEST
+
+/* An artifact with GPU code opens, shows its functions, and notices damage in them. */
+START_TEST(sound_cuda_code) {
+    mcc_artifact *model;
+    mcc_error error;
+    char file[64];
+    fake_cuda_code_init(&cuda);
+    artifact.cuda = &cuda;
+    artifact.cuda_bytes = sizeof cuda;
+    artifact.tables.h.targets.count = _i == 0 ? 3 : 0;
+    fake_image made = fake_artifact_image(&artifact);
+    fake_write(made.bytes, made.size, file);
+    static const uint32_t flags[] = {0, MCC_OPEN_CHECK, MCC_OPEN_INSPECT};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        ck_assert_msg(open_flags(file, flags[i], NULL, &model, &error) == MCC_OK, "%s", error.text);
+        mcc_artifact_info info = {.struct_size = sizeof info};
+        mcc_artifact_get_info(model, &info, NULL);
+        ck_assert_int_eq(info.n_cuda_images, FAKE_IMAGES);
+        ck_assert_uint_eq(info.cuda_bytes, sizeof cuda);
+        ck_assert_int_eq(info.target != NULL, _i == 0);
+        mcc_cuda_image_info m = {.struct_size = sizeof m};
+        ck_assert_int_eq(mcc_artifact_get_cuda_image(model, 6, &m, NULL), MCC_OK);
+        ck_assert_str_eq(m.function, "append_many");
+        ck_assert_str_eq(m.form, "cubin");
+        ck_assert_int_eq(m.arch, 90);
+        ck_assert_int_eq(m.arch_specific, 1);
+        ck_assert_int_eq(m.kernel, 0);
+        ck_assert_uint_eq(m.min_rows, FAKE_MANY_ROWS);
+        ck_assert_uint_eq(m.registers, 46);
+        ck_assert_uint_eq(m.shared_bytes, 16);
+        ck_assert(m.occupancy == 8 * 64 / 2048.0);
+        ck_assert_mem_eq(made.bytes + m.file_offset, cuda.code[6], m.bytes);
+        ck_assert_int_eq(mcc_artifact_get_cuda_image(model, FAKE_IMAGES, &m, NULL), MCC_NOT_FOUND);
+        mcc_artifact_close(model);
+    }
+    ck_assert_int_eq(open_flags(file, 0, "cuda:sm_80", &model, &error), MCC_NOT_FOUND);
+    unlink(file);
+    /* A flipped bit anywhere in the section. */
+    const mcc_section *s = rt_footer_find(&made.footer, MCC_SECTION_CUDA);
+    for (size_t at = 0; at < s->size; at += 61) {
+        made.bytes[s->offset + at] ^= 4;
+        fake_write(made.bytes, made.size, file);
+        ck_assert_int_eq(open_flags(file, 0, NULL, &model, &error), MCC_BAD_ARTIFACT);
+        unlink(file);
+        made.bytes[s->offset + at] ^= 4;
+    }
+    free(made.bytes);
+    /* An image other than its entry says, by a writer's mistake. */
+    cuda.images[2].sha256[0] ^= 1;
+    fake_artifact_write(&artifact, file);
+    ck_assert_int_eq(open_flags(file, 0, NULL, &model, &error), MCC_OK);
+    ck_assert_int_eq(mcc_artifact_check(model, 1, &error), MCC_BAD_ARTIFACT);
+    ck_assert_ptr_nonnull(strstr(error.text, "the cubin of append for sm_90a"));
+    mcc_artifact_close(model);
+    ck_assert_int_eq(open_flags(file, MCC_OPEN_CHECK, NULL, &model, &error), MCC_BAD_ARTIFACT);
+    unlink(file);
 }
 END_TEST
 
@@ -500,6 +648,10 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, lying_footers, 0, sizeof footers / sizeof *footers);
     tcase_add_loop_test(t, lying_tables, 0, sizeof lies / sizeof *lies);
     tcase_add_test(t, short_tables);
+    tcase_add_test(t, no_code_at_all);
+    tcase_add_loop_test(t, lying_cuda_code, 0, (int)(sizeof cuda_lies / sizeof *cuda_lies));
+    tcase_add_test(t, short_cuda_code);
+    tcase_add_loop_test(t, sound_cuda_code, 0, 2);
     tcase_add_loop_test(t, code_and_tables_disagree, 0, 3);
     tcase_add_test(t, replaced_while_open);
     tcase_add_test(t, sparse_beyond_4_gb);

@@ -1,0 +1,494 @@
+/* A step on the GPU: the step block is written to pinned memory and uploaded, the launches are
+ * submitted, the rows asked for are copied back, and the host waits once.
+ *
+ * All launch parameters are fixed when the device is made: addresses of the block on the device, of
+ * its arrays, and of buffers, weights and KV layers. So the launches of a decode step (one token of
+ * each of at most B sequences) are captured as a CUDA graph, one for each B = 1, 2, 4, …, when a
+ * step first needs it; its grids are those of B sequences, and kernels leave the blocks alone that
+ * lie beyond the step's T, which they read from the block. Other steps are plain launches. */
+#include "runtime/device_cuda.h"
+
+#include "runtime/cuda_memory.h"
+#include "runtime/cuda_module.h"
+#include "runtime/modelcc.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_BUCKETS = 32,
+    MAX_GRID_X = INT32_MAX, /* of every architecture that there is code for */
+    MAX_GRID_Y = 65535
+};
+
+/* The host's side of the step block; two of them, so that one can be written while the other is on
+ * its way. */
+typedef struct upload {
+    void *block;
+    CUevent sent;
+    bool pending; /* sent may not have happened yet */
+} upload;
+
+typedef struct device_cuda {
+    rt_device device;
+    const mcc_artifact *artifact;
+    const rt_kv *kv;
+    const rt_step_block *block;
+    bool null;
+    rt_cuda_driver driver;
+    CUdevice gpu;
+    CUcontext context;
+    bool retained; /* the primary context */
+    uint32_t arch;
+    char name[160]; /* "NVIDIA L4 (sm_89)" */
+    rt_cuda_modules modules;
+    rt_cuda_memory memory;
+    CUstream stream;
+    upload uploads[2];
+    int turn;
+    uint64_t *values; /* parameters of all launches: the step block's address and the arguments */
+    void **params; /* pointers to them, as cuLaunchKernel wants; launch i's from first_param[i] */
+    uint32_t *first_param;    /* [n_launches] */
+    uint32_t *first_function; /* [n_kernels + 1] into variants */
+    uint32_t *variants;       /* functions, by kernel */
+    CUgraphExec graphs[MAX_BUCKETS];
+    uint64_t graph_launches_of[MAX_BUCKETS]; /* kernels in each graph */
+    uint64_t logits_offset;                  /* in the arena */
+    int64_t vocab_size;
+    float *logits; /* pinned, room for logits_rows rows */
+    int32_t logits_rows;
+    bool failed;
+    rt_error failure; /* why */
+    rt_device_stats stats;
+} device_cuda;
+
+static bool ok(const device_cuda *d, CUresult result, const char *what, rt_error *error) {
+    return rt_cuda_ok(&d->driver, result, what, error);
+}
+
+/* --- launches ------------------------------------------------------------------------------------
+ */
+
+/* The function of a kernel for a step, as artifact.h says. */
+static uint32_t choose_variant(const device_cuda *d, uint32_t kernel, int64_t T, int64_t S,
+                               int64_t R) {
+    uint32_t begin = d->first_function[kernel], end = d->first_function[kernel + 1];
+    for (uint32_t i = end; i-- > begin + 1;) {
+        const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[d->variants[i]];
+        if (f->min_rows <= rt_dim(&f->x.dim, T, S, R))
+            return d->variants[i];
+    }
+    return d->variants[begin];
+}
+
+/* Submits the launches of a step of this size; *n counts them. */
+static CUresult submit(device_cuda *d, int64_t T, int64_t S, int64_t R, uint64_t *n) {
+    const rt_tables *t = &d->artifact->tables;
+    for (uint32_t i = 0; i < t->n_launches; i++) {
+        uint32_t v = choose_variant(d, t->launches[i].kernel, T, S, R);
+        const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[v];
+        int64_t x = rt_cuda_blocks(&f->x, T, S, R), y = rt_cuda_blocks(&f->y, T, S, R);
+        if (x == 0 || y == 0)
+            continue;
+        CUresult result = RT_CUDA(&d->driver, cuLaunchKernel, d->modules.functions[v], (unsigned)x,
+                                  (unsigned)y, 1, f->threads, 1, 1, f->shared_bytes, d->stream,
+                                  d->params + d->first_param[i], NULL);
+        if (result != CUDA_SUCCESS)
+            return result;
+        ++*n;
+    }
+    return CUDA_SUCCESS;
+}
+
+/* --- graphs of decode steps ----------------------------------------------------------------------
+ */
+
+static int64_t most_decoding(const device_cuda *d) {
+    const rt_step_limits *l = &d->block->limits;
+    int64_t most = l->T < l->S ? l->T : l->S;
+    return most < l->R ? most : l->R;
+}
+
+/* The bucket of a step, and how many sequences it is for; -1 for steps that are not decoding. */
+static int find_bucket(const device_cuda *d, const mcc_step *step, int64_t *size) {
+    int64_t most = most_decoding(d);
+    if (step->T != step->S || step->T > most)
+        return -1;
+    int bucket = 0;
+    while (INT64_C(1) << bucket < step->T)
+        bucket++;
+    *size = INT64_C(1) << bucket < most ? INT64_C(1) << bucket : most;
+    return bucket;
+}
+
+static bool capture(device_cuda *d, int bucket, int64_t size, rt_error *error) {
+    rt_cuda_driver *driver = &d->driver;
+    CUgraph graph = NULL;
+    uint64_t n = 0;
+    if (!ok(d,
+            RT_CUDA(driver, cuStreamBeginCapture_v2, d->stream,
+                    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
+            "beginning to capture a graph", error))
+        return false;
+    CUresult result = submit(d, size, size, size, &n);
+    bool good = ok(d, result, "capturing a graph", error);
+    result = RT_CUDA(driver, cuStreamEndCapture, d->stream, &graph); /* also after a failure */
+    good = good && ok(d, result, "capturing a graph", error);
+    if (good) {
+        result = RT_CUDA(driver, cuGraphInstantiateWithFlags, &d->graphs[bucket], graph, 0);
+        good = ok(d, result, "making a graph", error);
+        if (!good)
+            d->graphs[bucket] = NULL;
+        d->graph_launches_of[bucket] = n;
+    }
+    if (graph)
+        RT_CUDA(driver, cuGraphDestroy, graph);
+    return good;
+}
+
+/* --- steps ---------------------------------------------------------------------------------------
+ */
+
+/* The part of the block that a step uses: page tables come last, one row a sequence. */
+static size_t used_bytes(const mcc_step *step) {
+    return (size_t)step->page_tables +
+           (size_t)step->G * (size_t)step->S * (size_t)step->P * sizeof(int32_t);
+}
+
+static bool send_block(device_cuda *d, rt_error *error) {
+    const mcc_step *step = d->block->step;
+    upload *u = &d->uploads[d->turn];
+    d->turn ^= 1;
+    if (u->pending &&
+        !ok(d, RT_CUDA(&d->driver, cuEventSynchronize, u->sent), "waiting for a step block", error))
+        return false;
+    u->pending = false;
+    size_t bytes = used_bytes(step);
+    memcpy(u->block, step, bytes);
+    if (!ok(d,
+            RT_CUDA(&d->driver, cuMemcpyHtoDAsync_v2, d->memory.block, u->block, bytes, d->stream),
+            "uploading a step block", error))
+        return false;
+    if (step->R > 0) /* the step waits for everything anyway */
+        return true;
+    u->pending = true;
+    return ok(d, RT_CUDA(&d->driver, cuEventRecord, u->sent, d->stream), "recording an event",
+              error);
+}
+
+static bool submit_step(device_cuda *d, rt_error *error) {
+    const mcc_step *step = d->block->step;
+    int64_t size;
+    int bucket = find_bucket(d, step, &size);
+    uint64_t n = 0;
+    if (bucket < 0) {
+        CUresult result = submit(d, step->T, step->S, step->R, &n);
+        d->stats.last_launches = n;
+        return ok(d, result, "launching a kernel", error);
+    }
+    if (!d->graphs[bucket] && !capture(d, bucket, size, error))
+        return false;
+    d->stats.last_launches = d->graph_launches_of[bucket];
+    d->stats.graph_launches++;
+    return ok(d, RT_CUDA(&d->driver, cuGraphLaunch, d->graphs[bucket], d->stream),
+              "launching a graph", error);
+}
+
+/* Room for the logits of so many rows, in pinned memory. */
+static bool make_logits(device_cuda *d, int32_t rows, rt_error *error) {
+    if (rows <= d->logits_rows)
+        return true;
+    if (d->logits)
+        RT_CUDA(&d->driver, cuMemFreeHost, d->logits);
+    d->logits = NULL;
+    d->logits_rows = 0;
+    void *memory;
+    uint64_t bytes = (uint64_t)rows * (uint64_t)d->vocab_size * sizeof *d->logits;
+    if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &memory, bytes, 0),
+            "pinning host memory for logits", error))
+        return false;
+    d->logits = memory;
+    d->logits_rows = rows;
+    return true;
+}
+
+static bool fetch_logits(device_cuda *d, rt_error *error) {
+    const mcc_step *step = d->block->step;
+    uint64_t bytes = (uint64_t)step->R * (uint64_t)d->vocab_size * sizeof *d->logits;
+    return ok(d,
+              RT_CUDA(&d->driver, cuMemcpyDtoHAsync_v2, d->logits,
+                      d->memory.arena + d->logits_offset, bytes, d->stream),
+              "copying logits", error) &&
+           ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error);
+}
+
+static bool run_step(device_cuda *d, rt_error *error) {
+    int32_t R = d->block->step->R;
+    if (!make_logits(d, R, error))
+        return false;
+    if (d->null) {
+        memset(d->logits, 0, (size_t)R * (size_t)d->vocab_size * sizeof *d->logits);
+        return true;
+    }
+    if (!send_block(d, error) || !submit_step(d, error) || (R > 0 && !fetch_logits(d, error)))
+        return false;
+    if (R > 0)
+        d->uploads[0].pending = d->uploads[1].pending = false;
+    return true;
+}
+
+static bool run(rt_device *device, rt_error *error) {
+    device_cuda *d = (device_cuda *)device;
+    if (d->failed)
+        return rt_fail(error, d->failure.code, "the device failed in an earlier step: %.400s",
+                       d->failure.text);
+    uint64_t calls = d->driver.calls;
+    d->stats.last_launches = 0;
+    bool good = ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context),
+                   "making the context current", &d->failure);
+    if (good) {
+        CUcontext ours;
+        good = run_step(d, &d->failure);
+        RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
+    }
+    d->stats.launches += d->stats.last_launches;
+    d->stats.last_driver_calls = d->driver.calls - calls;
+    d->stats.driver_calls += d->stats.last_driver_calls;
+    if (good)
+        return true;
+    d->failed = true;
+    return rt_fail(error, d->failure.code, "%s", d->failure.text);
+}
+
+static float *logits(rt_device *device) {
+    return ((device_cuda *)device)->logits;
+}
+
+static void stats(const rt_device *device, rt_device_stats *stats) {
+    const device_cuda *d = (const device_cuda *)device;
+    *stats = d->stats;
+    stats->arena_bytes = d->memory.arena_bytes;
+    stats->device_bytes = d->memory.bytes;
+}
+
+/* --- making --------------------------------------------------------------------------------------
+ */
+
+static uint64_t resolve(const device_cuda *d, const mcc_arg_entry *arg) {
+    const rt_tables *t = &d->artifact->tables;
+    const rt_step_limits *l = &d->block->limits;
+    switch (arg->kind) {
+    case MCC_ARG_BUFFER:
+        return d->memory.arena + (uint64_t)rt_dim(&t->buffers[arg->index].offset, l->T, l->S, l->R);
+    case MCC_ARG_WEIGHT:
+        return d->memory.weights + t->weights[arg->index].offset;
+    case MCC_ARG_KV:
+        return d->memory.pools[arg->index] + rt_kv_layer_offset(d->kv, arg->index, arg->layer);
+    default: /* checked: MCC_ARG_STEP and one of its arrays, which keep their places */
+        if (arg->index == MCC_STEP_TOKEN_IDS)
+            return d->memory.block + d->block->step->token_ids;
+        return d->memory.block + (arg->index == MCC_STEP_POSITIONS ? d->block->step->positions
+                                                                   : d->block->step->output_rows);
+    }
+}
+
+static bool make_params(device_cuda *d, rt_error *error) {
+    const rt_tables *t = &d->artifact->tables;
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < t->n_launches; i++)
+        count += 1 + (uint64_t)t->launches[i].n_args;
+    d->values = calloc(count + 1, sizeof *d->values);
+    d->params = calloc(count + 1, sizeof *d->params);
+    d->first_param = calloc((size_t)t->n_launches + 1, sizeof *d->first_param);
+    if (count > UINT32_MAX || !d->values || !d->params || !d->first_param)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " launches",
+                       t->n_launches);
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < t->n_launches; i++) {
+        const mcc_launch_entry *l = &t->launches[i];
+        d->first_param[i] = at;
+        d->values[at++] = d->memory.block;
+        for (uint32_t k = 0; k < l->n_args; k++)
+            d->values[at++] = resolve(d, &t->args[l->first_arg + k]);
+    }
+    for (uint32_t i = 0; i < at; i++)
+        d->params[i] = &d->values[i];
+    for (uint32_t i = 0; i < t->n_outputs; i++)
+        if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
+            d->logits_offset = resolve(d, &(mcc_arg_entry){.kind = MCC_ARG_BUFFER,
+                                                           .index = t->outputs[i].buffer}) -
+                               d->memory.arena;
+    return true;
+}
+
+/* Sorts functions by kernel, keeping their order, and checks that no grid can be too large. */
+static bool make_variants(device_cuda *d, rt_error *error) {
+    const rt_cuda_code *code = &d->artifact->cuda;
+    const rt_step_limits *l = &d->block->limits;
+    uint32_t n = d->artifact->tables.n_kernels;
+    d->first_function = calloc((size_t)n + 2, sizeof *d->first_function);
+    d->variants = calloc((size_t)code->n_functions + 1, sizeof *d->variants);
+    if (!d->first_function || !d->variants)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " kernels", n);
+    uint32_t *next = d->first_function + 1; /* counts, then where the next function goes */
+    for (uint32_t i = 0; i < code->n_functions; i++) {
+        const mcc_cuda_function_entry *f = &code->functions[i];
+        if (rt_cuda_blocks(&f->x, l->T, l->S, l->R) > MAX_GRID_X ||
+            rt_cuda_blocks(&f->y, l->T, l->S, l->R) > MAX_GRID_Y)
+            return rt_fail(error, MCC_CAPACITY,
+                           "%s: steps of %d tokens and %d sequences are too large a grid: use a "
+                           "smaller max_num_batched_tokens",
+                           code->strings + f->name, l->T, l->S);
+        next[f->kernel + 1]++;
+    }
+    for (uint32_t k = 0; k < n; k++)
+        next[k + 1] += next[k];
+    /* next[k] is where kernel k's functions begin; filling moves it to where they end, which is
+     * first_function[k + 1]. */
+    for (uint32_t i = 0; i < code->n_functions; i++)
+        d->variants[next[code->functions[i].kernel]++] = i;
+    return true;
+}
+
+static bool find_gpu(device_cuda *d, int ordinal, rt_error *error) {
+    int count = 0, major = 0, minor = 0;
+    rt_cuda_driver *driver = &d->driver;
+    if (!ok(d, RT_CUDA(driver, cuDeviceGetCount, &count), "counting devices", error))
+        return false;
+    if (ordinal >= count)
+        return rt_fail(error, MCC_NO_DEVICE, "no GPU %d: there %s %d, counted from 0", ordinal,
+                       count == 1 ? "is" : "are", count);
+    char name[128] = "";
+    if (!ok(d, RT_CUDA(driver, cuDeviceGet, &d->gpu, ordinal), "finding the device", error) ||
+        !ok(d, RT_CUDA(driver, cuDeviceGetName, name, sizeof name, d->gpu), "naming the device",
+            error) ||
+        !ok(d,
+            RT_CUDA(driver, cuDeviceGetAttribute, &major,
+                    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d->gpu),
+            "asking for the architecture", error) ||
+        !ok(d,
+            RT_CUDA(driver, cuDeviceGetAttribute, &minor,
+                    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->gpu),
+            "asking for the architecture", error))
+        return false;
+    d->arch = (uint32_t)(major * 10 + minor);
+    name[sizeof name - 1] = 0;
+    snprintf(d->name, sizeof d->name, "%s (sm_%" PRIu32 ")", name, d->arch);
+    return true;
+}
+
+static bool make_uploads(device_cuda *d, rt_error *error) {
+    for (int i = 0; i < 2; i++) {
+        upload *u = &d->uploads[i];
+        if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &u->block, d->block->bytes, 0),
+                "pinning host memory", error)) {
+            u->block = NULL;
+            return false;
+        }
+        if (!ok(d, RT_CUDA(&d->driver, cuEventCreate, &u->sent, CU_EVENT_DISABLE_TIMING),
+                "making an event", error)) {
+            u->sent = NULL;
+            return false;
+        }
+    }
+    return true;
+}
+
+/* With the context current. */
+static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
+    if (!ok(d, RT_CUDA(&d->driver, cuStreamCreate, &d->stream, CU_STREAM_NON_BLOCKING),
+            "making a stream", error)) {
+        d->stream = NULL;
+        return false;
+    }
+    const rt_part *weights = &d->artifact->parts[MCC_SECTION_WEIGHTS];
+    const rt_step_limits *l = &d->block->limits;
+    return rt_cuda_modules_load(&d->modules, &d->driver, &d->artifact->cuda, d->arch,
+                                d->artifact->path, d->name, error) &&
+           rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, error) &&
+           make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
+           make_logits(d, l->R < l->S ? l->R : l->S, error) &&
+           rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
+                          error);
+}
+
+static bool create(device_cuda *d, bool emulator, int ordinal, const rt_device_options *o,
+                   rt_error *error) {
+    if (!rt_cuda_open(&d->driver, emulator, error) || !find_gpu(d, ordinal, error) ||
+        !ok(d, RT_CUDA(&d->driver, cuDevicePrimaryCtxRetain, &d->context, d->gpu),
+            "making a context", error))
+        return false;
+    d->retained = true;
+    if (!ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context), "making the context current",
+            error))
+        return false;
+    CUcontext ours;
+    bool good = fill(d, o, error);
+    RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
+    return good;
+}
+
+/* With the context current. Errors have been reported, or come too late to matter. */
+static void empty(device_cuda *d) {
+    rt_cuda_driver *driver = &d->driver;
+    if (d->stream)
+        RT_CUDA(driver, cuStreamSynchronize, d->stream);
+    for (int i = 0; i < MAX_BUCKETS; i++)
+        if (d->graphs[i])
+            RT_CUDA(driver, cuGraphExecDestroy, d->graphs[i]);
+    for (int i = 0; i < 2; i++) {
+        if (d->uploads[i].sent)
+            RT_CUDA(driver, cuEventDestroy_v2, d->uploads[i].sent);
+        if (d->uploads[i].block)
+            RT_CUDA(driver, cuMemFreeHost, d->uploads[i].block);
+    }
+    if (d->logits)
+        RT_CUDA(driver, cuMemFreeHost, d->logits);
+    if (d->stream)
+        RT_CUDA(driver, cuStreamDestroy_v2, d->stream);
+    rt_cuda_memory_free(&d->memory, driver);
+    rt_cuda_modules_unload(&d->modules, driver);
+}
+
+static void destroy(rt_device *device) {
+    device_cuda *d = (device_cuda *)device;
+    if (d->retained) {
+        CUcontext ours;
+        bool current = RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context) == CUDA_SUCCESS;
+        empty(d);
+        if (current)
+            RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
+        RT_CUDA(&d->driver, cuDevicePrimaryCtxRelease_v2, d->gpu);
+    }
+    rt_cuda_close(&d->driver);
+    free(d->values);
+    free(d->params);
+    free(d->first_param);
+    free(d->first_function);
+    free(d->variants);
+    free(d);
+}
+
+rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_options *options,
+                                 rt_error *error) {
+    static const rt_device_ops ops = {
+        .run = run, .logits = logits, .stats = stats, .destroy = destroy};
+    device_cuda *d = calloc(1, sizeof *d);
+    if (!d) {
+        rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");
+        return NULL;
+    }
+    d->device.ops = &ops;
+    d->artifact = options->artifact;
+    d->kv = options->kv;
+    d->block = options->block;
+    d->null = options->null;
+    d->vocab_size = options->artifact->tables.header->vocab_size;
+    if (!create(d, emulator, ordinal, options, error)) {
+        destroy(&d->device);
+        return NULL;
+    }
+    return &d->device;
+}
