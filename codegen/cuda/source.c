@@ -1,0 +1,117 @@
+/* A function's text, put together from its parts. */
+#include "codegen/cuda/internal.h"
+#include "ir/text.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cg_cuda_unsupported(cg_cuda_emitter *em, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *text = ir_arena_vprintf(em->arena, format, args);
+    va_end(args);
+    return ir_error(em->diag, em->kernel->name, "cuda: %s", text);
+}
+
+mcc_cuda_grid cg_cuda_grid(ir_dim dim, int64_t div, int64_t mult) {
+    return (mcc_cuda_grid){
+        .dim = {.c = dim.c, .t = dim.t, .s = dim.s, .r = dim.r}, .div = div, .mult = mult};
+}
+
+/* Names of kernels may have dots; symbols of C may not. */
+static const char *symbol(ir_arena *arena, const char *name, const char *suffix) {
+    char *s = ir_arena_printf(arena, "%s%s", name, suffix);
+    for (char *p = s; *p; p++)
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9')))
+            *p = '_';
+    return s;
+}
+
+static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const char *name,
+                         const char **out) {
+    char *bytes = NULL;
+    size_t size = 0;
+    const cg_kernel *k = em->kernel;
+    FILE *f = open_memstream(&bytes, &size);
+    if (!f)
+        return ir_error(em->diag, k->name, "out of memory while generating code");
+    fputs("#include \"common.cuh\"\n\nstruct args {\n    const mcc_step *step;\n", f);
+    for (int i = 0; i < k->n_args; i++)
+        fprintf(f, "    void *a%d; // %s\n", i,
+                k->args[i].kind == CG_ARG_KV ? "kv" : ir_type_text(em->arena, &k->args[i].type));
+    fputs("};\n\n", f);
+    bool ok = true;
+    for (int i = 0; i < k->n_programs; i++) {
+        const char *program = cg_cuda_program(em, i);
+        ok = ok && program;
+        fputs(program ? program : "", f);
+        fputc('\n', f);
+    }
+    fprintf(f, "%s#include \"%s\"\n\nextern \"C\" __global__ void __launch_bounds__(%u",
+            v->constants ? v->constants : "", v->include, v->threads);
+    if (v->min_blocks)
+        fprintf(f, ", %u", v->min_blocks);
+    fprintf(f, ")\n%s(const mcc_step *step", name);
+    for (int i = 0; i < k->n_args; i++)
+        fprintf(f, ", void *a%d", i);
+    fputs(") {\n    const args a = {step", f);
+    for (int i = 0; i < k->n_args; i++)
+        fprintf(f, ", a%d", i);
+    fprintf(f, "};\n    %s\n}\n", v->call);
+    if (fclose(f)) {
+        free(bytes);
+        return ir_error(em->diag, k->name, "out of memory while generating code");
+    }
+    *out = ir_arena_strdup(em->arena, bytes);
+    free(bytes);
+    return ok;
+}
+
+bool cg_cuda_add(cg_cuda_emitter *em, const cg_cuda_variant *v) {
+    const char *name = symbol(em->arena, em->kernel->name, v->suffix ? v->suffix : "");
+    cg_cuda_function f = {.name = name,
+                          .min_rows = v->min_rows,
+                          .threads = v->threads,
+                          .min_blocks = v->min_blocks,
+                          .shared_bytes = v->shared_bytes,
+                          .n_params = 1 + (uint32_t)em->kernel->n_args,
+                          .x = v->x,
+                          .y = v->y};
+    if (!write_source(em, v, name, &f.source))
+        return false;
+    cg_cuda_function *grown = ir_arena_array(em->arena, (size_t)em->n_functions + 1, sizeof *grown);
+    if (em->n_functions)
+        memcpy(grown, em->functions, (size_t)em->n_functions * sizeof *grown);
+    grown[em->n_functions++] = f;
+    em->functions = grown;
+    return true;
+}
+
+/* Pages have the geometry of cg_cuda_pass_target. */
+static bool check_args(cg_cuda_emitter *em) {
+    for (int i = 0; i < em->kernel->n_args; i++) {
+        const cg_arg *arg = &em->kernel->args[i];
+        if (arg->kind != CG_ARG_KV)
+            continue;
+        if (arg->kv.page_tokens != 16)
+            return cg_cuda_unsupported(em, "argument %d has KV pages of %lld tokens, expected 16",
+                                       i, (long long)arg->kv.page_tokens);
+        if (arg->kv.dtype != IR_F32 && arg->kv.dtype != IR_F16)
+            return cg_cuda_unsupported(em, "argument %d has KV pages of %s, expected f32 or f16", i,
+                                       ir_dtype_name(arg->kv.dtype));
+    }
+    return true;
+}
+
+bool cg_cuda_generate(const cg_kernel *kernel, ir_arena *arena, ir_diag *diag, cg_cuda_code *out) {
+    cg_cuda_emitter em = {.kernel = kernel, .arena = arena, .diag = diag};
+    *out = (cg_cuda_code){0};
+    if (!check_args(&em))
+        return false;
+    bool ok = kernel->anchor == CG_ANCHOR_MATMUL      ? cg_cuda_matmul(&em)
+              : kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cuda_attention(&em)
+                                                      : cg_cuda_rows(&em);
+    *out = (cg_cuda_code){em.functions, em.n_functions};
+    return ok;
+}
