@@ -15,9 +15,13 @@ static const char *const scalar_names[] = {
 
 static void write_access(FILE *f, const cg_access *a) {
     static const char *const rows[] = {"none", "self", "gathered"};
-    fprintf(f, "arg%d row=%s index=%d strides=%" PRId64 ",%" PRId64 ",%" PRId64 " offset=%" PRId64,
-            a->arg, rows[a->row_map], a->row_map == CG_ROW_GATHERED ? a->index_arg : -1,
-            a->row_stride, a->head_stride, a->column_stride, a->offset);
+    if (a->arg == CG_ARG_OPERAND)
+        fprintf(f, "operand");
+    else
+        fprintf(f, "arg%d", a->arg);
+    fprintf(f, " row=%s index=%d strides=%" PRId64 ",%" PRId64 ",%" PRId64 " offset=%" PRId64,
+            rows[a->row_map], a->row_map == CG_ROW_GATHERED ? a->index_arg : -1, a->row_stride,
+            a->head_stride, a->column_stride, a->offset);
 }
 
 static void write_node(FILE *f, int index, const cg_node *n) {
@@ -49,9 +53,9 @@ static void write_node(FILE *f, int index, const cg_node *n) {
     fputc('\n', f);
 }
 
-static void write_program(FILE *f, const cg_program *p) {
+static void write_program(FILE *f, const char *what, const cg_program *p) {
     static const char *const stores[] = {"store", "store_a8", "store_kv"};
-    fprintf(f, "program heads=%" PRId64 " width=%" PRId64 "\n", p->heads, p->width);
+    fprintf(f, "%s heads=%" PRId64 " width=%" PRId64 "\n", what, p->heads, p->width);
     for (int i = 0; i < p->n_nodes; i++)
         write_node(f, i, &p->nodes[i]);
     for (int i = 0; i < p->n_stores; i++) {
@@ -81,9 +85,16 @@ const char *cg_kernel_describe(const cg_kernel *k, ir_arena *arena) {
         else
             fprintf(f, " %s\n", ir_type_text(arena, &a->type));
     }
-    if (k->anchor == CG_ANCHOR_MATMUL)
-        fprintf(f, "matmul x=arg%d w=arg%d n=%" PRId64 " k=%" PRId64 " parts=%d\n", k->matmul.x,
-                k->matmul.w, k->matmul.n, k->matmul.k, k->matmul.parts);
+    if (k->anchor == CG_ANCHOR_MATMUL) {
+        const cg_matmul *m = &k->matmul;
+        if (m->prologue)
+            fprintf(f, "matmul x=%s", ir_type_text(arena, &m->x_type));
+        else
+            fprintf(f, "matmul x=arg%d", m->x);
+        fprintf(f, " w=arg%d n=%" PRId64 " k=%" PRId64 " parts=%d\n", m->w, m->n, m->k, m->parts);
+        if (m->prologue)
+            write_program(f, "prologue", m->prologue);
+    }
     if (k->anchor == CG_ANCHOR_ATTENTION) {
         const cg_attention *a = &k->attention;
         fprintf(f, "attention kv=arg%d heads=%" PRId64 " scale=%a softcap=%a window=%" PRId64 " q=",
@@ -92,7 +103,7 @@ const char *cg_kernel_describe(const cg_kernel *k, ir_arena *arena) {
         fputc('\n', f);
     }
     for (int i = 0; i < k->n_programs; i++)
-        write_program(f, &k->programs[i]);
+        write_program(f, "program", &k->programs[i]);
     fclose(f);
     const char *copy = ir_arena_strdup(arena, text ? text : "");
     free(text);
@@ -107,27 +118,42 @@ static uint32_t hash_text(const char *text) {
     return h;
 }
 
+/* Appends the ops of the body from `op` up to `end` (excluded) that compute, at most *left. */
+static const char *append_ops(const char *name, const ir_op *op, const ir_op *end, int *left,
+                              ir_arena *arena) {
+    ir_opcode last = IR_N_OPS;
+    for (; op != end; op = op->next) {
+        bool silent = (ir_op_info_get(op->code)->traits & (IR_TRAIT_VIEW | IR_TRAIT_SOURCE)) ||
+                      op->code == IR_OP_YIELD || op->code == IR_OP_MATMUL ||
+                      op->code == IR_OP_PAGED_ATTENTION;
+        if (silent || op->code == last)
+            continue;
+        if ((*left)-- > 0)
+            name = ir_arena_printf(arena, "%s_%s", name, ir_op_info_get(op->code)->name);
+        last = op->code;
+    }
+    return name;
+}
+
 const char *cg_kernel_make_name(const cg_kernel *k, const ir_op *op, ir_arena *arena) {
-    enum { MAX_OPS = 6 };
+    int left = 6;
     const char *name = "";
+    const ir_op *body = op->body->first;
     if (k->anchor == CG_ANCHOR_MATMUL) {
         const ir_type *w = &k->args[k->matmul.w].type;
-        name = ir_arena_printf(arena, "_matmul_%s",
+        if (k->matmul.prologue) {
+            const ir_op *matmul = body;
+            while (matmul->code != IR_OP_MATMUL)
+                matmul = matmul->next;
+            name = append_ops(name, body, matmul, &left, arena);
+            body = matmul;
+        }
+        name = ir_arena_printf(arena, "%s_matmul_%s", name,
                                w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
     } else if (k->anchor == CG_ANCHOR_ATTENTION) {
         name = "_attention";
     }
-    int n = 0;
-    ir_opcode last = IR_N_OPS;
-    for (const ir_op *o = op->body->first; o; o = o->next) {
-        bool anchor = o->code == IR_OP_MATMUL || o->code == IR_OP_PAGED_ATTENTION;
-        bool silent = (ir_op_info_get(o->code)->traits & (IR_TRAIT_VIEW | IR_TRAIT_SOURCE)) ||
-                      o->code == IR_OP_YIELD || anchor || o->code == last;
-        if (!silent && n++ < MAX_OPS)
-            name = ir_arena_printf(arena, "%s_%s", name, ir_op_info_get(o->code)->name);
-        if (!silent)
-            last = o->code;
-    }
+    name = append_ops(name, body, NULL, &left, arena);
     return ir_arena_printf(arena, "%s_%08x", *name ? name + 1 : "rows",
                            hash_text(cg_kernel_describe(k, arena)));
 }

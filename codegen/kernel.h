@@ -3,8 +3,8 @@
  * A kernel is an anchor (matmul, attention, or rows: none) with row programs around it. The anchor
  * has one schedule per backend; a row program is a small DAG of scalar operations over the columns
  * of one row, with reductions over that row. Backends know anchors and scalar operations, never the
- * ops they came from; codegen/lower.c makes this description from a KERNEL op's body and is the
- * only file in codegen that knows op names.
+ * ops they came from; codegen/lower.c and lower_nodes.c make this description from a KERNEL op's
+ * body and are the only files in codegen that know op names.
  *
  * Numerics, the same in every backend of one class and for any vector width: elementwise arithmetic
  * in f32, each operation rounded once (no contraction except FMA nodes); a reduction over a row
@@ -59,6 +59,10 @@ typedef enum cg_row_map {
     CG_ROW_SELF,    /* the program's row */
     CG_ROW_GATHERED /* row indices[row], an i32 argument; out-of-range indices read row 0 */
 } cg_row_map;
+
+/* In place of an argument: the operand of the anchor that the kernel computes itself (a matmul's
+ * prologue). Only the prologue's store names it. */
+enum { CG_ARG_OPERAND = -1 };
 
 /* Element (row, head, column) of an argument is at row*row_stride + head*head_stride + offset +
  * column*column_stride elements (column_stride 0: one number per row and head). */
@@ -116,11 +120,22 @@ typedef enum cg_anchor { CG_ANCHOR_ROWS, CG_ANCHOR_MATMUL, CG_ANCHOR_ATTENTION }
  * "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and out[row][j + n/2]
  * (part 1) are computed together). Order of summation, whatever the number of rows and threads:
  * quantized w and a8 x: per group of k the exact integer dot product, then in ascending group order
- * f32 FMA; otherwise ascending k, f32 FMA. */
+ * f32 FMA; otherwise ascending k, f32 FMA.
+ *
+ * A prologue computes x where it is no argument: rms_norm, quantize, … of the rows that the kernel
+ * is about to multiply. It is a program like a rows kernel's, with one head and width = k, all
+ * columns of a row at hand (so REDUCE is over the whole row), no INPUT and exactly one store, to
+ * CG_ARG_OPERAND: STORE (x_type f32) or STORE_A8 (x_type a8) with row_map SELF, row_stride k,
+ * offset 0. What it stores is a row of x in the layout that an argument of x_type has; where the
+ * rows are kept (registers, shared memory, scratch) and how many at once is the backend's choice,
+ * and so is how often a row is computed: the result is the same each time, since the prologue reads
+ * arguments that no store of this kernel writes, and stores nothing that another kernel reads. */
 typedef struct cg_matmul {
-    int x, w; /* arguments */
+    int x, w;       /* arguments; x = CG_ARG_OPERAND with a prologue */
+    ir_type x_type; /* f32[rows, k] or a8[rows, k], argument or not */
     int64_t n, k;
-    int parts; /* 1 or 2 */
+    int parts;            /* 1 or 2 */
+    cg_program *prologue; /* NULL: x is an argument */
 } cg_matmul;
 
 /* Paged causal attention of H query heads over G key/value heads, an epilogue over each head's
@@ -143,7 +158,8 @@ typedef struct cg_kernel {
     ir_dim rows; /* T or R: how many rows a launch computes */
     int n_args;
     cg_arg *args;
-    int n_programs; /* rows: run one after another for each row; matmul, attention: one epilogue */
+    int n_programs; /* rows: run one after another for each row; matmul, attention: one epilogue
+                       (a matmul's prologue is not among them) */
     cg_program *programs;
     cg_matmul matmul;
     cg_attention attention;

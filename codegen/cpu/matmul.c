@@ -252,8 +252,10 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
 bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
     const cg_kernel *k = em->kernel;
     const cg_matmul *m = &k->matmul;
+    if (m->prologue)
+        return cg_cpu_unsupported(em, "a matmul with a prologue");
     schedule s = {.kernel = k,
-                  .x_type = &k->args[m->x].type,
+                  .x_type = &m->x_type,
                   .w_type = &k->args[m->w].type,
                   .chunk = chunk_columns(k),
                   .x = em->args[m->x],
