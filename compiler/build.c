@@ -169,11 +169,11 @@ static void check_template(build *b) {
 /* --- passes
  * ------------------------------------------------------------------------------------------ */
 
-static void print_module(const ir_module *module, text *out) {
+static void print_module(ir_module *module, text *out) {
     FILE *f = open_memstream(&out->bytes, &out->size);
     if (!f)
         return;
-    ir_print_module(module, f);
+    ir_print_module_lines(module, f);
     fclose(f);
 }
 
@@ -202,23 +202,9 @@ static bool run_passes(build *b) {
         plan_print(b->context.plan, f);
         fclose(f);
     }
-    print_module(b->module, &b->fused);
+    print_module(b->module, &b->fused); /* debug lines of kernels point into this text */
     if (!b->graph.bytes || !b->plan.bytes || !b->fused.bytes)
         return ir_error(b->diag, NULL, "out of memory for the graph's text");
-    /* Debug lines point into the fused graph's text: the line of each kernel in it. */
-    ir_op *op = b->module->graph->first;
-    int line = 1;
-    for (const char *p = b->fused.bytes; *p; p++) {
-        if (strncmp(p, " = kernel(", 10) == 0) {
-            while (op && op->code != IR_OP_KERNEL)
-                op = op->next;
-            if (op) {
-                op->line = line;
-                op = op->next;
-            }
-        }
-        line += *p == '\n';
-    }
     return true;
 }
 

@@ -218,7 +218,7 @@ struct ir_op {
     ir_graph *body;  /* REGION ops, else NULL */
     ir_graph *owner; /* the graph that holds this op */
     ir_op *prev, *next;
-    int line; /* in the text it was parsed from, or 0 */
+    int line; /* in the text it was parsed from or printed to, or 0 */
 };
 
 /* A list of ops in an order in which every value is defined before its use. */

@@ -6,6 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct printer {
+    FILE *out;
+    ir_arena *scratch;
+    int line;       /* that is being printed, from 1 */
+    bool set_lines; /* of the ops */
+};
+
 static void print_string(const char *text, FILE *out) {
     fputc('"', out);
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
@@ -87,27 +94,43 @@ static void indent(int depth, FILE *out) {
         fputs("  ", out);
 }
 
-static void print_op(const ir_op *op, int depth, ir_arena *scratch, FILE *out);
+static void end_line(struct printer *p) {
+    fputc('\n', p->out);
+    p->line++;
+}
 
-static void print_body(const ir_graph *body, int depth, ir_arena *scratch, FILE *out) {
-    fputs(" {\n", out);
+static void print_op(struct printer *p, const ir_op *op, int depth);
+
+static void print_ops(struct printer *p, const ir_graph *graph, int depth) {
+    for (ir_op *op = graph->first; op; op = op->next) {
+        if (p->set_lines)
+            op->line = p->line;
+        print_op(p, op, depth);
+    }
+}
+
+static void print_body(struct printer *p, const ir_graph *body, int depth) {
+    FILE *out = p->out;
+    fputs(" {", out);
+    end_line(p);
     if (body->n_args) {
         indent(depth + 1, out);
         fputs("args(", out);
         for (int i = 0; i < body->n_args; i++) {
             fputs(i ? ", " : "", out);
             print_value(body->args[i], out);
-            fprintf(out, " : %s", ir_type_text(scratch, &body->args[i]->type));
+            fprintf(out, " : %s", ir_type_text(p->scratch, &body->args[i]->type));
         }
-        fputs(")\n", out);
+        fputc(')', out);
+        end_line(p);
     }
-    for (const ir_op *op = body->first; op; op = op->next)
-        print_op(op, depth + 1, scratch, out);
+    print_ops(p, body, depth + 1);
     indent(depth, out);
     fputc('}', out);
 }
 
-static void print_op(const ir_op *op, int depth, ir_arena *scratch, FILE *out) {
+static void print_op(struct printer *p, const ir_op *op, int depth) {
+    FILE *out = p->out;
     indent(depth, out);
     for (int i = 0; i < op->n_results; i++) {
         fputs(i ? ", " : "", out);
@@ -131,42 +154,52 @@ static void print_op(const ir_op *op, int depth, ir_arena *scratch, FILE *out) {
         fputc('}', out);
     }
     for (int i = 0; i < op->n_results; i++)
-        fprintf(out, "%s%s", i ? ", " : " : ", ir_type_text(scratch, &op->results[i]->type));
+        fprintf(out, "%s%s", i ? ", " : " : ", ir_type_text(p->scratch, &op->results[i]->type));
     if (op->name) {
         fputs(" @", out);
         print_string(op->name, out);
     }
     if (op->body)
-        print_body(op->body, depth, scratch, out);
-    fputc('\n', out);
+        print_body(p, op->body, depth);
+    end_line(p);
 }
 
 void ir_print_op(const ir_op *op, FILE *out) {
-    ir_arena *scratch = ir_arena_create();
-    if (!scratch)
+    struct printer p = {.scratch = ir_arena_create(), .out = out};
+    if (!p.scratch)
         return;
-    print_op(op, 0, scratch, out);
-    ir_arena_destroy(scratch);
+    print_op(&p, op, 0);
+    ir_arena_destroy(p.scratch);
 }
 
-void ir_print_module(const ir_module *module, FILE *out) {
-    ir_arena *scratch = ir_arena_create();
-    if (!scratch)
+static void print_module(const ir_module *module, FILE *out, bool set_lines) {
+    struct printer p = {
+        .scratch = ir_arena_create(), .out = out, .line = 1, .set_lines = set_lines};
+    if (!p.scratch)
         return;
     fputs("module ", out);
     print_string(module->name, out);
     fputs(" {arch = ", out);
     print_string(module->arch, out);
-    fputs("}\n", out);
+    fputc('}', out);
+    end_line(&p);
     for (int i = 0; i < module->n_kv_groups; i++) {
         const ir_kv_group *g = &module->kv_groups[i];
         fprintf(out,
                 "kv_group {window = %lld, layers = %lld, heads = %lld, head_dim = %lld, "
-                "dtype = %s, page_tokens = %lld}\n",
+                "dtype = %s, page_tokens = %lld}",
                 (long long)g->window, (long long)g->layers, (long long)g->heads,
                 (long long)g->head_dim, ir_dtype_name(g->dtype), (long long)g->page_tokens);
+        end_line(&p);
     }
-    for (const ir_op *op = module->graph->first; op; op = op->next)
-        print_op(op, 0, scratch, out);
-    ir_arena_destroy(scratch);
+    print_ops(&p, module->graph, 0);
+    ir_arena_destroy(p.scratch);
+}
+
+void ir_print_module(const ir_module *module, FILE *out) {
+    print_module(module, out, false);
+}
+
+void ir_print_module_lines(ir_module *module, FILE *out) {
+    print_module(module, out, true);
 }

@@ -24,6 +24,8 @@
 #include <stdio.h>
 
 void ir_print_module(const ir_module *module, FILE *out);
+/* The same, and every op's line becomes the one where it begins in this text. */
+void ir_print_module_lines(ir_module *module, FILE *out);
 void ir_print_op(const ir_op *op, FILE *out);
 /* Writes "f32[T, 64]" into the arena. */
 const char *ir_type_text(ir_arena *arena, const ir_type *type);

@@ -13,6 +13,7 @@ struct verifier {
     ir_diag *diag;
     const ir_value **values; /* by id, once seen */
     int *appends;            /* by id: how often a kv value is appended to */
+    const ir_op **readers;   /* by id: an op that reads a kv value, or NULL */
     int *kv_group;           /* by id: 1 + the group a kv value belongs to, 0 where unknown */
     const ir_op **caches;    /* the kv_cache ops */
     int n_caches, caches_capacity;
@@ -165,21 +166,29 @@ static int compare_caches(const void *a, const void *b) {
     return dx < dy ? -1 : dx > dy;
 }
 
-/* Several kv_cache ops of one layer are one value: together they may be appended to once. */
+/* Several kv_cache ops of one layer are one value: together they may be appended to once, and not
+ * be read then (what is wrong within one of them is reported where the value is). */
 static bool verify_caches(struct verifier *v) {
     bool ok = true;
     if (v->n_caches)
         qsort(v->caches, (size_t)v->n_caches, sizeof *v->caches, compare_caches);
-    for (int i = 0, appends = 0; i < v->n_caches; i++) {
+    const ir_op *appended = NULL, *reader = NULL; /* the layer's: its kv_cache op, who reads it */
+    for (int i = 0; i < v->n_caches; i++) {
         const ir_op *op = v->caches[i];
+        int id = op->results[0]->id;
         if (i && compare_caches(&v->caches[i - 1], &v->caches[i]))
-            appends = 0;
-        int own = v->appends[op->results[0]->id];
-        if (own == 1 && appends == 1) /* own > 1 is reported where the value is */
+            appended = reader = NULL;
+        if (v->appends[id] && appended)
             ok = ir_error(v->diag, ir_op_label(op),
                           "layer %lld of kv group %lld is appended to through two kv_cache ops",
                           (long long)ir_op_int(op, "layer"), (long long)ir_op_int(op, "group"));
-        appends += own > 0;
+        else if (v->appends[id] ? reader != NULL : appended && v->readers[id])
+            ok = ir_error(v->diag, ir_op_label(reader ? reader : v->readers[id]),
+                          "layer %lld of kv group %lld is read here and appended to through "
+                          "another kv_cache op: nothing orders the two",
+                          (long long)ir_op_int(op, "layer"), (long long)ir_op_int(op, "group"));
+        appended = v->appends[id] ? op : appended;
+        reader = v->readers[id] ? v->readers[id] : reader;
     }
     return ok;
 }
@@ -197,6 +206,40 @@ static bool verify_outputs(struct verifier *v) {
         if (!compare_outputs(&v->outputs[i - 1], &v->outputs[i]))
             ok = ir_error(v->diag, ir_op_label(v->outputs[i]), "output \"%s\" is given twice",
                           ir_op_string(v->outputs[i], "name"));
+    return ok;
+}
+
+/* --- kv values in order ------------------------------------------------------------------------
+ */
+
+/* The cache is changed in place. So what reads a kv value must not also depend on when it is
+ * appended to, which data flow does not say: it reads what the append returns. */
+static bool verify_kv_value(struct verifier *v, const ir_value *value, const char *where) {
+    if (v->appends[value->id] > 1)
+        return ir_error(v->diag, where, "kv value %%%d is appended to more than once", value->id);
+    const ir_op *reader = v->readers[value->id];
+    return !v->appends[value->id] || !reader ||
+           ir_error(v->diag, ir_op_label(reader),
+                    "kv value %%%d is read here and also appended to: nothing orders the two; read "
+                    "what kv_append returns",
+                    value->id);
+}
+
+/* The values that a graph defines. A cache that a body only passes on would have two names. */
+static bool verify_kv_values(struct verifier *v, const ir_graph *graph) {
+    bool ok = true;
+    for (int i = 0; i < graph->n_args; i++)
+        ok = verify_kv_value(v, graph->args[i],
+                             graph->parent ? ir_op_label(graph->parent) : v->module->name) &&
+             ok;
+    for (const ir_op *op = graph->first; op; op = op->next) {
+        for (int i = 0; i < op->n_results; i++) {
+            ok = verify_kv_value(v, op->results[i], ir_op_label(op)) && ok;
+            if (op->body && op->results[i]->type.kind == IR_KV && !op->body->last->operands[i]->def)
+                ok =
+                    ir_error(v->diag, ir_op_label(op), "result %d is the kv value it was given", i);
+        }
+    }
     return ok;
 }
 
@@ -218,8 +261,11 @@ static bool verify_body(struct verifier *v, const ir_op *op, int depth) {
     }
     if (!ok || !verify_graph(v, body, depth + 1))
         return false;
-    for (int i = 0; i < body->n_args && i < op->n_operands; i++)
+    for (int i = 0; i < body->n_args && i < op->n_operands; i++) {
         v->appends[op->operands[i]->id] += v->appends[body->args[i]->id] > 0;
+        if (v->readers[body->args[i]->id])
+            v->readers[op->operands[i]->id] = v->readers[body->args[i]->id];
+    }
     return true;
 }
 
@@ -244,6 +290,10 @@ static bool verify_op(struct verifier *v, const ir_op *op, int depth) {
         ok = verify_definition(v, op->results[i], op->owner, op, i, ir_op_label(op)) && ok;
     if (!ok || !verify_types(v, op))
         return false;
+    for (int i = 0; i < op->n_operands; i++)
+        if (op->operands[i]->type.kind == IR_KV && op->code != IR_OP_KV_APPEND &&
+            op->code != IR_OP_YIELD && !op->body)
+            v->readers[op->operands[i]->id] = op;
     switch (op->code) {
     case IR_OP_WEIGHT:
         return verify_weight(v, op);
@@ -286,16 +336,7 @@ static bool verify_graph(struct verifier *v, const ir_graph *graph, int depth) {
     bool ok = true;
     for (const ir_op *op = graph->first; op; op = op->next)
         ok = verify_op(v, op, depth) && ok;
-    for (const ir_op *op = graph->first; op && ok; op = op->next)
-        for (int i = 0; i < op->n_results; i++)
-            if (v->appends[op->results[i]->id] > 1)
-                ok = ir_error(v->diag, ir_op_label(op),
-                              "kv value %%%d is appended to more than once", op->results[i]->id);
-    for (int i = 0; i < graph->n_args && ok; i++)
-        if (v->appends[graph->args[i]->id] > 1)
-            ok = ir_error(v->diag, graph->parent ? ir_op_label(graph->parent) : v->module->name,
-                          "kv value %%%d is appended to more than once", graph->args[i]->id);
-    return ok;
+    return ok && verify_kv_values(v, graph);
 }
 
 static bool verify_kv_groups(struct verifier *v) {
@@ -316,6 +357,7 @@ bool ir_verify(const ir_module *module, ir_diag *diag) {
     size_t n = module->n_values > 0 ? (size_t)module->n_values : 0;
     v.values = ir_arena_array(v.scratch, n, sizeof *v.values);
     v.appends = ir_arena_array(v.scratch, n, sizeof *v.appends);
+    v.readers = ir_arena_array(v.scratch, n, sizeof *v.readers);
     v.kv_group = ir_arena_array(v.scratch, n, sizeof *v.kv_group);
     bool ok = verify_kv_groups(&v);
     if (module->graph->n_args || module->graph->parent || module->graph->module != module)

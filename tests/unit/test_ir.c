@@ -472,6 +472,14 @@ static void kv_appended_twice(ir_module *m) {
 static void kv_layer_appended_twice(ir_module *m) {
     ir_op_set_attr(nth(m, IR_OP_KV_CACHE, 1), &IR_INT("layer", 0));
 }
+static void kv_read_and_appended(ir_module *m) {
+    nth(m, IR_OP_PAGED_ATTENTION, 0)->operands[1] = nth(m, IR_OP_KV_CACHE, 0)->results[0];
+}
+static void kv_layer_read_and_appended(ir_module *m) {
+    nth(m, IR_OP_PAGED_ATTENTION, 1)->operands[1] = nth(m, IR_OP_KV_CACHE, 1)->results[0];
+    ir_op_remove(nth(m, IR_OP_KV_APPEND, 1));
+    kv_layer_appended_twice(m);
+}
 static void kv_heads(ir_module *m) {
     m->kv_groups[0].heads = 1;
 }
@@ -518,6 +526,8 @@ static const struct {
     {kv_group_malformed, "kv group 0 is malformed"},
     {kv_appended_twice, "appended to more than once"},
     {kv_layer_appended_twice, "through two kv_cache ops"},
+    {kv_read_and_appended, "kv value %13 is read here and also appended to"},
+    {kv_layer_read_and_appended, "appended to through another kv_cache op"},
     {kv_heads, "of 1 heads of 4"},
     {kv_window, "reaches behind the window"},
     {kv_no_window, "reaches behind the window"},
