@@ -1,10 +1,15 @@
-/* Row programs as CUDA C. */
-#include "codegen/cuda/internal.h"
+/* Row programs as CUDA C: struct program_N of internal.h.
+ *
+ * columns() computes one column a lane. group<WARPS>() computes a whole row with one or all warps
+ * of a block, stage by stage (codegen/stages.h); arrays that stages pass on lie in shared memory,
+ * and barriers stand between stages. row() is group<1>. */
+#include "codegen/cuda/program.h"
 
-const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
-    cg_cuda_unsupported(em, "program %d: row programs are not supported yet", index);
-    return NULL;
-}
+#include "codegen/stages.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
 
 bool cg_cuda_whole_rows(const cg_program *program) {
     for (int i = 0; i < program->n_nodes; i++)
@@ -13,8 +18,364 @@ bool cg_cuda_whole_rows(const cg_program *program) {
     return false;
 }
 
+/* --- arrays in shared memory ---------------------------------------------------------------------
+ */
+
+/* Which array (of `width` floats) a node's columns lie in, -1 for none. Two nodes share one where
+ * the last stage that reads the first is over when the second is computed. */
+typedef struct arrays {
+    int *of; /* by node */
+    int count;
+} arrays;
+
+/* The last stage that reads the array of node x; a reduction is read before its stage begins. 0:
+ * none. */
+static int last_read(const cg_stages *s, int x) {
+    const cg_program *p = s->program;
+    int last = 0;
+    for (int i = 0; i < p->n_nodes; i++) {
+        const cg_node *node = &p->nodes[i];
+        bool reads = node->kind == CG_REDUCE || (node->kind == CG_ROTATE && node->rotate_half);
+        if (reads && node->operands[0] == x && s->stage[i] > last)
+            last = s->stage[i];
+    }
+    for (int stage = s->stage[x] + 1; s->kept[x] && stage < s->n_stages; stage++)
+        if (s->needed[(int64_t)stage * p->n_nodes + x] && stage > last)
+            last = stage;
+    return last;
+}
+
+static arrays arrays_of(const cg_stages *s, ir_arena *arena) {
+    const cg_program *p = s->program;
+    arrays a = {.of = ir_arena_array(arena, (size_t)p->n_nodes + 1, sizeof *a.of)};
+    int *busy =
+        ir_arena_array(arena, (size_t)p->n_nodes + 1, sizeof *busy); /* last stage, by array */
+    for (int i = 0; i < p->n_nodes; i++)
+        a.of[i] = -1;
+    for (int stage = 0; stage < s->n_stages; stage++)
+        for (int i = 0; i < p->n_nodes; i++) {
+            int last = s->number[i] || s->stage[i] != stage ? 0 : last_read(s, i);
+            if (last == 0)
+                continue;
+            int k = 0;
+            while (k < a.count && busy[k] >= stage)
+                k++;
+            if (k == a.count)
+                a.count++;
+            busy[k] = last;
+            a.of[i] = k;
+        }
+    return a;
+}
+
 int64_t cg_cuda_tmp_floats(const cg_kernel *kernel, const cg_program *program) {
-    (void)kernel;
-    (void)program;
-    return 0;
+    ir_arena *scratch = ir_arena_create();
+    cg_stages s = cg_stages_of(program, kernel->args, scratch);
+    int64_t floats = arrays_of(&s, scratch).count * program->width;
+    ir_arena_destroy(scratch);
+    return (floats + 31) / 32 * 32;
+}
+
+/* --- checks --------------------------------------------------------------------------------------
+ */
+
+static bool check_node(cg_cuda_emitter *em, const cg_program *program, int index) {
+    const cg_node *node = &program->nodes[index];
+    if (node->kind == CG_SCALAR && (unsigned)node->op >= CG_N_SCALAR_OPS)
+        return cg_cuda_unsupported(em, "unknown scalar operation %d", (int)node->op);
+    for (int i = 0; i < cg_node_operands(node); i++)
+        if (node->operands[i] < 0 || node->operands[i] >= index)
+            return cg_cuda_unsupported(em, "node %d uses node %d, which does not come before it",
+                                       index, node->operands[i]);
+    int parts = em->kernel->anchor == CG_ANCHOR_MATMUL      ? em->kernel->matmul.parts
+                : em->kernel->anchor == CG_ANCHOR_ATTENTION ? 1
+                                                            : 0;
+    switch (node->kind) {
+    case CG_INPUT:
+        return (node->part >= 0 && node->part < parts) ||
+               cg_cuda_unsupported(em, "input of part %d, the anchor has %d", node->part, parts);
+    case CG_LOAD:
+        return cg_cuda_check_load(em, &node->access);
+    case CG_ROTATE:
+        return (node->rotate_dims >= 2 && node->rotate_dims % 2 == 0 &&
+                node->rotate_dims <= program->width) ||
+               cg_cuda_unsupported(em, "a rotation of %" PRId64 " of %" PRId64 " columns",
+                                   node->rotate_dims, program->width);
+    default:
+        return true;
+    }
+}
+
+static bool check_program(cg_cuda_emitter *em, const cg_program *program) {
+    bool ok = true;
+    if (program->width < 1 || program->heads < 1 || program->width > INT32_MAX / 64)
+        return cg_cuda_unsupported(em, "a program of %" PRId64 " heads of %" PRId64 " columns",
+                                   program->heads, program->width);
+    for (int i = 0; i < program->n_nodes; i++)
+        if (!check_node(em, program, i))
+            return false; /* what follows may rest on it */
+    for (int i = 0; i < program->n_stores; i++) {
+        int values[2], count = cg_store_values(&program->stores[i], values);
+        for (int v = 0; v < count; v++)
+            if (values[v] < 0 || values[v] >= program->n_nodes)
+                return cg_cuda_unsupported(em, "a store of node %d of %d", values[v],
+                                           program->n_nodes);
+        ok &= cg_cuda_check_store(em, program, &program->stores[i]);
+    }
+    return ok;
+}
+
+/* --- text ----------------------------------------------------------------------------------------
+ */
+
+typedef struct writer {
+    cg_cuda_emitter *em;
+    const cg_program *program;
+    const cg_stages *stages;
+    const arrays *arrays;
+    FILE *out;
+    bool whole; /* writing group(), not columns() */
+} writer;
+
+/* A constant as the f32 that it is. */
+static const char *constant(writer *w, double value) {
+    float f = (float)value;
+    if (isnan(f))
+        return "bits_float(NAN_BITS)";
+    if (isinf(f))
+        return f > 0 ? "bits_float(INFINITY_BITS)" : "-bits_float(INFINITY_BITS)";
+    return ir_arena_printf(w->em->arena, "%af", (double)f);
+}
+
+static const char *scalar(writer *w, const cg_node *node) {
+    static const char *const names[] = {
+#define SCALAR(suffix, name, operands) name,
+#include "codegen/scalar.def"
+#undef SCALAR
+    };
+    const char *text = ir_arena_printf(w->em->arena, "scalar_%s(", names[node->op]);
+    for (int i = 0; i < cg_node_operands(node); i++)
+        text = ir_arena_printf(w->em->arena, "%s%sv%d", text, i ? ", " : "", node->operands[i]);
+    return ir_arena_printf(w->em->arena, "%s)", text);
+}
+
+/* Gathered rows are found once for a row. */
+static const char *row_of(writer *w, int index) {
+    const cg_access *access = &w->program->nodes[index].access;
+    return access->row_map == CG_ROW_GATHERED ? ir_arena_printf(w->em->arena, "row%d", index)
+                                              : cg_cuda_row_text(w->em, access);
+}
+
+static const char *rotation(writer *w, const cg_node *node) {
+    int x = node->operands[0];
+    if (!node->rotate_half)
+        return ir_arena_printf(w->em->arena, "rotate_interleaved<%" PRId64 ">(v%d, col)",
+                               node->rotate_dims, x);
+    if (w->stages->number[x])
+        return ir_arena_printf(w->em->arena, "rotate_half<%" PRId64 ">(v%d, col)",
+                               node->rotate_dims, x);
+    /* lanes beyond the last column must not read beyond the array */
+    return ir_arena_printf(w->em->arena, "valid ? rotate_half<%" PRId64 ">(t%d, col) : 0.0f",
+                           node->rotate_dims, w->arrays->of[x]);
+}
+
+/* The value of a node that is one a column. */
+static const char *column_value(writer *w, int index) {
+    const cg_node *node = &w->program->nodes[index];
+    switch (node->kind) {
+    case CG_INPUT:
+        if (!w->whole)
+            return node->part ? "in1" : "in0";
+        return ir_arena_printf(w->em->arena, "valid ? input[%" PRId64 " + col] : 0.0f",
+                               node->part * w->program->width);
+    case CG_LOAD:
+        return ir_arena_printf(w->em->arena, "valid ? %s : 0.0f",
+                               cg_cuda_load_text(w->em, &node->access, row_of(w, index)));
+    case CG_SCALAR:
+        return scalar(w, node);
+    default: /* CG_ROTATE */
+        return rotation(w, node);
+    }
+}
+
+static const char *number_value(writer *w, int index) {
+    const cg_node *node = &w->program->nodes[index];
+    const char *load;
+    switch (node->kind) {
+    case CG_CONST:
+        return constant(w, node->value);
+    case CG_LOAD:
+        load = cg_cuda_load_text(w->em, &node->access, row_of(w, index));
+        return w->whole ? load : ir_arena_printf(w->em->arena, "valid ? %s : 0.0f", load);
+    case CG_REDUCE: {
+        int x = node->operands[0];
+        return ir_arena_printf(w->em->arena, "row_%s<%" PRId64 ">(%s%d)",
+                               node->reduce == CG_REDUCE_SUM ? "sum" : "max", w->program->width,
+                               w->stages->number[x] ? "v" : "t",
+                               w->stages->number[x] ? x : w->arrays->of[x]);
+    }
+    default:
+        return scalar(w, node);
+    }
+}
+
+/* What is found once: gathered rows, slots in pages. */
+static void write_places(writer *w) {
+    const char *guard = w->whole ? "" : "valid ? ", *no_row = w->whole ? "" : " : 0";
+    for (int i = 0; i < w->program->n_nodes; i++) {
+        const cg_node *node = &w->program->nodes[i];
+        if (node->kind == CG_LOAD && node->access.row_map == CG_ROW_GATHERED)
+            fprintf(w->out, "        const int64 row%d = %s%s%s;\n", i, guard,
+                    cg_cuda_row_text(w->em, &node->access), no_row);
+    }
+    for (int i = 0; i < w->program->n_stores; i++)
+        if (w->program->stores[i].kind == CG_STORE_KV)
+            fprintf(w->out, "        const kv_slot kv%d = %s%s%s;\n", i, guard,
+                    cg_cuda_slot_text(w->em, &w->program->stores[i]),
+                    w->whole ? "" : " : kv_slot{nullptr, 0}");
+}
+
+/* Numbers that are known before the columns of `stage`, and what they are stored to. */
+static void write_numbers(writer *w, int stage) {
+    const cg_stages *s = w->stages;
+    for (int i = 0; i < w->program->n_nodes; i++)
+        if (s->number[i] && s->stage[i] == stage)
+            fprintf(w->out, "        const float v%d = %s;\n", i, number_value(w, i));
+    for (int i = 0; i < w->program->n_stores; i++) {
+        const cg_store *store = &w->program->stores[i];
+        if (store->kind == CG_STORE && store->access.column_stride == 0 &&
+            s->number[store->value] && s->stage[store->value] == stage)
+            fprintf(w->out, "        if (%s)\n            %s;\n",
+                    w->whole ? "group_lane<WARPS>() == 0" : "valid && col == 0",
+                    cg_cuda_store_text(w->em, store, i));
+    }
+}
+
+static bool stores_columns(const writer *w, const cg_store *store, int stage) {
+    return cg_store_stage(w->stages, store) == stage &&
+           (store->kind != CG_STORE || store->access.column_stride != 0);
+}
+
+static void write_store(writer *w, int index, const char *indent) {
+    const cg_store *store = &w->program->stores[index];
+    const char *text = cg_cuda_store_text(w->em, store, index);
+    if (store->kind == CG_STORE_KV)
+        fprintf(w->out, "%sif (valid && kv%d.page)\n%s    %s;\n", indent, index, indent, text);
+    else
+        fprintf(w->out, "%sif (valid)\n%s    %s;\n", indent, indent, text);
+}
+
+/* The columns of one stage, for one column. */
+static void write_columns(writer *w, int stage, const char *indent) {
+    const cg_stages *s = w->stages;
+    int n = w->program->n_nodes;
+    for (int i = 0; i < n; i++) {
+        if (!s->needed[(int64_t)stage * n + i])
+            continue;
+        bool from_array = s->stage[i] < stage && !s->again[i];
+        if (from_array)
+            fprintf(w->out, "%sconst float v%d = valid ? t%d[col] : 0.0f;\n", indent, i,
+                    w->arrays->of[i]);
+        else
+            fprintf(w->out, "%sconst float v%d = %s;\n", indent, i, column_value(w, i));
+        if (s->stage[i] == stage && w->arrays->of[i] >= 0)
+            fprintf(w->out, "%sif (valid)\n%s    t%d[col] = v%d;\n", indent, indent,
+                    w->arrays->of[i], i);
+    }
+    for (int i = 0; i < w->program->n_stores; i++)
+        if (stores_columns(w, &w->program->stores[i], stage))
+            write_store(w, i, indent);
+}
+
+static bool stage_has_columns(const writer *w, int stage) {
+    int n = w->program->n_nodes;
+    for (int i = 0; i < n; i++)
+        if (w->stages->needed[(int64_t)stage * n + i])
+            return true;
+    for (int i = 0; i < w->program->n_stores; i++)
+        if (stores_columns(w, &w->program->stores[i], stage))
+            return true;
+    return false;
+}
+
+static void write_group(writer *w) {
+    int64_t width = w->program->width;
+    FILE *f = w->out;
+    w->whole = true;
+    fputs("    template <int WARPS>\n"
+          "    static __device__ __forceinline__ void group(const args &a, int64 row, int head,\n"
+          "                                                 const float *input, float *tmp) {\n",
+          f);
+    for (int i = 0; i < w->arrays->count; i++)
+        fprintf(f, "        float *const t%d = tmp + %" PRId64 ";\n", i, i * width);
+    write_places(w);
+    if (w->arrays->count) /* what lay there before may still be read */
+        fputs("        group_sync<WARPS>();\n", f);
+    for (int stage = 0; stage < w->stages->n_stages; stage++) {
+        write_numbers(w, stage);
+        if (!stage_has_columns(w, stage))
+            continue;
+        fprintf(f,
+                "#pragma unroll 4\n"
+                "        for (int col = group_lane<WARPS>(); col < %" PRId64
+                "; col += 32 * WARPS) {\n"
+                "            const bool valid = col < %" PRId64 ";\n",
+                (width + 31) / 32 * 32, width);
+        write_columns(w, stage, "            ");
+        fputs("        }\n", f);
+        if (w->arrays->count && stage + 1 < w->stages->n_stages)
+            fputs("        group_sync<WARPS>();\n", f);
+    }
+    fputs("    }\n\n"
+          "    static __device__ __forceinline__ void row(const args &a, int64 row, int head,\n"
+          "                                               const float *input, float *tmp) {\n"
+          "        group<1>(a, row, head, input, tmp);\n    }\n",
+          f);
+}
+
+static void write_columns_function(writer *w) {
+    w->whole = false;
+    fputs("\n    static __device__ __forceinline__ void columns(const args &a, int64 row, int "
+          "head,\n"
+          "                                                   int col0, bool valid, float in0,\n"
+          "                                                   float in1) {\n"
+          "        const int col = col0 + lane_id();\n",
+          w->out);
+    write_places(w);
+    write_numbers(w, 0);
+    write_columns(w, 0, "        ");
+    fputs("    }\n", w->out);
+}
+
+const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
+    const cg_program *program = &em->kernel->programs[index];
+    if (!check_program(em, program))
+        return NULL;
+    cg_stages stages = cg_stages_of(program, em->kernel->args, em->arena);
+    arrays a = arrays_of(&stages, em->arena);
+    bool whole = cg_cuda_whole_rows(program);
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&bytes, &size);
+    if (!f) {
+        cg_cuda_unsupported(em, "out of memory while generating code");
+        return NULL;
+    }
+    writer w = {.em = em, .program = program, .stages = &stages, .arrays = &a, .out = f};
+    fprintf(f,
+            "struct program_%d {\n    static constexpr int heads = %" PRId64 ", width = %" PRId64
+            ";\n    static constexpr bool whole_rows = %s;\n"
+            "    static constexpr int tmp_floats = %" PRId64 ";\n\n",
+            index, program->heads, program->width, whole ? "true" : "false",
+            cg_cuda_tmp_floats(em->kernel, program));
+    write_group(&w);
+    if (!whole)
+        write_columns_function(&w);
+    fputs("};\n", f);
+    bool ok = fclose(f) == 0;
+    const char *text = ok ? ir_arena_strndup(em->arena, bytes, size) : NULL;
+    free(bytes);
+    if (!ok)
+        cg_cuda_unsupported(em, "out of memory while generating code");
+    return text;
 }

@@ -1,0 +1,274 @@
+// What generated row programs are made of: loads and stores, sums over rows, quantization, KV pages.
+// The same operations in the same order as codegen/cpu/access.c and program.c.
+#pragma once
+
+#include "common.cuh"
+#include "scalar.cuh"
+
+// --- elements -------------------------------------------------------------------------------------
+
+struct f16 {
+    uint16 bits;
+};
+struct bf16 {
+    uint16 bits;
+};
+
+INLINE float load(const float *p) {
+    return *p;
+}
+INLINE float load(const f16 *p) {
+    return f16_to_f32(p->bits);
+}
+INLINE float load(const bf16 *p) {
+    return bf16_to_f32(p->bits);
+}
+INLINE float load(const int32 *p) {
+    return __int2float_rn(*p);
+}
+INLINE float load(const int8 *p) {
+    return __int2float_rn(*p);
+}
+INLINE float load(const uint8 *p) {
+    return __int2float_rn(*p);
+}
+INLINE void store(float *p, float v) {
+    *p = v;
+}
+INLINE void store(f16 *p, float v) {
+    p->bits = f32_to_f16(v);
+}
+INLINE void store(bf16 *p, float v) {
+    p->bits = f32_to_bf16(v);
+}
+
+// Row indices[row] of a table of `rows`; indices out of range read row 0.
+INLINE int64 gathered(const void *indices, int64 row, int64 rows) {
+    int64 index = static_cast<const int32 *>(indices)[row];
+    return static_cast<uint64>(index) < static_cast<uint64>(rows) ? index : 0;
+}
+
+// --- rows of packed, quantized weights (codegen/cpu/packed.h) -------------------------------------
+
+enum packed_offset { OFFSET_NONE, OFFSET_ADD, OFFSET_SUBTRACT };
+
+// An encoding: bits a code, groups a block of 32, what is subtracted from codes, the offset; with two
+// levels of scale the small one is int8 or uint8.
+template <int BITS, int GROUPS, int ZERO, packed_offset OFFSET, bool TWO_LEVELS, bool SIGNED_SCALE>
+struct packed {
+    static constexpr int code_bytes = 64 * BITS;
+    static constexpr int line = 16 * GROUPS * (TWO_LEVELS ? 1 : 2);
+    static constexpr int offsets_at = code_bytes + line;
+    static constexpr int block_bytes = code_bytes + line * (OFFSET != OFFSET_NONE ? 2 : 1);
+    static constexpr int super_bytes = TWO_LEVELS ? 32 * (OFFSET != OFFSET_NONE ? 2 : 1) : 0;
+    static constexpr int run_blocks = TWO_LEVELS ? 8 : 1;
+    static constexpr int run_bytes = super_bytes + run_blocks * block_bytes;
+
+    static __device__ __forceinline__ int code(const uint8 *lane_block, int k) {
+        if (BITS == 8)
+            return lane_block[k / 4 * 64 + k % 4] - 128;
+        int low = lane_block[k % 16 / 4 * 64 + k % 4] >> (k / 16 * 4) & 15;
+        if (BITS == 5)
+            low |= (lane_block[256 + k % 4] >> (k / 4) & 1) << 4;
+        if (BITS == 6)
+            low |= (lane_block[256 + k / 16 * 64 + k % 4] >> (k / 4 % 4 * 2) & 3) << 4;
+        return low;
+    }
+
+    // Element `column` of row `row`; rows of k elements. As ir_encoding_decode_row computes it.
+    static __device__ __forceinline__ float at(const void *weight, int64 row, int64 column,
+                                               int64 k) {
+        int lane = static_cast<int>(row & 15);
+        int64 run = column / (32 * run_blocks), block = column / 32 - run * run_blocks;
+        const uint8 *super = static_cast<const uint8 *>(weight) +
+                             (row >> 4) * (k / (32 * run_blocks) * run_bytes) + run * run_bytes;
+        const uint8 *start = super + super_bytes + block * block_bytes;
+        int in_block = static_cast<int>(column & 31);
+        float c = __int2float_rn(code(start + lane * 4, in_block) - ZERO);
+        float scale, offset = 0.0f;
+        if (TWO_LEVELS) {
+            const uint8 *small = start + (GROUPS == 2 ? in_block / 16 * 16 : 0) + lane;
+            float s = SIGNED_SCALE ? __int2float_rn(static_cast<int8>(small[code_bytes]))
+                                   : __int2float_rn(small[code_bytes]);
+            scale = __fmul_rn(half(super, lane), s);
+            if (OFFSET != OFFSET_NONE)
+                offset = __fmul_rn(half(super + 32, lane), __int2float_rn(small[offsets_at]));
+        } else {
+            scale = half(start + code_bytes, lane);
+            if (OFFSET != OFFSET_NONE)
+                offset = half(start + offsets_at, lane);
+        }
+        float v = __fmul_rn(scale, c);
+        return OFFSET == OFFSET_ADD        ? __fadd_rn(v, offset)
+               : OFFSET == OFFSET_SUBTRACT ? __fsub_rn(v, offset)
+                                           : v;
+    }
+
+    static __device__ __forceinline__ float half(const uint8 *line, int lane) {
+        return f16_to_f32(reinterpret_cast<const uint16 *>(line)[lane]);
+    }
+};
+
+// --- quantized activations ------------------------------------------------------------------------
+
+// A row of k elements: codes, scales, scale*sum(codes), sums of 16 codes.
+constexpr int64 a8_row_bytes(int64 k) {
+    return k + k / 4 + k / 4;
+}
+
+INLINE float load_a8(const void *base, int64 row, int64 column, int64 k) {
+    const int8 *codes = static_cast<const int8 *>(base) + row * a8_row_bytes(k);
+    const float *scales = reinterpret_cast<const float *>(codes + k);
+    return __fmul_rn(scales[column >> 5], __int2float_rn(codes[column]));
+}
+
+// A group of 32 columns from `column` on, lane = column, all lanes together (ops.def, quantize).
+INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
+    uint32 bits = float_bits(x) & 0x7fffffffu;
+#pragma unroll
+    for (int width = 16; width >= 1; width /= 2)
+        bits = max(bits, __shfl_xor_sync(ALL_LANES, bits, width));
+    float most = bits_float(bits);
+    float inverse = most < 0x1p-100f ? 0.0f : __fdiv_rn(127.0f, most);
+    float first = inverse, least = 0.0f, levels = 127.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float candidate = __fmul_rn(first, (127 - i) / 127.0f), ratio = 127 / (127.0f - i);
+        float y = __fmul_rn(x, candidate), d = __fsub_rn(y, rintf(y));
+        float error = __fmul_rn(d, d);
+        error = __fadd_rn(error, __shfl_xor_sync(ALL_LANES, error, 16));
+        error = __fmul_rn(sum16(error), ratio * ratio);
+        if (i == 0) {
+            least = error;
+            inverse = candidate;
+        } else if (error < least) {
+            least = error;
+            levels = 127.0f - i;
+            inverse = candidate;
+        }
+    }
+    float q = rintf(__fmul_rn(x, inverse));
+    q = q > -127.0f ? q : -127.0f;
+    q = q < 127.0f ? q : 127.0f;
+    int code = __float2int_rz(q), sum = code;
+#pragma unroll
+    for (int width = 8; width >= 1; width /= 2)
+        sum += __shfl_xor_sync(ALL_LANES, sum, width);
+    int both = sum + __shfl_xor_sync(ALL_LANES, sum, 16);
+
+    const int lane = lane_id();
+    int8 *codes = static_cast<int8 *>(base) + row * a8_row_bytes(k);
+    codes[column + lane] = static_cast<int8>(code);
+    if (lane % 16 == 0)
+        reinterpret_cast<int32 *>(codes + k + k / 4)[column / 16 + lane / 16] = sum;
+    if (lane == 0) {
+        float scale = __fdiv_rn(most, levels);
+        reinterpret_cast<float *>(codes + k)[column / 32] = scale;
+        reinterpret_cast<float *>(codes + k + k / 8)[column / 32] =
+            __fmul_rn(scale, __int2float_rn(both));
+    }
+}
+
+// --- KV pages -------------------------------------------------------------------------------------
+
+// The slot of a row's position in the pages of one layer; page is nullptr where the step has none.
+struct kv_slot {
+    unsigned char *page;
+    int slot;
+};
+
+INLINE kv_slot find_slot(const mcc_step *step, void *layer, int group, int64 page_bytes,
+                         int64 row) {
+    int32 position = step_array(step, step->positions)[row];
+    int32 sequence = step_array(step, step->token_seqs)[row];
+    int32 index = position >> 4;
+    if (static_cast<uint32>(index) >= static_cast<uint32>(step->P))
+        return {nullptr, 0};
+    int64 entry = (static_cast<int64>(group) * step->S + sequence) * step->P + index;
+    int32 number = step_array(step, step->page_tables)[entry];
+    if (number < 0)
+        return {nullptr, 0};
+    return {static_cast<unsigned char *>(layer) + number * page_bytes, position & 15};
+}
+
+// One column of a head: K lies as [head][column][16 slots], then V as [head][slot][column].
+template <class T, int HEADS, int WIDTH>
+INLINE void store_kv(const kv_slot &at, int head, int column, float key, float value) {
+    T *page = reinterpret_cast<T *>(at.page);
+    store(page + (head * WIDTH + column) * 16 + at.slot, key);
+    store(page + HEADS * WIDTH * 16 + (head * 16 + at.slot) * WIDTH + column, value);
+}
+
+// --- a group of warps on one row ------------------------------------------------------------------
+
+// WARPS 1: one warp, else all of the block's.
+template <int WARPS> INLINE void group_sync() {
+    if (WARPS == 1)
+        __syncwarp();
+    else
+        __syncthreads();
+}
+
+template <int WARPS> INLINE int group_lane() {
+    return WARPS == 1 ? lane_id() : static_cast<int>(threadIdx.x);
+}
+
+// Over WIDTH columns in shared memory, in every lane: partial sum i adds columns i, i+16, … in order,
+// then the 16 are halved. Columns from WIDTH on, up to a multiple of 16, count as the identity.
+template <int WIDTH> INLINE float row_sum(const float *x) {
+    const int i = lane_id() & 15;
+    float p = 0.0f;
+#pragma unroll 8
+    for (int c = i; c < WIDTH; c += 16)
+        p = __fadd_rn(p, x[c]);
+    return sum16(p);
+}
+
+template <int WIDTH> INLINE float row_max(const float *x) {
+    const int i = lane_id() & 15;
+    const float lowest = -bits_float(INFINITY_BITS);
+    float p = lowest;
+#pragma unroll 8
+    for (int c = i; c < (WIDTH + 15) / 16 * 16; c += 16) {
+        float v = c < WIDTH ? x[c] : lowest;
+        p = p > v ? p : v;
+    }
+    // lane i takes i and i+width, in this order, so that a NaN goes where it does on the CPU
+#pragma unroll
+    for (int width = 8; width >= 1; width /= 2) {
+        float other = __shfl_down_sync(ALL_LANES, p, width, 16);
+        p = p > other ? p : other;
+    }
+    return __shfl_sync(ALL_LANES, p, 0);
+}
+
+// The same of one number in every column.
+template <int WIDTH> INLINE float row_sum(float x) {
+    const int i = lane_id() & 15;
+    float p = 0.0f;
+    for (int c = i; c < WIDTH; c += 16)
+        p = __fadd_rn(p, x);
+    return sum16(p);
+}
+
+template <int WIDTH> INLINE float row_max(float x) {
+    // -inf > x is false, x > x too
+    const float lowest = -bits_float(INFINITY_BITS);
+    return WIDTH % 16 == 0 || x > lowest ? x : lowest;
+}
+
+// rope's partner: column i of a pair gets -x of the other, the other gets x of i; columns from DIMS
+// on get 0.
+template <int DIMS> INLINE float rotate_half(const float *x, int column) {
+    constexpr int HALF = DIMS / 2;
+    return column < HALF ? -x[column + HALF] : column < DIMS ? x[column - HALF] : 0.0f;
+}
+
+template <int DIMS> INLINE float rotate_half(float x, int column) {
+    return column < DIMS / 2 ? -x : column < DIMS ? x : 0.0f;
+}
+
+template <int DIMS> INLINE float rotate_interleaved(float x, int column) {
+    float other = __shfl_xor_sync(ALL_LANES, x, 1);
+    return column >= DIMS ? 0.0f : column % 2 == 0 ? -other : other;
+}
