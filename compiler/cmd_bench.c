@@ -59,11 +59,6 @@ typedef struct bench {
     double *load, *first, *prefill, *decode, *decode_after; /* seconds, [repeat] each */
 } bench;
 
-static int fail(const mcc_error *error) {
-    fprintf(stderr, "error: %s\n", error->text);
-    return EXIT_FAILED;
-}
-
 /* splitmix64 (Steele, Lea, Flood 2014): the same tokens everywhere. */
 static uint64_t next_random(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -89,11 +84,11 @@ static int open_model(bench *b) {
                                  .max_num_batched_tokens = b->o.batched,
                                  .device = b->o.device};
     if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
-        return fail(&error);
+        return output_fail(&error);
     if (!mcc_engine_create(b->artifact, &engine, &b->engine, &error))
         return EXIT_FINE;
     close_model(b);
-    return fail(&error);
+    return output_fail(&error);
 }
 
 /* Steps until the request has made `tokens` more, or is finished. */
@@ -106,10 +101,10 @@ static int step_until(bench *b, uint64_t id, int64_t tokens) {
             return EXIT_FAILED;
         }
         if (mcc_engine_step(b->engine, NULL, &error))
-            return fail(&error);
+            return output_fail(&error);
         do {
             if (mcc_engine_poll(b->engine, id, &event, &error))
-                return fail(&error);
+                return output_fail(&error);
             tokens -= event.kind == MCC_EVENT_TOKEN;
             if (event.kind == MCC_EVENT_FINISHED)
                 return EXIT_FINE;
@@ -132,7 +127,7 @@ static int measure(bench *b, int64_t prompt, int64_t decode, bool cached, double
     uint64_t id;
     double start = progress_now();
     if (mcc_request_submit(b->engine, &params, &id, &error))
-        return fail(&error);
+        return output_fail(&error);
     int code = step_until(b, id, 1);
     double middle = progress_now();
     if (code == EXIT_FINE && decode)

@@ -45,11 +45,6 @@ static bool add_message(cJSON *list, const char *role, const char *content) {
            cJSON_AddItemToArray(list, message);
 }
 
-static int fail_memory(void) {
-    fprintf(stderr, "error: out of memory for the conversation\n");
-    return EXIT_FAILED;
-}
-
 /* Begins anew; the KV cache keeps what the next prompt has in common with the last. */
 static bool reset(chat *c) {
     cJSON_Delete(c->messages);
@@ -89,10 +84,10 @@ static void drop_last(chat *c) {
  * as it was. */
 static int answer(chat *c, const char *line) {
     if (!add_message(c->messages, "user", line))
-        return fail_memory();
+        return output_fail_memory();
     char *text = cJSON_PrintUnformatted(c->messages);
     if (!text)
-        return fail_memory();
+        return output_fail_memory();
     c->common.params.messages = text;
     generation g;
     int code = generate(c->engine, &c->common.params, c->json ? NULL : stdout, &g);
@@ -112,7 +107,7 @@ static int answer(chat *c, const char *line) {
         fflush(stdout);
         note_end(c, &g);
         if (!add_message(c->messages, "assistant", g.text))
-            code = fail_memory();
+            code = output_fail_memory();
     }
     generation_free(&g);
     return code;
@@ -123,12 +118,12 @@ static bool take_command(chat *c, const char *line, bool *end, int *code) {
     if (strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
         *end = true;
     } else if (strcmp(line, "/reset") == 0) {
-        *code = reset(c) ? EXIT_FINE : fail_memory();
+        *code = reset(c) ? EXIT_FINE : output_fail_memory();
     } else if (strncmp(line, "/system", 7) == 0 && (!line[7] || line[7] == ' ')) {
         const char *text = line + 7 + strspn(line + 7, " ");
         free(c->system);
         c->system = *text ? strdup(text) : NULL;
-        *code = reset(c) && (c->system || !*text) ? EXIT_FINE : fail_memory();
+        *code = reset(c) && (c->system || !*text) ? EXIT_FINE : output_fail_memory();
     } else if (strcmp(line, "/help") == 0) {
         fprintf(stderr, "%s\n", commands_text);
     } else if (line[0] == '/' && !line[1 + strspn(line + 1, "abcdefghijklmnopqrstuvwxyz")]) {
@@ -209,7 +204,7 @@ static int run_chat(chat *c) {
                 c->common.artifact, info.has_tokenizer ? "chat template" : "tokenizer");
         code = EXIT_FAILED;
     } else if (!reset(c)) {
-        code = fail_memory();
+        code = output_fail_memory();
     } else {
         if (c->terminal)
             fprintf(stderr, "%s; %s\n", info.model_name, commands_text);
@@ -256,7 +251,7 @@ int cmd_chat(int argc, char **argv) {
     c.common.artifact = argv[optind];
     c.system = system ? strdup(system) : NULL;
     if (system && !c.system)
-        return fail_memory();
+        return output_fail_memory();
     int code = run_chat(&c);
     free(c.system);
     return code;

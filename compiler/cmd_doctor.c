@@ -7,7 +7,6 @@
 #include "runtime/modelcc.h"
 
 #include <dlfcn.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <llvm-c/Core.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -265,21 +264,10 @@ static void print_table(const report *r) {
 }
 
 int cmd_doctor(int argc, char **argv) {
-    static const struct option longs[] = {
-        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-    bool json = false;
-    for (int option; (option = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
-        if (option == 'h') {
-            fputs(help, stdout);
-            return EXIT_FINE;
-        }
-        if (option != 'j')
-            return command_usage("doctor", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
-        json = true;
-    }
-    if (optind != argc)
-        return command_usage("doctor", "it takes no arguments, found \"%s\"", argv[optind]);
+    bool json;
+    int parsed = command_json_option(argc, argv, help, &json);
+    if (parsed != EXIT_FINE)
+        return parsed < 0 ? EXIT_FINE : parsed;
     report r = {.n = 0};
     check_processor(&r);
     check_llvm(&r);

@@ -71,23 +71,13 @@ typedef struct eval {
     double seconds;
 } eval;
 
-static int fail(const mcc_error *error) {
-    fprintf(stderr, "error: %s\n", error->text);
-    return EXIT_FAILED;
-}
-
-static int fail_memory(void) {
-    fprintf(stderr, "error: out of memory\n");
-    return EXIT_FAILED;
-}
-
 /* --- the models ----------------------------------------------------------------------------------
  */
 
 static int open_artifact(const eval *e, const char *path, mcc_artifact **artifact) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_artifact_options options = {.struct_size = sizeof options, .target = e->o.target};
-    return mcc_artifact_open(path, &options, artifact, &error) ? fail(&error) : EXIT_FINE;
+    return mcc_artifact_open(path, &options, artifact, &error) ? output_fail(&error) : EXIT_FINE;
 }
 
 static int create_engine(eval *e, side *s, const char *device) {
@@ -97,7 +87,8 @@ static int create_engine(eval *e, side *s, const char *device) {
                                   .max_model_len = e->longest,
                                   .pool = e->pool,
                                   .device = device};
-    return mcc_engine_create(s->artifact, &options, &s->engine, &error) ? fail(&error) : EXIT_FINE;
+    return mcc_engine_create(s->artifact, &options, &s->engine, &error) ? output_fail(&error)
+                                                                        : EXIT_FINE;
 }
 
 /* Opens both artifacts; engines come when the longest window is known. */
@@ -127,7 +118,7 @@ static int create_engines(eval *e) {
     enum { LOGIT_BYTES = 64 << 20, DEFAULT_CHUNK = 128, LEAST_CHUNK = 8 };
     mcc_error error = {.struct_size = sizeof error};
     if (mcc_pool_create(e->o.threads, &e->pool, &error))
-        return fail(&error);
+        return output_fail(&error);
     /* Every token of a chunk has a row of logits: with large vocabularies, smaller chunks. */
     int64_t rows = LOGIT_BYTES / (4 * e->info.vocab_size);
     e->chunk = rows > DEFAULT_CHUNK ? DEFAULT_CHUNK : rows < LEAST_CHUNK ? LEAST_CHUNK : (int)rows;
@@ -147,30 +138,17 @@ static int create_engines(eval *e) {
 /* --- the tokens ----------------------------------------------------------------------------------
  */
 
-static int32_t *tokenize(const mcc_artifact *a, const char *text, uint64_t bytes, uint32_t flags,
-                         int64_t *n, mcc_error *error) {
-    mcc_status status = mcc_tokenize(a, text, bytes, flags, NULL, 0, n, error);
-    if (status != MCC_OK && status != MCC_BUFFER_TOO_SMALL)
-        return NULL;
-    int32_t *ids = malloc(((size_t)*n + 1) * sizeof *ids);
-    if (!ids || mcc_tokenize(a, text, bytes, flags, ids, *n, n, error)) {
-        if (!ids)
-            snprintf(error->text, sizeof error->text, "out of memory");
-        free(ids);
-        return NULL;
-    }
-    return ids;
-}
-
 /* What the tokenizer puts in front of a text: where a short one begins when it does. */
 static int find_prefix(eval *e) {
     mcc_error error = {.struct_size = sizeof error};
     if (e->o.no_bos || !e->info.has_tokenizer)
         return EXIT_FINE;
     int64_t n_plain, n_special, at = 0;
-    int32_t *plain = tokenize(e->model.artifact, "a", 1, 0, &n_plain, &error), *special = NULL;
+    int32_t *plain = output_tokenize(e->model.artifact, "a", 1, 0, &n_plain, &error),
+            *special = NULL;
     if (plain)
-        special = tokenize(e->model.artifact, "a", 1, MCC_TEXT_ADD_SPECIAL, &n_special, &error);
+        special =
+            output_tokenize(e->model.artifact, "a", 1, MCC_TEXT_ADD_SPECIAL, &n_special, &error);
     if (special)
         while (at + n_plain <= n_special &&
                memcmp(special + at, plain, (size_t)n_plain * sizeof *plain) != 0)
@@ -181,7 +159,7 @@ static int find_prefix(eval *e) {
     }
     free(plain);
     free(special);
-    return special ? EXIT_FINE : fail(&error);
+    return special ? EXIT_FINE : output_fail(&error);
 }
 
 static int read_text(eval *e) {
@@ -190,9 +168,9 @@ static int read_text(eval *e) {
     if (!text)
         return EXIT_FAILED;
     mcc_error error = {.struct_size = sizeof error};
-    e->ids = tokenize(e->model.artifact, text, size, 0, &e->n_ids, &error);
+    e->ids = output_tokenize(e->model.artifact, text, size, 0, &e->n_ids, &error);
     free(text);
-    return e->ids ? EXIT_FINE : fail(&error);
+    return e->ids ? EXIT_FINE : output_fail(&error);
 }
 
 /* An array of arrays: the windows. */
@@ -310,7 +288,7 @@ static int plan_windows(eval *e) {
     e->scores = malloc(room * sizeof *e->scores);
     e->window_nll = malloc((size_t)e->n_windows * sizeof *e->window_nll);
     if (!e->tokens || !e->positions || !e->sequences || !e->rows || !e->scores || !e->window_nll)
-        return fail_memory();
+        return output_fail_memory();
     for (size_t i = 0; i < room; i++)
         e->positions[i] = (int32_t)i;
     return EXIT_FINE;
@@ -331,7 +309,7 @@ static int run_chunk(eval *e, side *s, int64_t begin, int64_t end, int64_t first
                           .sequences = e->sequences,
                           .output_rows = e->rows};
     if (mcc_engine_eval(s->engine, &step, &error))
-        return fail(&error);
+        return output_fail(&error);
     *logits = step.logits;
     return EXIT_FINE;
 }

@@ -23,17 +23,12 @@ static const char help[] =
     "  modelcc inspect smollm2.so --plan > plan.txt\n"
     "  modelcc inspect smollm2.so --json | jq .kernels\n";
 
-static int fail(const mcc_error *error) {
-    fprintf(stderr, "error: %s\n", error->text);
-    return EXIT_FAILED;
-}
-
 static int print_part(const mcc_artifact *a, int part) {
     mcc_error error = {.struct_size = sizeof error};
     const char *text;
     uint64_t bytes;
     if (mcc_artifact_get_part(a, part, &text, &bytes, &error))
-        return fail(&error);
+        return output_fail(&error);
     fwrite(text, 1, bytes, stdout);
     if (bytes && text[bytes - 1] != '\n')
         putchar('\n');
@@ -45,10 +40,10 @@ static int inspect(const char *path, const inspect_options *o, int part) {
     mcc_artifact_options open = {.struct_size = sizeof open, .flags = MCC_OPEN_INSPECT};
     mcc_artifact *a;
     if (mcc_artifact_open(path, &open, &a, &error))
-        return fail(&error);
+        return output_fail(&error);
     int code = EXIT_FINE;
     if (o->check && mcc_artifact_check(a, 0, &error))
-        code = fail(&error);
+        code = output_fail(&error);
     else if (part)
         code = print_part(a, part);
     else if (o->json)

@@ -1,7 +1,7 @@
 /* modelcc run: continue one prompt. */
 #include "compiler/generate.h"
+#include "compiler/output.h"
 
-#include <cJSON.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,24 +51,7 @@ static cJSON *add_message(cJSON *list, const char *role, const char *content) {
     return list;
 }
 
-/* "1,2,3" -> malloc'ed ids; NULL when it is no such list. */
-static int32_t *parse_ids(const char *text, int64_t *n) {
-    int32_t *ids = malloc((strlen(text) / 2 + 1) * sizeof *ids);
-    *n = 0;
-    while (ids && *text) {
-        char *end;
-        long long id = strtoll(text, &end, 10);
-        if (end == text || id < 0 || id > INT32_MAX || (*end && *end != ',')) {
-            free(ids);
-            return NULL;
-        }
-        ids[(*n)++] = (int32_t)id;
-        text = end + (*end == ',');
-    }
-    return ids;
-}
-
-static void print_json(const generation *g) {
+static int print_json(const generation *g) {
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "text", g->text);
     cJSON_AddItemToObject(j, "token_ids", cJSON_CreateIntArray(g->ids, (int)g->n_ids));
@@ -82,10 +65,7 @@ static void print_json(const generation *g) {
     if (g->decode_seconds > 0)
         cJSON_AddNumberToObject(t, "decode_tokens_per_second",
                                 (double)(g->n_ids - 1) / g->decode_seconds);
-    char *text = cJSON_Print(j);
-    puts(text ? text : "{}");
-    free(text);
-    cJSON_Delete(j);
+    return output_json(j);
 }
 
 static int run_prompt(run_options *o) {
@@ -100,10 +80,14 @@ static int run_prompt(run_options *o) {
     char *messages = NULL;
     int32_t *ids = NULL;
     if (o->ids) {
-        ids = parse_ids(o->ids, &p->n_prompt_ids);
+        ids = output_parse_ids(o->ids, &p->n_prompt_ids);
         p->prompt_ids = ids;
         if (!ids)
             code = command_usage("run", "--prompt-ids: expected token ids separated by commas");
+    } else if (!o->prompt[strspn(o->prompt, o->raw ? "" : " \t\r\n")]) {
+        /* Such as nothing on standard input: a template would make a question of it. */
+        fputs("error: the prompt is empty: give -p TEXT, or text on standard input\n", stderr);
+        code = EXIT_FAILED;
     } else if (info.has_chat_template && !o->raw) {
         cJSON *list = cJSON_CreateArray();
         if (o->system)
@@ -118,7 +102,7 @@ static int run_prompt(run_options *o) {
     if (code == EXIT_FINE)
         code = generate(engine, p, o->json ? NULL : stdout, &g);
     if (code == EXIT_FINE && o->json)
-        print_json(&g);
+        code = print_json(&g);
     else if (code == EXIT_FINE && (g.text_bytes == 0 || g.text[g.text_bytes - 1] != '\n'))
         putchar('\n');
     if (code == EXIT_FINE && g.finish_reason == MCC_FINISH_CANCELLED)

@@ -3,7 +3,6 @@
 #include "compiler/output.h"
 #include "runtime/cpu.h"
 
-#include <getopt.h>
 #include <stdio.h>
 
 static const char help[] =
@@ -46,21 +45,10 @@ static int print_json(const cg_cpu_target *targets, int n, const cg_cpu_target *
 }
 
 int cmd_targets(int argc, char **argv) {
-    static const struct option longs[] = {
-        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-    bool json = false;
-    for (int option; (option = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
-        if (option == 'h') {
-            fputs(help, stdout);
-            return EXIT_FINE;
-        }
-        if (option != 'j')
-            return command_usage("targets", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
-        json = true;
-    }
-    if (optind != argc)
-        return command_usage("targets", "it takes no arguments, found \"%s\"", argv[optind]);
+    bool json;
+    int parsed = command_json_option(argc, argv, help, &json);
+    if (parsed != EXIT_FINE)
+        return parsed < 0 ? EXIT_FINE : parsed;
     int n;
     const cg_cpu_target *targets = cg_cpu_targets(&n), *best = cg_cpu_target_find("cpu");
     if (json)

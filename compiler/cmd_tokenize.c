@@ -28,16 +28,6 @@ typedef struct tokenize_options {
     bool chat, no_special, skip_special, json;
 } tokenize_options;
 
-static int fail(const mcc_error *error) {
-    fprintf(stderr, "error: %s\n", error->text);
-    return EXIT_FAILED;
-}
-
-static int fail_memory(void) {
-    fprintf(stderr, "error: out of memory\n");
-    return EXIT_FAILED;
-}
-
 /* The text of ids, malloc'ed and zero-terminated; NULL with *error filled. */
 static char *detokenize(const mcc_artifact *a, const int32_t *ids, int64_t n, uint32_t flags,
                         uint64_t *bytes, mcc_error *error) {
@@ -102,7 +92,7 @@ static int print_tokens(const mcc_artifact *a, const tokenize_options *o, const 
         char *piece = piece_of(a, ids[i], error);
         if (!piece) {
             cJSON_Delete(j);
-            return fail(error);
+            return output_fail(error);
         }
         if (o->json) {
             cJSON_AddItemToArray(list, cJSON_CreateNumber(ids[i]));
@@ -131,19 +121,10 @@ static int encode(const mcc_artifact *a, const tokenize_options *o) {
                                    : MCC_TEXT_ADD_SPECIAL | MCC_TEXT_PARSE_SPECIAL;
     char *text = render(a, o, &error);
     if (!text)
-        return fail(&error);
+        return output_fail(&error);
     int64_t n = 0;
-    mcc_status status = mcc_tokenize(a, text, strlen(text), flags, NULL, 0, &n, &error);
-    int32_t *ids = NULL;
-    int code = EXIT_FAILED;
-    if (status != MCC_OK && status != MCC_BUFFER_TOO_SMALL)
-        fail(&error);
-    else if (!(ids = malloc(((size_t)n + 1) * sizeof *ids)))
-        fail_memory();
-    else if (mcc_tokenize(a, text, strlen(text), flags, ids, n, &n, &error))
-        fail(&error);
-    else
-        code = print_tokens(a, o, text, ids, n, &error);
+    int32_t *ids = output_tokenize(a, text, strlen(text), flags, &n, &error);
+    int code = ids ? print_tokens(a, o, text, ids, n, &error) : output_fail(&error);
     free(ids);
     free(text);
     return code;
@@ -154,7 +135,7 @@ static int decode(const mcc_artifact *a, const tokenize_options *o, const int32_
     uint64_t bytes;
     char *text = detokenize(a, ids, n, o->skip_special ? MCC_TEXT_SKIP_SPECIAL : 0, &bytes, &error);
     if (!text)
-        return fail(&error);
+        return output_fail(&error);
     int code = EXIT_FINE;
     if (o->json) {
         cJSON *j = cJSON_CreateObject();
@@ -185,7 +166,7 @@ static int tokenize(tokenize_options *o) {
         mcc_error error = {.struct_size = sizeof error};
         mcc_artifact *a;
         if (mcc_artifact_open(o->artifact, NULL, &a, &error)) {
-            fail(&error);
+            output_fail(&error);
         } else {
             code = o->decode ? decode(a, o, ids, n) : encode(a, o);
             mcc_artifact_close(a);

@@ -1,6 +1,7 @@
 #include "compiler/command.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,6 +19,25 @@ int command_usage(const char *name, const char *format, ...) {
     va_end(args);
     fprintf(stderr, "\nmodelcc %s --help explains its options\n", name);
     return EXIT_USAGE;
+}
+
+int command_json_option(int argc, char **argv, const char *help, bool *json) {
+    static const struct option longs[] = {
+        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    *json = false;
+    for (int option; (option = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return -1;
+        }
+        if (option != 'j')
+            return command_usage(argv[0], "%s: unknown option, or its value is missing",
+                                 argv[optind - 1]);
+        *json = true;
+    }
+    return optind == argc
+               ? EXIT_FINE
+               : command_usage(argv[0], "it takes no arguments, found \"%s\"", argv[optind]);
 }
 
 bool command_number(const char *text, long long min, long long max, long long *out) {

@@ -23,6 +23,10 @@ extern atomic_int command_cancelled;
 /* Prints "modelcc NAME: message" and a hint to --help; returns EXIT_USAGE. */
 int command_usage(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Takes the options of a command that has --json and --help only. EXIT_FINE; EXIT_USAGE after a
+ * message; -1 after printing the help. */
+int command_json_option(int argc, char **argv, const char *help, bool *json);
+
 /* Parses a whole number in [min, max]; false when text is none. */
 bool command_number(const char *text, long long min, long long max, long long *out);
 /* Parses a finite number in [min, max]. */

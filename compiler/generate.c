@@ -1,4 +1,5 @@
 #include "compiler/generate.h"
+#include "compiler/output.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -110,11 +111,6 @@ int generate_option(const char *command, generate_options *o, int option, const 
     }
 }
 
-int generate_fail(const mcc_error *error) {
-    fprintf(stderr, "error: %s\n", error->text);
-    return EXIT_FAILED;
-}
-
 int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_artifact_options artifact_options = {.struct_size = sizeof artifact_options,
@@ -123,7 +119,7 @@ int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine
                                              .target = o->target};
     *engine = NULL;
     if (mcc_artifact_open(o->artifact, &artifact_options, artifact, &error))
-        return generate_fail(&error);
+        return output_fail(&error);
     mcc_engine_options engine_options = {.struct_size = sizeof engine_options,
                                          .threads = o->threads,
                                          .max_num_batched_tokens = o->max_num_batched_tokens,
@@ -133,7 +129,7 @@ int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine
         return EXIT_FINE;
     mcc_artifact_close(*artifact);
     *artifact = NULL;
-    return generate_fail(&error);
+    return output_fail(&error);
 }
 
 void generation_free(generation *g) {
@@ -218,7 +214,7 @@ int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream,
     *out = (generation){0};
     out->status = mcc_request_submit(engine, params, &id, &error);
     if (out->status)
-        return generate_fail(&error);
+        return output_fail(&error);
     bool finished = false, cancelled = false;
     if (!read_prompt(engine, id, out)) {
         fprintf(stderr, "error: out of memory for the prompt\n");
@@ -230,10 +226,10 @@ int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream,
             mcc_request_cancel(engine, id, NULL);
             cancelled = true;
         } else if (mcc_engine_step(engine, NULL, &error)) {
-            return generate_fail(&error);
+            return output_fail(&error);
         }
         if (!take_events(engine, id, stream, out, &finished, &error))
-            return generate_fail(&error);
+            return output_fail(&error);
     }
     return append_text(out, "", 0) ? EXIT_FINE : EXIT_FAILED;
 }

@@ -47,9 +47,6 @@ void generate_defaults(generate_options *o);
 /* Takes one option; EXIT_FINE, or EXIT_USAGE after a message, or -1 when it is none of these. */
 int generate_option(const char *command, generate_options *o, int option, const char *value);
 
-/* Prints "error: …" on standard error and returns EXIT_FAILED. */
-int generate_fail(const mcc_error *error);
-
 /* Opens the artifact and makes an engine of it. EXIT_FINE or EXIT_FAILED, after a message. */
 int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine);
 

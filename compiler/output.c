@@ -3,6 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+int output_fail(const mcc_error *error) {
+    fprintf(stderr, "error: %s\n", error->text);
+    return EXIT_FAILED;
+}
+
+int output_fail_memory(void) {
+    fprintf(stderr, "error: out of memory\n");
+    return EXIT_FAILED;
+}
+
 static int print_and_free(char *text, cJSON *json) {
     cJSON_Delete(json);
     if (!text) {
@@ -86,4 +96,18 @@ int32_t *output_parse_ids(const char *text, int64_t *n) {
     cJSON_Delete(json);
     free(list);
     return ids;
+}
+
+int32_t *output_tokenize(const mcc_artifact *artifact, const char *text, uint64_t bytes,
+                         uint32_t flags, int64_t *n, mcc_error *error) {
+    mcc_status status = mcc_tokenize(artifact, text, bytes, flags, NULL, 0, n, error);
+    if (status != MCC_OK && status != MCC_BUFFER_TOO_SMALL)
+        return NULL;
+    int32_t *ids = malloc(((size_t)*n + 1) * sizeof *ids);
+    if (!ids)
+        snprintf(error->text, sizeof error->text, "out of memory");
+    else if (mcc_tokenize(artifact, text, bytes, flags, ids, *n, n, error) == MCC_OK)
+        return ids;
+    free(ids);
+    return NULL;
 }

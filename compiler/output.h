@@ -1,12 +1,18 @@
-/* How commands print what they found: JSON, sizes, text that an artifact carries. */
+/* How commands print what they found: JSON, sizes, text that an artifact carries, errors; and how
+ * they take token ids. */
 #ifndef MCC_COMPILER_OUTPUT_H
 #define MCC_COMPILER_OUTPUT_H
 
 #include "compiler/command.h"
+#include "runtime/modelcc.h"
 
 #include <cJSON.h>
 #include <stdint.h>
 #include <stdio.h>
+
+/* Print "error: …" on standard error and return EXIT_FAILED. */
+int output_fail(const mcc_error *error);
+int output_fail_memory(void);
 
 /* Prints an object and frees it. EXIT_FINE, or EXIT_FAILED after a message when memory is short. */
 int output_json(cJSON *json);
@@ -30,5 +36,9 @@ output_spread output_spread_of(const double *samples, int n);
 int32_t *output_take_ids(const cJSON *list, int64_t *n);
 /* The same from "1,2,3" or "[1, 2, 3]". */
 int32_t *output_parse_ids(const char *text, int64_t *n);
+/* Those of a text, by the artifact's tokenizer; flags are mcc_tokenize's. NULL with *error filled.
+ */
+int32_t *output_tokenize(const mcc_artifact *artifact, const char *text, uint64_t bytes,
+                         uint32_t flags, int64_t *n, mcc_error *error);
 
 #endif

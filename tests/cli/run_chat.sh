@@ -35,6 +35,19 @@ expect 1 run llama.so --target cpu:pdp-11 -p hi
 expect 1 run llama.so --max-model-len 8 --raw -p "a text of more than eight tokens, surely"
 silent
 expect_with_input "from a pipe" 0 run llama.so --raw -n 3
+for input in '' $' \n'; do
+    expect_with_input "$input" 1 run llama.so -n 3
+    silent
+    says "the prompt is empty"
+    expect 1 run llama.so -p "$input" -n 3
+    silent
+    says "the prompt is empty"
+done
+expect_with_input '' 1 run llama.so --raw -n 3
+says "the prompt is empty"
+expect_with_input '' 1 run ids-only.so --raw -n 3
+says "the prompt is empty"
+expect_with_input $'\n' 0 run llama.so --raw -n 3
 expect 1 run mistral.so -p hi --check --max-model-len 100000000
 says "max_model_len"
 
