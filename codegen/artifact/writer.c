@@ -2,11 +2,13 @@
 
 #include "runtime/sha256.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +18,7 @@ typedef struct writer {
     const cg_artifact_spec *spec;
     ir_diag *diag;
     int fd;
+    char *directory; /* of the output */
     char *temporary; /* its name, or NULL while it has none */
     uint64_t end;    /* of what is written so far */
     mcc_footer footer;
@@ -30,26 +33,47 @@ typedef struct writer {
 /* --- the file without a name
  * ------------------------------------------------------------------------ */
 
-static char *directory_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    if (!slash)
-        return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-}
-
 static bool fail(writer *w, int error, const char *doing) {
     return ir_error(w->diag, w->spec->path, "cannot %s: %s%s", doing, strerror(error),
                     error == ENOSPC ? "; free some space or choose another place with -o" : "");
 }
 
-static bool create(writer *w) {
-    char *dir = directory_of(w->spec->path);
+/* How the temporary names of an output begin: one file name, in the output's directory. */
+static void temporary_prefix(const char *path, char prefix[32]) {
+    const char *slash = strrchr(path, '/');
+    uint32_t hash = 2166136261u; /* FNV-1a: the output's name may be as long as names can be */
+    for (const char *p = slash ? slash + 1 : path; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 16777619u;
+    snprintf(prefix, 32, ".modelcc-%08x-", hash);
+}
+
+/* Removes what killed builds of this output have left. Who still builds holds a lock on its file.
+ */
+static void sweep(const char *directory, const char *prefix) {
+    DIR *dir = opendir(directory);
     if (!dir)
-        return fail(w, ENOMEM, "create it");
-    w->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0755);
+        return;
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)))
+            continue;
+        int fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        if (!flock(fd, LOCK_EX | LOCK_NB))
+            unlinkat(dirfd(dir), e->d_name, 0);
+        close(fd);
+    }
+    closedir(dir);
+}
+
+static bool create(writer *w) {
+    char prefix[32];
+    temporary_prefix(w->spec->path, prefix);
+    sweep(w->directory, prefix);
+    w->fd = open(w->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0755);
     if (w->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
         /* No files without names here: one with a name that is removed on failure. */
-        if (asprintf(&w->temporary, "%s/.modelcc-XXXXXX", dir) < 0)
+        if (asprintf(&w->temporary, "%s/%sXXXXXX", w->directory, prefix) < 0)
             w->temporary = NULL;
         w->fd = w->temporary ? mkostemp(w->temporary, O_CLOEXEC) : -1;
         if (w->fd < 0) {
@@ -61,35 +85,41 @@ static bool create(writer *w) {
             fchmod(w->fd, 0755 & ~mask);
         }
     }
-    int error = errno;
-    free(dir);
-    return w->fd >= 0 || fail(w, error, "create it");
+    if (w->fd < 0)
+        return fail(w, errno, "create it");
+    flock(w->fd, LOCK_EX); /* see sweep() */
+    return true;
 }
 
-/* Gives the finished file its name: a temporary one first, since a link cannot replace a file. */
+/* Links the file without a name as `to`. errno, or 0. */
+static int link_as(writer *w, const char *to) {
+    char from[64];
+    snprintf(from, sizeof from, "/proc/self/fd/%d", w->fd);
+    return linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) ? errno : 0;
+}
+
+/* Gives the finished file its name. A link cannot take the place of a file that is there: then it
+ * gets a temporary one first. Killed in between, a build leaves that, for the next one's sweep().
+ */
 static bool publish(writer *w) {
     if (fsync(w->fd))
         return fail(w, errno, "write it to disk");
-    if (!w->temporary) {
-        char *dir = directory_of(w->spec->path), from[64];
-        snprintf(from, sizeof from, "/proc/self/fd/%d", w->fd);
-        int error = EEXIST;
-        for (int i = 0; i < 100 && error == EEXIST; i++) {
-            if (!dir || asprintf(&w->temporary, "%s/.modelcc-%d-%d", dir, (int)getpid(), i) < 0) {
-                w->temporary = NULL;
-                error = ENOMEM;
-                break;
-            }
-            error = linkat(AT_FDCWD, from, AT_FDCWD, w->temporary, AT_SYMLINK_FOLLOW) ? errno : 0;
-            if (error) {
-                free(w->temporary);
-                w->temporary = NULL;
-            }
+    int error = w->temporary ? EEXIST : link_as(w, w->spec->path);
+    if (!error)
+        return true;
+    char prefix[32];
+    temporary_prefix(w->spec->path, prefix);
+    for (int i = 0; !w->temporary && error == EEXIST && i < 100; i++) {
+        if (asprintf(&w->temporary, "%s/%s%d-%d", w->directory, prefix, (int)getpid(), i) < 0) {
+            w->temporary = NULL;
+            error = ENOMEM;
+        } else if ((error = link_as(w, w->temporary))) {
+            free(w->temporary);
+            w->temporary = NULL;
         }
-        free(dir);
-        if (error)
-            return fail(w, error, "name it");
     }
+    if (!w->temporary)
+        return fail(w, error, "name it");
     if (rename(w->temporary, w->spec->path))
         return fail(w, errno, "name it");
     free(w->temporary);
@@ -283,7 +313,10 @@ static bool add_footer(writer *w) {
 bool cg_artifact_write(const cg_artifact_spec *spec, uint64_t *file_bytes, ir_diag *diag) {
     writer w = {.spec = spec, .diag = diag, .fd = -1};
     pthread_mutex_init(&w.lock, NULL);
-    bool ok = create(&w) && add_code(&w) && add_weights(&w);
+    const char *slash = strrchr(spec->path, '/');
+    w.directory = slash ? strndup(spec->path, (size_t)(slash - spec->path) + 1) : strdup(".");
+    bool ok = w.directory ? create(&w) : fail(&w, ENOMEM, "create it");
+    ok = ok && add_code(&w) && add_weights(&w);
     for (int i = 0; i < spec->n_sections && ok; i++)
         ok = add_section(&w, &spec->sections[i]);
     ok = ok && add_tables(&w) && add_footer(&w);
@@ -294,6 +327,7 @@ bool cg_artifact_write(const cg_artifact_spec *spec, uint64_t *file_bytes, ir_di
     if (w.temporary)
         unlink(w.temporary);
     free(w.temporary);
+    free(w.directory);
     if (w.fd >= 0)
         close(w.fd);
     pthread_mutex_destroy(&w.lock);

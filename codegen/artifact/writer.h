@@ -32,7 +32,9 @@ typedef struct cg_artifact_spec {
 } cg_artifact_spec;
 
 /* Writes a file without a name beside `path`, syncs it, and only then gives it the name: whatever
- * fails, `path` is as it was before. *file_bytes becomes its size. Memory: a few MB a thread. */
+ * fails, `path` is as it was before. A process killed while it replaces a file, or at any time
+ * where the file system has no files without names, leaves one beside it that the next call with
+ * this path removes. *file_bytes becomes its size. Memory: a few MB a thread. */
 bool cg_artifact_write(const cg_artifact_spec *spec, uint64_t *file_bytes, ir_diag *diag);
 
 #endif
