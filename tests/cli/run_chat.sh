@@ -45,8 +45,6 @@ for input in '' $' \n'; do
 done
 expect_with_input '' 1 run llama.so --raw -n 3
 says "the prompt is empty"
-expect_with_input '' 1 run ids-only.so --raw -n 3
-says "the prompt is empty"
 expect_with_input $'\n' 0 run llama.so --raw -n 3
 expect 1 run mistral.so -p hi --check --max-model-len 100000000
 says "max_model_len"
