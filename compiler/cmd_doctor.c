@@ -1,12 +1,12 @@
 /* modelcc doctor: what this machine and installation can build and run, and what is missing. */
 #include "codegen/artifact/link.h"
 #include "codegen/cpu/cpu.h"
+#include "codegen/cuda/nvrtc.h"
 #include "compiler/output.h"
 #include "runtime/cpu.h"
 #include "runtime/cuda_driver.h"
 #include "runtime/modelcc.h"
 
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <llvm-c/Core.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -192,27 +192,17 @@ static void check_huge_pages(report *r) {
 
 static void check_nvrtc(report *r) {
     check *c = add(r, "NVRTC");
-    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
-    void *library = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    int (*version)(int *, int *) = NULL;
-    int major = 0, minor = 0;
-    if (library) {
-        void *symbol = dlsym(library, "nvrtcVersion");
-        memcpy(&version, &symbol, sizeof symbol); /* ISO C has no such conversion */
-    }
-    if (version && version(&major, &minor) == 0) {
-        snprintf(c->found, sizeof c->found, "%d.%d", major, minor);
+    ir_diag diag = {0};
+    if (cg_nvrtc_load(&diag)) {
+        snprintf(c->found, sizeof c->found, "%s", cg_nvrtc_version());
     } else {
         c->verdict = ABSENT;
         snprintf(c->found, sizeof c->found, "libnvrtc was not found");
         snprintf(c->advice, sizeof c->advice,
-                 "modelcc build --target cuda:... needs it: the CUDA Toolkit has it; no GPU is "
-                 "needed");
+                 "modelcc build --target cuda:... needs it: the CUDA Toolkit or PyPI's "
+                 "nvidia-cuda-nvrtc has it; no GPU is needed");
     }
-    if (library)
-        dlclose(library);
+    ir_diag_clear(&diag);
 }
 
 static void check_gpu(report *r, const char *name, bool emulator, const char *advice) {
