@@ -3,6 +3,7 @@
 
 #include "codegen/artifact/link.h"
 #include "codegen/artifact/writer.h"
+#include "compiler/build_cuda.h"
 #include "compiler/frontend/frontend.h"
 #include "compiler/manifest.h"
 #include "compiler/progress.h"
@@ -45,6 +46,7 @@ typedef struct build {
     ir_module *module;
     pass_context context;
     cg_program_list *program;
+    cuda_code cuda;
     text graph, plan, fused;
     fe_blob tokenizer;
     manifest_hashes hashes;
@@ -190,11 +192,15 @@ static bool after_pass(void *user, const pass_info *pass, pass_context *context)
     return !is_cancelled(b);
 }
 
+static const ir_target *pass_target(const build *b) {
+    return b->options->n_targets ? cg_cpu_pass_target() : cg_cuda_pass_target();
+}
+
 static bool run_passes(build *b) {
     b->context = (pass_context){.module = b->module,
                                 .diag = b->diag,
                                 .options = &b->options->passes,
-                                .target = cg_cpu_pass_target()};
+                                .target = pass_target(b)};
     if (!ir_verify(b->module, b->diag) || !pass_run_pipeline(&b->context, after_pass, b))
         return false;
     FILE *f = open_memstream(&b->plan.bytes, &b->plan.size);
@@ -280,6 +286,10 @@ static bool compile_kernels(build *b, FILE *llvm, FILE *assembly) {
 
 static int link_code(build *b) {
     const cg_program_list *p = b->program;
+    if (!b->objects && !(b->objects = calloc(1, sizeof *b->objects))) { /* code for GPUs alone */
+        ir_error(b->diag, NULL, "out of memory");
+        return -1;
+    }
     if (!cg_cpu_compile_descriptor(p->kernels, p->n_kernels, b->options->targets,
                                    b->options->n_targets, b->diag, &b->objects[b->n_units]))
         return -1;
@@ -304,10 +314,20 @@ static int64_t max_model_len(const build *b) {
 static bool write_artifact(build *b, int code) {
     const build_options *o = b->options;
     end_hashing(b);
-    char *manifest = manifest_create(o, b->model, b->program, b->context.plan->graph_hash,
-                                     b->context.plan->strategy, max_model_len(b), &b->hashes);
-    if (!manifest)
+    size_t cuda_bytes = 0;
+    void *cuda = !b->cuda.n_units
+                     ? NULL
+                     : cg_cuda_section_create(b->cuda.units, b->cuda.n_units, b->cuda.targets,
+                                              b->cuda.n_targets, &cuda_bytes);
+    if (b->cuda.n_units && !cuda)
+        return ir_error(b->diag, NULL, "out of memory for the GPU code");
+    char *manifest =
+        manifest_create(o, b->model, b->program, b->context.plan->graph_hash,
+                        b->context.plan->strategy, max_model_len(b), &b->hashes, &b->cuda);
+    if (!manifest) {
+        free(cuda);
         return ir_error(b->diag, NULL, "out of memory for the manifest");
+    }
     cg_section_bytes sections[] = {
         {MCC_SECTION_MANIFEST, manifest, strlen(manifest)},
         {MCC_SECTION_GRAPH, b->graph.bytes, b->graph.size},
@@ -315,6 +335,7 @@ static bool write_artifact(build *b, int code) {
         {MCC_SECTION_FUSED, b->fused.bytes, b->fused.size},
         {MCC_SECTION_TOKENIZER, b->tokenizer.data, b->tokenizer.size},
         {MCC_SECTION_TEMPLATE, b->model->chat_template.data, b->model->chat_template.size},
+        {MCC_SECTION_CUDA, cuda, cuda_bytes},
     };
     cg_target_fact targets[BUILD_MAX_TARGETS];
     for (int i = 0; i < o->n_targets; i++)
@@ -336,6 +357,7 @@ static bool write_artifact(build *b, int code) {
                              .user = b};
     bool ok = cg_artifact_write(&spec, &b->file_bytes, b->diag);
     free(manifest);
+    free(cuda);
     return ok;
 }
 
@@ -390,7 +412,12 @@ static bool emit_text(build *b) {
     if (!f)
         return ir_error(b->diag, NULL, "out of memory for the text");
     bool ok = true;
-    if (o->emit == BUILD_EMIT_KERNELS)
+    if (o->emit >= BUILD_EMIT_CUDA)
+        ok = cuda_generate(b->program, o, b->arena, b->diag, &b->cuda) &&
+             (o->emit == BUILD_EMIT_CUDA ||
+              cuda_compile(&b->cuda, o, b->cancelled, &b->progress, b->diag)) &&
+             cuda_emit(&b->cuda, o, f, b->diag);
+    else if (o->emit == BUILD_EMIT_KERNELS)
         for (int i = 0; i < b->program->n_kernels; i++)
             fprintf(f, "%s// %s\n%s", i ? "\n" : "", b->program->kernels[i]->name,
                     cg_kernel_describe(b->program->kernels[i], b->arena));
@@ -399,7 +426,7 @@ static bool emit_text(build *b) {
                              o->emit == BUILD_EMIT_ASM ? f : NULL);
     if (fclose(f))
         ok = ir_error(b->diag, NULL, "out of memory for the text");
-    ok = ok && write_text(b, &t);
+    ok = ok && (cuda_emits_directory(o) || write_text(b, &t));
     free(t.bytes);
     return ok;
 }
@@ -418,6 +445,13 @@ static void print_summary_json(const build *b) {
     cJSON_AddNumberToObject(j, "launches", p->n_launches);
     cJSON_AddNumberToObject(j, "arena_bytes_per_token", (double)p->arena_bytes.t);
     cJSON_AddNumberToObject(j, "arena_bytes_per_row", (double)p->arena_bytes.r);
+    if (b->cuda.n_units) {
+        cuda_facts facts = cuda_facts_of(&b->cuda);
+        cJSON_AddNumberToObject(j, "cuda_functions", b->cuda.n_units);
+        cJSON_AddNumberToObject(j, "cuda_bytes", (double)facts.bytes);
+        cJSON_AddNumberToObject(j, "cuda_registers", facts.registers);
+        cJSON_AddNumberToObject(j, "cuda_spill_bytes", facts.spill_bytes);
+    }
     cJSON *phases = cJSON_AddObjectToObject(j, "seconds");
     for (int i = 0; i < b->progress.n_phases; i++)
         cJSON_AddNumberToObject(phases, b->progress.phases[i].name, b->progress.phases[i].seconds);
@@ -425,6 +459,18 @@ static void print_summary_json(const build *b) {
     puts(printed ? printed : "{}");
     free(printed);
     cJSON_Delete(j);
+}
+
+static void print_cuda_summary(const build *b) {
+    cuda_facts facts = cuda_facts_of(&b->cuda);
+    if (!b->cuda.n_units)
+        return;
+    printf("  cuda     %d functions for %d architectures, %.1f MB; at most %" PRIu32 " registers, ",
+           b->cuda.n_units, b->cuda.n_targets, (double)facts.bytes / 1e6, facts.registers);
+    if (facts.functions_that_spill)
+        printf("%" PRIu32 " spill\n", facts.functions_that_spill);
+    else
+        puts("no spills");
 }
 
 static void print_summary(const build *b) {
@@ -445,8 +491,11 @@ static void print_summary(const build *b) {
     printf("  targets ");
     for (int i = 0; i < o->n_targets; i++)
         printf(" %s", o->targets[i]->name);
+    for (int i = 0; i < o->n_cuda_targets; i++)
+        printf(" %s", o->cuda_targets[i]->name);
     printf("\n  kernels  %d distinct, %d launches a step (fusion: %s)\n", p->n_kernels,
            p->n_launches, b->context.plan->strategy);
+    print_cuda_summary(b);
     printf("  memory   weights %.1f MB; activations %.1f kB a token + %.1f kB an output row\n",
            (double)p->weight_bytes / 1e6, (double)p->arena_bytes.t / 1e3,
            (double)p->arena_bytes.r / 1e3);
@@ -487,8 +536,14 @@ static bool run(build *b) {
     if (!artifact)
         return emit_text(b);
     progress_phase(&b->progress, "kernels");
-    if (!compile_kernels(b, NULL, NULL))
+    if (o->n_targets && !compile_kernels(b, NULL, NULL))
         return false;
+    if (o->n_cuda_targets) {
+        progress_phase(&b->progress, "cuda");
+        if (!cuda_generate(b->program, o, b->arena, b->diag, &b->cuda) ||
+            !cuda_compile(&b->cuda, o, b->cancelled, &b->progress, b->diag))
+            return false;
+    }
     progress_phase(&b->progress, "link");
     int code = link_code(b);
     if (code < 0)
@@ -517,6 +572,7 @@ bool build_run(const build_options *options, atomic_int *cancelled, ir_diag *dia
     for (int i = 0; b.objects && i <= b.n_units; i++)
         free(b.objects[i].bytes);
     free(b.objects);
+    cuda_free(&b.cuda);
     free(b.hashes.hex);
     free(b.graph.bytes);
     free(b.plan.bytes);

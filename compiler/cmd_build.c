@@ -13,8 +13,9 @@ static const char help[] =
     "MODEL is a GGUF file or a Hugging Face directory (config.json, *.safetensors,\n"
     "tokenizer.json). The result is one shared library with code, weights and tokenizer.\n\n"
     "  -o, --output FILE      the artifact (or the text of --emit, default standard output)\n"
-    "  --target LIST          cpu (this machine), cpu:x86-64-v3, cpu:x86-64-v4; several with\n"
-    "                         commas: the best one is chosen when the artifact is opened\n"
+    "  --target LIST          cpu (this machine), cpu:x86-64-v3, cpu:x86-64-v4, cuda:sm_80 …\n"
+    "                         cuda:sm_120 (modelcc targets lists them); several with commas: the\n"
+    "                         best one is chosen when the artifact is opened\n"
     "  --quantize KIND        f16, bf16, int8, int4: round weights that are not quantized\n"
     "                         (default: keep the file's encodings)\n"
     "  --activations KIND     int8 (default) or f32 beside quantized weights\n"
@@ -22,11 +23,15 @@ static const char help[] =
     "  --fusion WHAT          none, pointwise, full (default), or a plan file\n"
     "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
     "  --emit KIND            write a text, not an artifact: graph (the model's, for modelcc\n"
-    "                         opt), plan, ir (the graph after all passes), kernels, llvm, asm\n"
+    "                         opt), plan, ir (the graph after all passes), kernels, llvm, asm;\n"
+    "                         of GPU functions cuda, ptx, sass (to files, where OUT is a\n"
+    "                         directory)\n"
     "  --print-after PASS     print the graph after a pass, or after all\n"
     "  --no-tokenizer         leave the tokenizer out; the artifact takes token ids\n"
     "  --depfile FILE         write the inputs as make dependencies\n"
     "  --opt-level N          LLVM's, 0 to 3 (default 2)\n"
+    "  --no-cache             compile every GPU function; the cache is in\n"
+    "                         $XDG_CACHE_HOME/modelcc or ~/.cache/modelcc\n"
     "  -j, --jobs N           threads (default: the processors there are)\n"
     "  --dry-run              do everything but write the artifact\n"
     "  --json                 the summary as JSON\n"
@@ -35,6 +40,7 @@ static const char help[] =
     "examples:\n"
     "  modelcc build SmolLM2-135M-Instruct.gguf -o smollm2.so\n"
     "  modelcc build ./Qwen3-0.6B --quantize int4 --target cpu:x86-64-v3,cpu:x86-64-v4 -o q.so\n"
+    "  modelcc build model.gguf --target cpu,cuda:sm_80,cuda:sm_90a -o both.so\n"
     "  modelcc build model.gguf --emit plan -o plan.txt    # edit it, then:\n"
     "  modelcc build model.gguf --fusion plan.txt -o model.so\n";
 
@@ -52,6 +58,7 @@ enum {
     OPT_LEVEL,
     OPT_DRY_RUN,
     OPT_JSON,
+    OPT_NO_CACHE,
     OPT_HELP
 };
 
@@ -72,6 +79,7 @@ static const struct option long_options[] = {
     {"jobs", required_argument, NULL, 'j'},
     {"dry-run", no_argument, NULL, OPT_DRY_RUN},
     {"json", no_argument, NULL, OPT_JSON},
+    {"no-cache", no_argument, NULL, OPT_NO_CACHE},
     {"verbose", no_argument, NULL, 'v'},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'h'},
@@ -88,22 +96,30 @@ static int choice(const char *text, const char *const *list) {
 
 /* Targets in the order of the table, from the least demanding, each once. */
 static bool parse_targets(build_options *o, const char *list, char *bad, size_t capacity) {
-    int n;
+    int n, n_cuda;
     const cg_cpu_target *all = cg_cpu_targets(&n);
-    bool wanted[BUILD_MAX_TARGETS] = {false};
+    const cg_cuda_target *all_cuda = cg_cuda_targets(&n_cuda);
+    bool wanted[BUILD_MAX_TARGETS] = {false}, wanted_cuda[BUILD_MAX_TARGETS] = {false};
     while (*list) {
         size_t length = strcspn(list, ",");
         snprintf(bad, capacity, "%.*s", (int)length, list);
         const cg_cpu_target *t = cg_cpu_target_find(bad);
-        if (!t)
+        const cg_cuda_target *cuda = cg_cuda_target_find(bad);
+        if (t)
+            wanted[t - all] = true;
+        else if (cuda)
+            wanted_cuda[cuda - all_cuda] = true;
+        else
             return false;
-        wanted[t - all] = true;
         list += length + (list[length] == ',');
     }
     for (int i = 0; i < n && i < BUILD_MAX_TARGETS; i++)
         if (wanted[i])
             o->targets[o->n_targets++] = &all[i];
-    return o->n_targets > 0;
+    for (int i = 0; i < n_cuda && i < BUILD_MAX_TARGETS; i++)
+        if (wanted_cuda[i])
+            o->cuda_targets[o->n_cuda_targets++] = &all_cuda[i];
+    return o->n_targets + o->n_cuda_targets > 0;
 }
 
 static int set_fusion(build_options *o, const char *value, char **plan_text) {
@@ -129,8 +145,8 @@ static int set_option(build_options *o, int option, const char *value, const cha
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", NULL};
     static const char *const kv[] = {"f16", "f32", NULL};
-    static const char *const emit[] = {"artifact", "graph", "ir",  "plan",
-                                       "kernels",  "llvm",  "asm", NULL};
+    static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
+                                       "asm",      "cuda",  "ptx", "sass", NULL};
     long long number;
     int i;
     switch (option) {
@@ -166,7 +182,9 @@ static int set_option(build_options *o, int option, const char *value, const cha
     case OPT_EMIT:
         if ((i = choice(value, emit)) <= 0)
             return command_usage(
-                "build", "--emit %s: expected graph, plan, ir, kernels, llvm or asm", value);
+                "build",
+                "--emit %s: expected graph, plan, ir, kernels, llvm, asm, cuda, ptx or sass",
+                value);
         o->emit = (build_emit)i;
         return EXIT_FINE;
     case OPT_PRINT_AFTER:
@@ -195,6 +213,9 @@ static int set_option(build_options *o, int option, const char *value, const cha
         return EXIT_FINE;
     case OPT_DRY_RUN:
         o->dry_run = true;
+        return EXIT_FINE;
+    case OPT_NO_CACHE:
+        o->no_cache = true;
         return EXIT_FINE;
     case OPT_JSON:
         o->json = true;
@@ -257,6 +278,11 @@ int cmd_build(int argc, char **argv) {
                              "--target %s: not a target of this modelcc, or not one that this "
                              "machine can run; modelcc targets lists them",
                              bad);
+    if (o.emit >= BUILD_EMIT_CUDA && !o.n_cuda_targets)
+        return command_usage("build", "--emit cuda, ptx and sass need a target for GPUs, such as "
+                                      "--target cuda:sm_80");
+    if ((o.emit == BUILD_EMIT_LLVM || o.emit == BUILD_EMIT_ASM) && !o.n_targets)
+        return command_usage("build", "--emit llvm and asm need a target for CPUs");
     char *plan_text = NULL;
     if (fusion && (code = set_fusion(&o, fusion, &plan_text)) != EXIT_FINE)
         return code;

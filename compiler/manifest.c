@@ -61,6 +61,8 @@ static void add_options(cJSON *root, const build_options *o, const char *strateg
     cJSON *targets = cJSON_AddArrayToObject(j, "targets");
     for (int i = 0; i < o->n_targets; i++)
         cJSON_AddItemToArray(targets, cJSON_CreateString(o->targets[i]->name));
+    for (int i = 0; i < o->n_cuda_targets; i++)
+        cJSON_AddItemToArray(targets, cJSON_CreateString(o->cuda_targets[i]->name));
     cJSON *passes = cJSON_AddArrayToObject(root, "passes");
     int n;
     const pass_info *list = pass_list(&n);
@@ -98,7 +100,7 @@ static void add_memory(cJSON *root, const cg_program_list *p) {
 
 char *manifest_create(const build_options *options, const fe_model *model,
                       const cg_program_list *program, const char *graph_hash, const char *strategy,
-                      int64_t max_model_len, const manifest_hashes *hashes) {
+                      int64_t max_model_len, const manifest_hashes *hashes, const cuda_code *cuda) {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "modelcc", MCC_VERSION);
     cJSON_AddNumberToObject(root, "artifact_version", MCC_ARTIFACT_VERSION);
@@ -111,6 +113,7 @@ char *manifest_create(const build_options *options, const fe_model *model,
     cJSON_AddNumberToObject(root, "launches", program->n_launches);
     add_weights(root, program);
     add_memory(root, program);
+    cuda_manifest(cuda, program, root);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
     return text;

@@ -397,29 +397,30 @@ bool cg_cpu_compile_descriptor(const cg_kernel *const *kernels, int n_kernels,
                                const cg_cpu_target *const *targets, int n_targets, ir_diag *diag,
                                cg_object *out) {
     *out = (cg_object){0};
-    if (n_targets < 1)
-        return ir_internal_error(diag, "cpu", "a descriptor without targets");
     size_t longest = 0;
     for (int i = 0; i < n_kernels; i++)
         longest = strlen(kernels[i]->name) > longest ? strlen(kernels[i]->name) : longest;
     size_t name_size = longest + 64;
     char *name = malloc(name_size);
     LLVMValueRef *symbols = calloc((size_t)n_kernels + 1, sizeof *symbols);
-    LLVMValueRef *codes = calloc((size_t)n_targets, sizeof *codes);
+    LLVMValueRef *codes = calloc((size_t)n_targets + 1, sizeof *codes);
     unit u = {0};
     bool ok = name && symbols && codes;
     if (!ok)
         ir_error(diag, "cpu", "out of memory while writing the descriptor");
-    ok = ok && unit_open(&u, targets[0], 0, diag);
+    ok = ok && unit_open(&u, n_targets ? targets[0] : cg_cpu_targets(&(int){0}), 0, diag);
     if (ok) {
         for (int i = 0; i < n_targets; i++)
             codes[i] = target_code(&u, kernels, n_kernels, targets[i], symbols, name, name_size);
         LLVMTypeRef i32 = LLVMInt32TypeInContext(u.context);
-        LLVMValueRef list = LLVMConstArray2(LLVMTypeOf(codes[0]), codes, (uint64_t)n_targets);
+        LLVMValueRef list = LLVMConstNull(LLVMPointerTypeInContext(u.context, 0));
+        if (n_targets)
+            list = private_global(
+                &u, LLVMConstArray2(LLVMTypeOf(codes[0]), codes, (uint64_t)n_targets), "targets");
         LLVMValueRef fields[] = {
             LLVMConstInt(i32, MCC_ARTIFACT_VERSION, false),
             LLVMConstInt(i32, (unsigned)n_targets, false),
-            private_global(&u, list, "targets"),
+            list,
         };
         LLVMValueRef descriptor = LLVMConstStructInContext(u.context, fields, 3, false);
         LLVMValueRef global =

@@ -45,7 +45,8 @@ typedef struct cg_object {
 bool cg_cpu_compile(const cg_kernel *const *kernels, int n_kernels, const cg_cpu_target *target,
                     const cg_cpu_options *options, ir_diag *diag, cg_object *out);
 
-/* Compiles the descriptor (runtime/artifact.h) that lists each target's kernels in order. */
+/* Compiles the descriptor (runtime/artifact.h) that lists each target's kernels in order; without
+ * targets it is one of an artifact whose code is all for GPUs. */
 bool cg_cpu_compile_descriptor(const cg_kernel *const *kernels, int n_kernels,
                                const cg_cpu_target *const *targets, int n_targets, ir_diag *diag,
                                cg_object *out);

@@ -31,7 +31,7 @@ void cg_cuda_cache_key(const cg_cuda_function *function, const cg_cuda_target *t
     rt_sha256 hash;
     uint8_t digest[32];
     rt_sha256_init(&hash);
-    add(&hash, cg_nvrtc_version());
+    add(&hash, cg_cuda_nvrtc_version());
     add(&hash, cg_nvrtc_options());
     add(&hash, target->arch_name);
     for (const cg_cuda_header *h = cg_cuda_headers; h->name; h++) {

@@ -10,7 +10,7 @@ bool cg_cuda_compile(const cg_cuda_function *function, const cg_cuda_target *tar
     const char *cache = options && !ptx_only ? options->cache_dir : NULL;
     char key[65];
     *out = (cg_cuda_image){0};
-    if (!cg_nvrtc_load(diag))
+    if (!cg_cuda_nvrtc_load(diag))
         return false;
     if (cache)
         cg_cuda_cache_key(function, target, key);

@@ -13,6 +13,7 @@
 #include "runtime/artifact.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 /* --- architectures -------------------------------------------------------------------------------
  */
@@ -81,8 +82,34 @@ bool cg_cuda_compile(const cg_cuda_function *function, const cg_cuda_target *tar
                      const cg_cuda_options *options, ir_diag *diag, cg_cuda_image *out);
 void cg_cuda_image_free(cg_cuda_image *image);
 
+/* The machine code of a cubin as text, by nvdisasm. False after reporting, also where nvdisasm is
+ * not found: neither on PATH nor in $CUDA_HOME/bin or /usr/local/cuda/bin. */
+bool cg_cuda_disassemble(const cg_cuda_image *image, const char *name, FILE *out, ir_diag *diag);
+
+/* --- the artifact's section ----------------------------------------------------------------------
+ */
+
+/* A function and its images, one a target. */
+typedef struct cg_cuda_unit {
+    const cg_cuda_function *function;
+    uint32_t kernel; /* index into the artifact's kernels */
+    cg_cuda_image *images;
+} cg_cuda_unit;
+
+/* Section CUDA: a cubin and PTX for every function and target. malloc'ed, freed by the caller; NULL
+ * when memory is short. Variants of a kernel stand together, in the order of their min_rows. */
+void *cg_cuda_section_create(const cg_cuda_unit *units, int n_units,
+                             const cg_cuda_target *const *targets, int n_targets, size_t *size);
+
+/* --- NVRTC ---------------------------------------------------------------------------------------
+ */
+
 /* Whether NVRTC can be loaded; its version ("13.0") and the library's path in `text`, or why not.
  */
 bool cg_cuda_nvrtc_find(char *text, size_t capacity);
+/* Loads it. False after reporting where it was looked for. */
+bool cg_cuda_nvrtc_load(ir_diag *diag);
+/* "13.0", once it is loaded. */
+const char *cg_cuda_nvrtc_version(void);
 
 #endif

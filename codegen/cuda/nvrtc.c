@@ -100,12 +100,12 @@ static void load(void) {
     library = found;
 }
 
-bool cg_nvrtc_load(ir_diag *diag) {
+bool cg_cuda_nvrtc_load(ir_diag *diag) {
     pthread_once(&once, load);
     return library || ir_error(diag, "cuda", "%s", problem);
 }
 
-const char *cg_nvrtc_version(void) {
+const char *cg_cuda_nvrtc_version(void) {
     return library_version;
 }
 

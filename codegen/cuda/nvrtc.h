@@ -4,11 +4,6 @@
 
 #include "codegen/cuda/cuda.h"
 
-/* Loads the library once for the process. False after reporting where it was looked for. */
-bool cg_nvrtc_load(ir_diag *diag);
-/* "13.0", once loaded. */
-const char *cg_nvrtc_version(void);
-
 /* Options that every compilation has, for the cache's key. */
 const char *cg_nvrtc_options(void);
 
