@@ -1,7 +1,7 @@
 /* How a row program's loads and stores reach memory: plain elements, quantized activations, rows of
  * packed weights, KV pages. */
-#include "codegen/cpu/packed.h"
 #include "codegen/cpu/program.h"
+#include "codegen/packed.h"
 
 #include <string.h>
 
@@ -140,10 +140,10 @@ static LLVMValueRef element_address(cg_cpu_emitter *em, const cg_access *access,
     if (is_packed(type)) { /* tiles of [k][16 rows] */
         LLVMValueRef tile = LLVMBuildLShr(em->builder, row, cg_cpu_i64(em, 4), "");
         LLVMValueRef lane = LLVMBuildAnd(em->builder, row, cg_cpu_i64(em, 15), "");
-        at = cg_cpu_mul_const(em, tile, CG_CPU_TILE_ROWS * access->row_stride);
-        at = cg_cpu_add(em, at, cg_cpu_mul_const(em, column, CG_CPU_TILE_ROWS));
+        at = cg_cpu_mul_const(em, tile, CG_TILE_ROWS * access->row_stride);
+        at = cg_cpu_add(em, at, cg_cpu_mul_const(em, column, CG_TILE_ROWS));
         at = cg_cpu_add(em, at, lane);
-        *stride = CG_CPU_TILE_ROWS * access->column_stride * size;
+        *stride = CG_TILE_ROWS * access->column_stride * size;
     } else {
         at = cg_cpu_add(em, cg_cpu_mul_const(em, row, access->row_stride), column);
         *stride = access->column_stride * size;
@@ -246,18 +246,18 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
                                 const cg_cpu_site *site) {
     const ir_type *type = &em->kernel->args[access->arg].type;
     const ir_encoding *encoding = type->encoding;
-    cg_cpu_packed p = cg_cpu_packed_of(encoding);
+    cg_packed p = cg_packed_of(encoding);
     LLVMBuilderRef b = em->builder;
     LLVMValueRef row = access_row(em, access, site), column = access_column(em, access, site);
     LLVMValueRef tile = LLVMBuildLShr(b, row, cg_cpu_i64(em, 4), "");
     LLVMValueRef lane = LLVMBuildAnd(b, row, cg_cpu_i64(em, 15), "");
     LLVMValueRef run = LLVMBuildUDiv(b, column, cg_cpu_i64(em, p.run_k), "");
     LLVMValueRef block = LLVMBuildLShr(b, column, cg_cpu_i64(em, 5), "");
-    block = cg_cpu_sub(em, block, cg_cpu_mul_const(em, run, p.run_k / CG_CPU_BLOCK_K));
+    block = cg_cpu_sub(em, block, cg_cpu_mul_const(em, run, p.run_k / CG_BLOCK_K));
     LLVMValueRef half =
         LLVMBuildAnd(b, LLVMBuildLShr(b, column, cg_cpu_i64(em, 4), ""), cg_cpu_i64(em, 1), "");
 
-    int64_t tile_bytes = cg_cpu_packed_tile_bytes(type, access->row_stride);
+    int64_t tile_bytes = cg_packed_tile_bytes(type, access->row_stride);
     LLVMValueRef super = cg_cpu_offset(em, em->args[access->arg],
                                        cg_cpu_add(em, cg_cpu_mul_const(em, tile, tile_bytes),
                                                   cg_cpu_mul_const(em, run, p.run_bytes)));
@@ -273,15 +273,14 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
     if (p.super_bytes) {
         /* groups of 16: the half's own scale; groups of 32: one for both */
         LLVMValueRef group =
-            p.groups == 2 ? cg_cpu_mul_const(em, half, CG_CPU_TILE_ROWS) : cg_cpu_i64(em, 0);
+            p.groups == 2 ? cg_cpu_mul_const(em, half, CG_TILE_ROWS) : cg_cpu_i64(em, 0);
         LLVMValueRef number = cg_cpu_offset(em, at, cg_cpu_add(em, group, lane));
         LLVMValueRef small =
             cg_cpu_load_f32(em, encoding->scale, cg_cpu_offset_const(em, number, p.code_bytes));
         scale = LLVMBuildFMul(b, load_f16_lane(em, super, 0, lane), small, "");
         if (encoding->offset != IR_OFFSET_NONE) {
             small = cg_cpu_load_f32(em, IR_U8, cg_cpu_offset_const(em, number, p.offsets_at));
-            offset =
-                LLVMBuildFMul(b, load_f16_lane(em, super, CG_CPU_TILE_ROWS * 2, lane), small, "");
+            offset = LLVMBuildFMul(b, load_f16_lane(em, super, CG_TILE_ROWS * 2, lane), small, "");
         }
     } else {
         scale = load_f16_lane(em, at, p.code_bytes, lane);

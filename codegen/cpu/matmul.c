@@ -25,7 +25,7 @@ static int64_t chunk_columns(const cg_kernel *kernel) {
         for (int s = 0; s < kernel->programs[i].n_stores; s++)
             if (kernel->programs[i].stores[s].kind == CG_STORE_A8)
                 return WIDE_CHUNK;
-    return CG_CPU_TILE_ROWS;
+    return CG_TILE_ROWS;
 }
 
 static int64_t n_chunks(const cg_kernel *kernel) {
@@ -61,8 +61,8 @@ static LLVMValueRef load_half_line(cg_cpu_emitter *em, LLVMValueRef base, int64_
 
 cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p) {
     cg_cpu_blocks b = {.encoding = p->w_type->encoding,
-                       .packed = cg_cpu_packed_of(p->w_type->encoding)};
-    int64_t blocks_per_run = b.packed.run_k / CG_CPU_BLOCK_K;
+                       .packed = cg_packed_of(p->w_type->encoding)};
+    int64_t blocks_per_run = b.packed.run_k / CG_BLOCK_K;
     b.runs = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k / b.packed.run_k), 1);
     LLVMValueRef run =
         cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, b.runs.index, b.packed.run_bytes));
@@ -73,7 +73,7 @@ cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p) {
     }
     b.d = load_half_line(em, run, 0);
     if (b.packed.offsets_at)
-        b.dmin = load_half_line(em, run, 2 * CG_CPU_TILE_ROWS);
+        b.dmin = load_half_line(em, run, 2 * CG_TILE_ROWS);
     LLVMValueRef blocks = cg_cpu_offset_const(em, run, b.packed.super_bytes);
     b.blocks = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, blocks_per_run), 1);
     b.block = cg_cpu_offset(em, blocks, cg_cpu_mul_const(em, b.blocks.index, b.packed.block_bytes));
@@ -97,16 +97,16 @@ static LLVMValueRef load_small_scales(cg_cpu_emitter *em, LLVMValueRef at, bool 
 
 void cg_cpu_group_scale(cg_cpu_emitter *em, const cg_cpu_blocks *b, int g, LLVMValueRef *scale,
                         LLVMValueRef *offset) {
-    const cg_cpu_packed *p = &b->packed;
+    const cg_packed *p = &b->packed;
     *offset = NULL;
     if (!p->super_bytes) {
-        int64_t at = 2 * CG_CPU_TILE_ROWS * g;
+        int64_t at = 2 * CG_TILE_ROWS * g;
         *scale = load_half_line(em, b->block, p->code_bytes + at);
         if (p->offsets_at)
             *offset = load_half_line(em, b->block, p->offsets_at + at);
         return;
     }
-    int64_t at = CG_CPU_TILE_ROWS * g;
+    int64_t at = CG_TILE_ROWS * g;
     LLVMValueRef s = load_small_scales(em, cg_cpu_offset_const(em, b->block, p->code_bytes + at),
                                        b->encoding->scale == IR_I8);
     *scale = LLVMBuildFMul(em->builder, b->d, s, ""); /* exact: 11 + 8 bits */
@@ -174,7 +174,7 @@ typedef struct schedule {
 static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile, LLVMValueRef row,
                        int rows) {
     const cg_matmul *m = &s->kernel->matmul;
-    int subtiles = (int)(s->chunk / CG_CPU_TILE_ROWS);
+    int subtiles = (int)(s->chunk / CG_TILE_ROWS);
     int64_t part_bytes = rows * s->chunk * 4;
     LLVMValueRef out = cg_cpu_local_bytes(em, m->parts * part_bytes);
     LLVMValueRef x = cg_cpu_offset(em, s->x, cg_cpu_mul_const(em, row, s->x_row_bytes));
@@ -197,7 +197,7 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
                 cg_cpu_store(em, p.sums[r],
                              cg_cpu_offset_const(em, out,
                                                  part * part_bytes + r * s->chunk * 4 +
-                                                     sub * CG_CPU_TILE_ROWS * 4),
+                                                     sub * CG_TILE_ROWS * 4),
                              64);
         }
     LLVMValueRef first = cg_cpu_mul_const(em, tile, s->chunk);
@@ -263,7 +263,7 @@ bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
                   .rows = cg_cpu_dim(em, k->rows)};
     if (!check(em, &s))
         return false;
-    s.tile_bytes = cg_cpu_packed_tile_bytes(s.w_type, m->k);
+    s.tile_bytes = cg_packed_tile_bytes(s.w_type, m->k);
     s.x_row_bytes = s.x_type->encoding ? ir_encoding_row_bytes(s.x_type->encoding, m->k) : 4 * m->k;
 
     cg_cpu_loop tiles = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);

@@ -4,7 +4,7 @@
 #define MCC_CODEGEN_CPU_MATMUL_H
 
 #include "codegen/cpu/emit.h"
-#include "codegen/cpu/packed.h"
+#include "codegen/packed.h"
 
 enum { CG_CPU_MAX_BLOCK_ROWS = 8 };
 
@@ -29,7 +29,7 @@ void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
  * the innermost block; `block` points at the block's code lines. */
 typedef struct cg_cpu_blocks {
     cg_cpu_loop runs, blocks;
-    cg_cpu_packed packed;
+    cg_packed packed;
     const ir_encoding *encoding;
     LLVMValueRef block, index; /* index: of the block in the row, i64 */
     LLVMValueRef d, dmin;      /* two levels: <16 x float>; dmin NULL without offsets */

@@ -32,7 +32,7 @@ static void store_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef
 
 static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
-    int64_t line = CG_CPU_TILE_ROWS * (ir_dtype_bits(p->w_type->dtype) / 8);
+    int64_t line = CG_TILE_ROWS * (ir_dtype_bits(p->w_type->dtype) / 8);
     cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), 1);
     LLVMValueRef at = cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, loop.index, line));
     load_sums(em, p, locals, sums);
@@ -56,7 +56,7 @@ static void add_quantized(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValue
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS], lines[8] = {0}, scale[2], offset[2];
     cg_cpu_blocks b = cg_cpu_begin_blocks(em, p);
     int zero = cg_cpu_stored_zero(b.encoding);
-    LLVMValueRef first = cg_cpu_mul_const(em, b.index, CG_CPU_BLOCK_K);
+    LLVMValueRef first = cg_cpu_mul_const(em, b.index, CG_BLOCK_K);
     for (int g = 0; g < b.packed.groups; g++)
         cg_cpu_group_scale(em, &b, g, &scale[g], &offset[g]);
     load_sums(em, p, locals, sums);

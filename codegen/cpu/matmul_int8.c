@@ -29,7 +29,7 @@ static x_block load_x(cg_cpu_emitter *em, const cg_cpu_product *p, const cg_cpu_
     x_block x = {0};
     int64_t base = row * p->x_row_bytes, k = p->k;
     LLVMValueRef at = cg_cpu_offset_const(em, p->x, base);
-    x.codes = cg_cpu_offset(em, at, cg_cpu_mul_const(em, b->index, CG_CPU_BLOCK_K));
+    x.codes = cg_cpu_offset(em, at, cg_cpu_mul_const(em, b->index, CG_BLOCK_K));
     LLVMValueRef scales = cg_cpu_offset(em, cg_cpu_offset_const(em, p->x, base + k),
                                         cg_cpu_mul_const(em, b->index, 4));
     x.scale = load_splat(em, em->f32, scales, CG_CPU_LANES);

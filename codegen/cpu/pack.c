@@ -1,10 +1,10 @@
 /* Packing weights into the layout of packed.h, and back. */
 #include "codegen/cpu/cpu.h"
-#include "codegen/cpu/packed.h"
+#include "codegen/packed.h"
 
 #include <string.h>
 
-enum { BLOCK = CG_CPU_BLOCK_K, ROWS = CG_CPU_TILE_ROWS };
+enum { BLOCK = CG_BLOCK_K, ROWS = CG_TILE_ROWS };
 
 /* What a file's block says about 32 consecutive k of one row. */
 typedef struct row_block {
@@ -141,7 +141,7 @@ static int get_code(int bits, const uint8_t *block, int lane, int k) {
     return c;
 }
 
-static void put_block(const ir_encoding *e, const cg_cpu_packed *p, const row_block *in, int lane,
+static void put_block(const ir_encoding *e, const cg_packed *p, const row_block *in, int lane,
                       uint8_t *block, uint8_t *super) {
     put_codes(e->bits, in->codes, lane, block);
     if (!e->super_group) {
@@ -163,7 +163,7 @@ static void put_block(const ir_encoding *e, const cg_cpu_packed *p, const row_bl
 static void pack_quantized_row(const ir_type *type, const uint8_t *row, int64_t k, int lane,
                                uint8_t *tile) {
     const ir_encoding *e = type->encoding;
-    cg_cpu_packed p = cg_cpu_packed_of(e);
+    cg_packed p = cg_packed_of(e);
     int64_t blocks_per_run = p.run_k / BLOCK;
     for (int64_t b = 0; b < k / BLOCK; b++) {
         uint8_t *run = tile + b / blocks_per_run * p.run_bytes;
@@ -189,7 +189,7 @@ int64_t cg_cpu_packed_tiles(const ir_type *type) {
 int64_t cg_cpu_packed_bytes(const ir_type *type) {
     if (!type->layout)
         return ir_type_bytes(type).c;
-    return cg_cpu_packed_tiles(type) * cg_cpu_packed_tile_bytes(type, type->dims[1].c);
+    return cg_cpu_packed_tiles(type) * cg_packed_tile_bytes(type, type->dims[1].c);
 }
 
 /* Row `lane` of a tile as a row of the weight, or -1 where the tile is beyond the rows. */
@@ -211,7 +211,7 @@ static const uint8_t *source_row(int n_parts, const void *const *sources, const 
 
 void cg_cpu_pack_tiles(const ir_type *type, int n_parts, const void *const *sources,
                        const int64_t *rows, int64_t tile_begin, int64_t tile_end, void *out) {
-    int64_t k = type->dims[1].c, tile_bytes = cg_cpu_packed_tile_bytes(type, k);
+    int64_t k = type->dims[1].c, tile_bytes = cg_packed_tile_bytes(type, k);
     int64_t size = ir_dtype_bits(type->dtype) / 8;
     int64_t row_bytes = type->encoding ? ir_encoding_row_bytes(type->encoding, k) : k * size;
     memset(out, 0, (size_t)((tile_end - tile_begin) * tile_bytes));
@@ -240,7 +240,7 @@ static float f16_at(const uint8_t *p) {
 
 static void unpack_quantized_row(const ir_encoding *e, const uint8_t *tile, int64_t k, int lane,
                                  float *out) {
-    cg_cpu_packed p = cg_cpu_packed_of(e);
+    cg_packed p = cg_packed_of(e);
     int64_t blocks_per_run = p.run_k / BLOCK;
     int zero = e->bits == 8 ? 128 : e->zero_point;
     for (int64_t b = 0; b < k / BLOCK; b++) {
@@ -269,7 +269,7 @@ void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float
     int64_t k = type->dims[1].c, halves = n_halves(type), half_rows = type->dims[0].c / halves;
     int64_t in_half = n % half_rows, tile = in_half / ROWS * halves + n / half_rows;
     int lane = (int)(in_half % ROWS);
-    const uint8_t *p = (const uint8_t *)packed + tile * cg_cpu_packed_tile_bytes(type, k);
+    const uint8_t *p = (const uint8_t *)packed + tile * cg_packed_tile_bytes(type, k);
     if (type->encoding) {
         unpack_quantized_row(type->encoding, p, k, lane, out);
         return;

@@ -2,7 +2,7 @@
  *
  * A kernel (codegen/kernel.h) becomes one or several __global__ functions, variants by number of
  * rows, whose text is the same for every architecture. Weights and KV pages lie as on the CPU
- * (codegen/cpu/packed.h, runtime/step.h), so an artifact can hold code for both and one copy of the
+ * (codegen/packed.h, runtime/step.h), so an artifact can hold code for both and one copy of the
  * weights. NVRTC is loaded when it is first needed: nothing here needs the CUDA Toolkit otherwise,
  * and nothing needs a GPU. */
 #ifndef MCC_CODEGEN_CUDA_CUDA_H

@@ -48,7 +48,7 @@ INLINE int64 gathered(const void *indices, int64 row, int64 rows) {
     return static_cast<uint64>(index) < static_cast<uint64>(rows) ? index : 0;
 }
 
-// --- rows of packed, quantized weights (codegen/cpu/packed.h) -------------------------------------
+// --- rows of packed, quantized weights (codegen/packed.h) -------------------------------------
 
 enum packed_offset { OFFSET_NONE, OFFSET_ADD, OFFSET_SUBTRACT };
 

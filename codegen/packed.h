@@ -1,5 +1,5 @@
-/* Where things lie inside packed weights: internal to codegen/cpu, shared by packing (pack.c), the
- * matmul schedule and gathers.
+/* Where things lie inside packed weights, the same for every backend: an artifact for several has
+ * one copy of them.
  *
  * Layout "n16": tiles of 16 rows (n), one after another; the rows of the last tile beyond N are
  * zero. "n16x2": tiles of the first and the second half of the rows alternate.
@@ -16,14 +16,14 @@
  * row, byte b: code + 128 of k = 4s+b. Scales of one level: 16 f16 scales, then (with offsets) 16
  * f16 offsets. Of two levels: for each group of the block 16 scales (u8 or i8), then (with offsets)
  * 16 u8 minima a group. */
-#ifndef MCC_CODEGEN_CPU_PACKED_H
-#define MCC_CODEGEN_CPU_PACKED_H
+#ifndef MCC_CODEGEN_PACKED_H
+#define MCC_CODEGEN_PACKED_H
 
 #include "ir/ir.h"
 
-enum { CG_CPU_TILE_ROWS = 16, CG_CPU_BLOCK_K = 32, CG_CPU_SUPER_BLOCKS = 8 };
+enum { CG_TILE_ROWS = 16, CG_BLOCK_K = 32, CG_SUPER_BLOCKS = 8 };
 
-typedef struct cg_cpu_packed {
+typedef struct cg_packed {
     int code_bytes;    /* of the code lines of a block; the scales follow */
     int groups;        /* per block: 1, or 2 for groups of 16 */
     int offsets_at;    /* offset of the offsets or minima in a block; 0: none */
@@ -31,11 +31,11 @@ typedef struct cg_cpu_packed {
     int super_bytes;   /* of the super line; 0: one level */
     int64_t run_bytes; /* of 8 blocks and their super line; of one block where there is none */
     int64_t run_k;     /* 256, or 32 */
-} cg_cpu_packed;
+} cg_packed;
 
 /* For every encoding of weights (all but a8). */
-cg_cpu_packed cg_cpu_packed_of(const ir_encoding *encoding);
+cg_packed cg_packed_of(const ir_encoding *encoding);
 /* Bytes of one tile of a weight type with k elements a row. */
-int64_t cg_cpu_packed_tile_bytes(const ir_type *type, int64_t k);
+int64_t cg_packed_tile_bytes(const ir_type *type, int64_t k);
 
 #endif
