@@ -1,7 +1,7 @@
 /* modelcc doctor: what this machine and installation can build and run, and what is missing. */
 #include "codegen/artifact/link.h"
 #include "codegen/cpu/cpu.h"
-#include "codegen/cuda/nvrtc.h"
+#include "codegen/cuda/cuda.h"
 #include "compiler/output.h"
 #include "runtime/cpu.h"
 #include "runtime/cuda_driver.h"
@@ -193,8 +193,8 @@ static void check_huge_pages(report *r) {
 static void check_nvrtc(report *r) {
     check *c = add(r, "NVRTC");
     ir_diag diag = {0};
-    if (cg_nvrtc_load(&diag)) {
-        snprintf(c->found, sizeof c->found, "%s", cg_nvrtc_version());
+    if (cg_cuda_nvrtc_load(&diag)) {
+        snprintf(c->found, sizeof c->found, "%s", cg_cuda_nvrtc_version());
     } else {
         c->verdict = ABSENT;
         snprintf(c->found, sizeof c->found, "libnvrtc was not found");
