@@ -76,9 +76,10 @@ CUresult drv_capture_work(CUstream stream, const drv_work *work) {
     if (work->kind == DRV_GRAPH_LAUNCH)
         return drv_capture_refuses(stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "cuGraphLaunch");
     CUgraph graph = stream->capture->graph;
+    size_t n_after = stream->n_after;
     CUgraphNode node = drv_new(DRV_NODE, sizeof *node, stream->object.context);
-    CUgraphNode *after = copy_nodes(stream->after, stream->n_after);
-    if (!node || !after || (stream->n_after == 0 && !add_after(stream, node))) {
+    CUgraphNode *after = copy_nodes(stream->after, n_after);
+    if (!node || !after || !add_after(stream, node)) {
         drv_delete(node);
         free(after);
         return DRV_FAIL(CUDA_ERROR_OUT_OF_MEMORY);
@@ -86,12 +87,10 @@ CUresult drv_capture_work(CUstream stream, const drv_work *work) {
     node->graph = graph;
     node->work = *work;
     node->after = after;
-    node->n_after = stream->n_after;
-    if (node->n_after == 1 && after[0] == node) /* put there above, to have room */
-        node->n_after = 0;
-    for (size_t i = 0; i < node->n_after; i++)
+    node->n_after = n_after;
+    for (size_t i = 0; i < n_after; i++)
         after[i]->has_dependents = true;
-    stream->after[0] = node;
+    stream->after[0] = node; /* what comes next depends on it alone */
     stream->n_after = 1;
     *graph->tail = node;
     graph->tail = &node->next;
