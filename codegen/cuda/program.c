@@ -18,6 +18,14 @@ bool cg_cuda_whole_rows(const cg_program *program) {
     return false;
 }
 
+bool cg_cuda_number_of_written(const cg_kernel *kernel, const cg_program *program) {
+    for (int i = 0; i < program->n_nodes; i++)
+        if (program->nodes[i].kind == CG_LOAD && program->nodes[i].access.column_stride == 0 &&
+            kernel->args[program->nodes[i].access.arg].written)
+            return true;
+    return false;
+}
+
 /* --- arrays in shared memory ---------------------------------------------------------------------
  */
 
@@ -313,6 +321,8 @@ static void write_group(writer *w) {
         fputs("        group_sync<WARPS>();\n", f);
     for (int stage = 0; stage < w->stages->n_stages; stage++) {
         write_numbers(w, stage);
+        if (stage == 0 && cg_cuda_number_of_written(w->em->kernel, w->program))
+            fputs("        group_sync<WARPS>();\n", f);
         if (!stage_has_columns(w, stage))
             continue;
         fprintf(f,

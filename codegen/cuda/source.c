@@ -36,7 +36,7 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
     FILE *f = open_memstream(&bytes, &size);
     if (!f)
         return ir_error(em->diag, k->name, "out of memory while generating code");
-    fputs("#include \"common.cuh\"\n\nstruct args {\n    const mcc_step *step;\n", f);
+    fputs("#include \"program.cuh\"\n\nstruct args {\n    const mcc_step *step;\n", f);
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, "    void *a%d; // %s\n", i,
                 k->args[i].kind == CG_ARG_KV ? "kv" : ir_type_text(em->arena, &k->args[i].type));
