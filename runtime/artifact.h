@@ -159,10 +159,11 @@ typedef struct mcc_tables {
  *
  * The kernels of the tables once more, for GPUs. A kernel is one or several __global__ functions,
  * its variants by number of rows; all compute the same bits. A function takes, as its parameters,
- * the device address of the step block and then of each argument of the launch, in order, all
- * 8 bytes each: what mcc_cpu_call has, with `step` arrays read from the block (their argument is
- * the address of the array inside the device's copy). T, S, R are read from the step block, so
- * parameters never change between steps. Weights and KV pages have the same layout as on the CPU.
+ * the device address of the step block, then of each argument of the launch, in order, and then,
+ * with scratch_bytes, of scratch memory, all 8 bytes each: what mcc_cpu_call has, with `step`
+ * arrays read from the block (their argument is the address of the array inside the device's copy).
+ * T, S, R are read from the step block, so parameters never change between steps. Weights and KV
+ * pages have the same layout as on the CPU.
  */
 
 /* Tiles of a launch, as in mcc_launch_entry: mult * ceil(dim / div). */
@@ -180,9 +181,16 @@ typedef struct mcc_cuda_function_entry {
     uint32_t min_rows;
     uint32_t threads;      /* of a block; blocks are one-dimensional */
     uint32_t shared_bytes; /* dynamic */
-    uint32_t n_params;     /* 1 + the launch's arguments */
+    uint32_t n_params;     /* 1 + the launch's arguments, + 1 with scratch */
     mcc_cuda_grid x, y;    /* blocks; y.mult 0: one */
+    /* Scratch memory, which all launches share: MCC_CUDA_COUNTER_BYTES that are zero before a
+     * launch and that the function leaves zero, then so many bytes for each of the step's rows (the
+     * most that this variant is taken for) and each range of MCC_CUDA_RANGE positions that a
+     * sequence can have. 0: none. */
+    uint64_t scratch_bytes;
 } mcc_cuda_function_entry;
+
+enum { MCC_CUDA_COUNTER_BYTES = 16384, MCC_CUDA_RANGE = 256 };
 
 enum { MCC_CUDA_CUBIN = 1, MCC_CUDA_PTX = 2 };
 

@@ -25,6 +25,9 @@ static bool check_function(const rt_checker *c, const rt_cuda_code *code, const 
     if (!rt_tiles_in_range(&f->x.dim, f->x.div, f->x.mult) ||
         (f->y.mult != 0 && !rt_tiles_in_range(&f->y.dim, f->y.div, f->y.mult)))
         return BAD(c, "function %s: its grid is out of range", c->path, code->strings + f->name);
+    if (f->scratch_bytes > RT_CUDA_MAX_SCRATCH || f->scratch_bytes % 4)
+        return BAD(c, "function %s: %" PRIu64 " bytes of scratch memory a row: out of range",
+                   c->path, code->strings + f->name, f->scratch_bytes);
     return true;
 }
 
@@ -37,14 +40,18 @@ static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const r
     bool ok = true;
     for (uint32_t i = 0; ok && i < code->n_functions; i++) {
         const mcc_cuda_function_entry *f = &code->functions[i];
-        if (params[f->kernel] == 0 && f->min_rows != 0)
+        uint32_t n_params = f->n_params - (f->scratch_bytes > 0);
+        if (n_params == 0)
+            ok = BAD(c, "function %s: no parameter for the step block", c->path,
+                     code->strings + f->name);
+        else if (params[f->kernel] == 0 && f->min_rows != 0)
             ok = BAD(c, "function %s: the first of its kernel, but for %" PRIu32 " rows and more",
                      c->path, code->strings + f->name, f->min_rows);
-        else if (params[f->kernel] != 0 && params[f->kernel] != f->n_params)
+        else if (params[f->kernel] != 0 && params[f->kernel] != n_params)
             ok = BAD(c,
                      "function %s: %" PRIu32 " parameters, another function of its kernel %" PRIu32,
-                     c->path, code->strings + f->name, f->n_params, params[f->kernel]);
-        params[f->kernel] = f->n_params;
+                     c->path, code->strings + f->name, n_params, params[f->kernel]);
+        params[f->kernel] = n_params;
     }
     for (uint32_t i = 0; ok && i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
@@ -113,6 +120,35 @@ bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, con
         return false;
     *code = found;
     return true;
+}
+
+/* The most rows that function i is taken for, of steps of at most T, S, R. */
+static int64_t most_rows(const rt_cuda_code *code, uint32_t i, int64_t T, int64_t S, int64_t R) {
+    int64_t most = rt_dim(&code->functions[i].x.dim, T, S, R);
+    for (uint32_t k = i + 1; k < code->n_functions; k++) {
+        const mcc_cuda_function_entry *next = &code->functions[k];
+        if (next->kernel == code->functions[i].kernel && next->min_rows > 0 &&
+            next->min_rows - INT64_C(1) < most)
+            most = next->min_rows - INT64_C(1);
+    }
+    return most;
+}
+
+uint64_t rt_cuda_scratch_bytes(const rt_cuda_code *code, int64_t positions, int64_t T, int64_t S,
+                               int64_t R) {
+    uint64_t ranges = (uint64_t)positions / MCC_CUDA_RANGE + (positions % MCC_CUDA_RANGE != 0);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < code->n_functions; i++) {
+        uint64_t bytes, rows = (uint64_t)most_rows(code, i, T, S, R);
+        if (code->functions[i].scratch_bytes == 0)
+            continue;
+        if (__builtin_mul_overflow(rows, ranges, &bytes) ||
+            __builtin_mul_overflow(bytes, code->functions[i].scratch_bytes, &bytes) ||
+            __builtin_add_overflow(bytes, MCC_CUDA_COUNTER_BYTES, &bytes))
+            return UINT64_MAX;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 /* The next architecture above `after`, as 2 * number + (1: specific), or 0. */

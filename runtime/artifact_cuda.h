@@ -19,14 +19,15 @@ typedef struct rt_cuda_code {
 enum {
     RT_CUDA_MAX_PARAMS = 512, /* 8 bytes each: 4 KB, what every architecture takes */
     RT_CUDA_MAX_THREADS = 1024,
-    RT_CUDA_MAX_SHARED = 1 << 20
+    RT_CUDA_MAX_SHARED = 1 << 20,
+    RT_CUDA_MAX_SCRATCH = 1 << 24 /* for a row and range */
 };
 
 /* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string,
  * span and image is in bounds; PTX is zero-terminated; the first function of each kernel takes any
  * number of rows; functions take as many parameters as the launches of their kernel have arguments,
- * and the step block; every kernel that is launched has a function; grids are exact for T, S, R
- * below 2^31. */
+ * and the step block, and scratch memory if they have any; every kernel that is launched has a
+ * function; grids are exact for T, S, R below 2^31. */
 bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, const char *path,
                    rt_cuda_code *code, rt_error *error);
 
@@ -37,6 +38,11 @@ static inline int64_t rt_cuda_blocks(const mcc_cuda_grid *grid, int64_t T, int64
     int64_t n = rt_dim(&grid->dim, T, S, R);
     return (n / grid->div + (n % grid->div != 0)) * grid->mult;
 }
+
+/* Bytes of scratch memory for steps of at most T, S, R and page tables that hold `positions`
+ * positions; 0: no function has any. UINT64_MAX when there are no such. */
+uint64_t rt_cuda_scratch_bytes(const rt_cuda_code *code, int64_t positions, int64_t T, int64_t S,
+                               int64_t R);
 
 /* The architectures of images in a form (MCC_CUDA_CUBIN, MCC_CUDA_PTX, or 0 for either), as
  * "sm_80, sm_90a"; "none" without any. Returns `text`. */

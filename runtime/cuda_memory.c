@@ -11,11 +11,22 @@
  */
 
 typedef struct sizes {
-    uint64_t weights, arena, kv, block;
+    uint64_t weights, arena, kv, block, scratch;
 } sizes;
 
 static uint64_t total(const sizes *s) {
-    return s->weights + s->arena + s->kv + s->block;
+    return s->weights + s->arena + s->kv + s->block + s->scratch;
+}
+
+/* For the longest page table of any KV group. */
+static uint64_t scratch_bytes(const rt_device_options *o) {
+    const rt_tables *t = &o->artifact->tables;
+    const rt_step_limits *l = &o->block->limits;
+    int64_t positions = 0;
+    for (uint32_t i = 0; i < t->n_kv_groups; i++)
+        if (t->kv_groups[i].page_tokens * (int64_t)l->P > positions)
+            positions = t->kv_groups[i].page_tokens * (int64_t)l->P;
+    return rt_cuda_scratch_bytes(&o->artifact->cuda, positions, l->T, l->S, l->R);
 }
 
 static bool find_sizes(const rt_device_options *o, sizes *s, rt_error *error) {
@@ -24,6 +35,9 @@ static bool find_sizes(const rt_device_options *o, sizes *s, rt_error *error) {
     for (uint32_t i = 0; i < o->artifact->tables.n_kv_groups; i++)
         if (__builtin_add_overflow(s->kv, rt_kv_pool_bytes(o->kv, i), &s->kv))
             return rt_fail(error, MCC_OUT_OF_MEMORY, "a KV cache of more than 2^64 bytes");
+    s->scratch = scratch_bytes(o);
+    if (s->scratch > INT64_MAX)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "scratch memory of more than 2^63 bytes");
     return rt_device_arena_bytes(o->artifact, &o->block->limits, &s->arena, error);
 }
 
@@ -53,7 +67,7 @@ static int64_t largest(const rt_device_options *o, uint64_t room, int64_t most, 
 
 static void advise(const rt_device_options *o, const sizes *s, uint64_t unused, char *text,
                    size_t capacity) {
-    uint64_t fixed = s->weights + s->arena + s->block;
+    uint64_t fixed = s->weights + s->arena + s->block + s->scratch;
     int64_t n = o->kv_options->slots, length = 0, sequences = 0;
     if (fixed < unused && o->kv_options->memory_bytes == 0) {
         length = largest(o, unused - fixed, o->kv_options->max_len, n);
@@ -83,7 +97,7 @@ static bool too_little(const rt_device_options *o, const sizes *s, uint64_t unus
     return rt_fail(error, MCC_OUT_OF_MEMORY,
                    "%s: %" PRIu64 " bytes of its memory needed (weights %" PRIu64
                    ", activations %" PRIu64 ", KV cache %" PRIu64 "), %" PRIu64 " are free: %s",
-                   device, total(s), s->weights, s->arena, s->kv, unused, advice);
+                   device, total(s), s->weights, s->arena + s->scratch, s->kv, unused, advice);
 }
 
 /* --- allocation ----------------------------------------------------------------------------------
@@ -115,7 +129,9 @@ static bool allocate(const allocation *a, CUdeviceptr *address, uint64_t bytes) 
 }
 
 bool rt_cuda_memory_alloc(rt_cuda_memory *m, rt_cuda_driver *driver,
-                          const rt_device_options *options, const char *device, rt_error *error) {
+                          const rt_device_options *options, const char *device, CUstream stream,
+                          rt_error *error) {
+    static const unsigned char zeros[MCC_CUDA_COUNTER_BYTES];
     sizes s;
     size_t unused, all;
     *m = (rt_cuda_memory){0};
@@ -136,12 +152,15 @@ bool rt_cuda_memory_alloc(rt_cuda_memory *m, rt_cuda_driver *driver,
         if (!allocate(&a, &m->pools[i], rt_kv_pool_bytes(options->kv, i)))
             return false;
     return allocate(&a, &m->weights, s.weights) && allocate(&a, &m->arena, s.arena) &&
-           allocate(&a, &m->block, s.block);
+           allocate(&a, &m->block, s.block) &&
+           (s.scratch == 0 ||
+            (allocate(&a, &m->scratch, s.scratch) &&
+             rt_cuda_upload(driver, stream, m->scratch, zeros, sizeof zeros, error)));
 }
 
 void rt_cuda_memory_free(rt_cuda_memory *m, rt_cuda_driver *driver) {
-    CUdeviceptr all[3] = {m->weights, m->arena, m->block};
-    for (int i = 0; i < 3; i++)
+    CUdeviceptr all[4] = {m->weights, m->arena, m->block, m->scratch};
+    for (int i = 0; i < 4; i++)
         if (all[i])
             RT_CUDA(driver, cuMemFree_v2, all[i]);
     for (uint32_t i = 0; m->pools && i < m->n_pools; i++)

@@ -1,5 +1,5 @@
-/* The memory of a model on a GPU: weights, activations, KV pools and step block, and copies of the
- * weights to it. */
+/* The memory of a model on a GPU: weights, activations, KV pools, step block and scratch memory,
+ * and copies of the weights to it. */
 #ifndef MCC_RUNTIME_CUDA_MEMORY_H
 #define MCC_RUNTIME_CUDA_MEMORY_H
 
@@ -8,7 +8,8 @@
 
 typedef struct rt_cuda_memory {
     CUdeviceptr weights, arena, block;
-    CUdeviceptr *pools; /* [n_kv_groups] */
+    CUdeviceptr scratch; /* as functions want it (artifact.h); 0: none does */
+    CUdeviceptr *pools;  /* [n_kv_groups] */
     uint32_t n_pools;
     uint64_t arena_bytes, bytes; /* of activations; of all */
 } rt_cuda_memory;
@@ -17,7 +18,8 @@ typedef struct rt_cuda_memory {
  * much is needed, how much is free, and what would fit. What was allocated until then stays for
  * rt_cuda_memory_free. */
 bool rt_cuda_memory_alloc(rt_cuda_memory *memory, rt_cuda_driver *driver,
-                          const rt_device_options *options, const char *device, rt_error *error);
+                          const rt_device_options *options, const char *device, CUstream stream,
+                          rt_error *error);
 void rt_cuda_memory_free(rt_cuda_memory *memory, rt_cuda_driver *driver);
 
 /* Copies `bytes` from any host memory to the device, in chunks through pinned memory, so that the

@@ -48,7 +48,7 @@ typedef struct device_cuda {
     CUstream stream;
     upload uploads[2];
     int turn;
-    uint64_t *values; /* parameters of all launches: the step block's address and the arguments */
+    uint64_t *values; /* parameters of all launches: the step block's address, arguments, scratch */
     void **params; /* pointers to them, as cuLaunchKernel wants; launch i's from first_param[i] */
     uint32_t *first_param;    /* [n_launches] */
     uint32_t *first_function; /* [n_kernels + 1] into variants */
@@ -298,7 +298,7 @@ static bool make_params(device_cuda *d, rt_error *error) {
     const rt_tables *t = &d->artifact->tables;
     uint64_t count = 0;
     for (uint32_t i = 0; i < t->n_launches; i++)
-        count += 1 + (uint64_t)t->launches[i].n_args;
+        count += 2 + (uint64_t)t->launches[i].n_args;
     d->values = calloc(count + 1, sizeof *d->values);
     d->params = calloc(count + 1, sizeof *d->params);
     d->first_param = calloc((size_t)t->n_launches + 1, sizeof *d->first_param);
@@ -312,6 +312,7 @@ static bool make_params(device_cuda *d, rt_error *error) {
         d->values[at++] = d->memory.block;
         for (uint32_t k = 0; k < l->n_args; k++)
             d->values[at++] = resolve(d, &t->args[l->first_arg + k]);
+        d->values[at++] = d->memory.scratch; /* for the variants that take it */
     }
     for (uint32_t i = 0; i < at; i++)
         d->params[i] = &d->values[i];
@@ -407,7 +408,7 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
     const rt_step_limits *l = &d->block->limits;
     return rt_cuda_modules_load(&d->modules, &d->driver, &d->artifact->cuda, d->arch,
                                 d->artifact->path, d->name, error) &&
-           rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, error) &&
+           rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, d->stream, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
            make_logits(d, l->R < l->S ? l->R : l->S, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,

@@ -1,6 +1,142 @@
-/* Schedules of the attention anchor. */
+/* Schedules of the attention anchor. A block works on a tile, a few tokens of one sequence, and a
+ * key/value head (kernels/attention.cuh). Pages of f16 go to tensor cores where the size of a head
+ * is a multiple of 16; all else is computed as the CPU does.
+ *
+ * Steps of few tokens, which would leave most of a GPU idle, split what a tile sees among several
+ * blocks; others do not, and their tiles are as large as registers and shared memory allow. Bits
+ * are the same in both. */
 #include "codegen/cuda/internal.h"
 
+#include <inttypes.h>
+
+enum {
+    MOST_SHARED = 99 * 1024, /* of a block, on every architecture of targets.def */
+    SPLIT_ROWS = 16,         /* steps of fewer tokens are split */
+    RANGE = CG_ATTENTION_RANGE,
+    COUNTERS = MCC_CUDA_COUNTER_BYTES / 4 /* of blocks that have arrived: a token and head each */
+};
+
+typedef struct schedule {
+    cg_cuda_emitter *em;
+    const cg_attention *a;
+    const ir_kv_group *kv;
+    int64_t group; /* query heads of a key/value head */
+} schedule;
+
+static const cg_arg *kv_arg(const cg_kernel *kernel) {
+    return &kernel->args[kernel->attention.kv];
+}
+
+static bool check(cg_cuda_emitter *em) {
+    const cg_kernel *kernel = em->kernel;
+    const cg_attention *a = &kernel->attention;
+    if (a->kv < 0 || a->kv >= kernel->n_args || kv_arg(kernel)->kind != CG_ARG_KV)
+        return cg_cuda_unsupported(em, "attention over argument %d, which is no KV cache", a->kv);
+    const ir_kv_group *kv = &kv_arg(kernel)->kv;
+    if (kv->heads < 1 || kv->head_dim < 1 || a->heads < 1 || a->heads % kv->heads)
+        return cg_cuda_unsupported(
+            em, "attention of %" PRId64 " heads over %" PRId64 " key/value heads of %" PRId64,
+            a->heads, kv->heads, kv->head_dim);
+    if (a->window < 0 || a->window > INT32_MAX)
+        return cg_cuda_unsupported(em, "an attention window of %" PRId64, a->window);
+    if (a->q.arg < 0 || a->q.arg >= kernel->n_args || kernel->args[a->q.arg].type.dtype != IR_F32 ||
+        kernel->args[a->q.arg].type.encoding || a->q.row_map != CG_ROW_SELF ||
+        a->q.column_stride != 1)
+        return cg_cuda_unsupported(em, "attention whose queries are not rows of f32");
+    if (kernel->n_programs != 1 || kernel->programs[0].heads != a->heads ||
+        kernel->programs[0].width != kv->head_dim)
+        return cg_cuda_unsupported(
+            em, "attention without one epilogue over its %" PRId64 " heads of %" PRId64, a->heads,
+            kv->head_dim);
+    return true;
+}
+
+/* What the kernels' headers want to know. */
+static const char *constants(const schedule *s, int64_t tile, int64_t splits, int64_t threads) {
+    const cg_attention *a = s->a;
+    return ir_arena_printf(
+        s->em->arena,
+        "constexpr int KV_HEADS = %" PRId64 ", GROUP = %" PRId64 ", HEAD_DIM = %" PRId64 ";\n"
+        "constexpr int WINDOW = %" PRId64 ", KV_GROUP = %d;\n"
+        "constexpr float SCALE = %af, SOFTCAP = %af;\n"
+        "constexpr int64 Q_ROW_STRIDE = %" PRId64 ", Q_HEAD_STRIDE = %" PRId64 ";\n"
+        "constexpr int TILE = %" PRId64 ", SPLITS = %" PRId64 ", THREADS = %" PRId64 ";\n"
+        "typedef %s kv;\n"
+        "INLINE const float *queries(const args &a) {\n"
+        "    return static_cast<const float *>(a.a%d) + %" PRId64 ";\n}\n"
+        "INLINE const void *pool(const args &a) {\n    return a.a%d;\n}\n"
+        "INLINE void *scratch(const args &a) {\n    return %s;\n}\n",
+        s->kv->heads, s->group, s->kv->head_dim, a->window, kv_arg(s->em->kernel)->kv_group,
+        (double)(float)a->scale, (double)(float)a->softcap, a->q.row_stride, a->q.head_stride, tile,
+        splits, threads, s->kv->dtype == IR_F32 ? "float" : "uint16", a->q.arg, a->q.offset, a->kv,
+        splits > 1 ? "a.scratch" : "nullptr");
+}
+
+/* Blocks for a tile's ranges, enough of them that even one sequence is spread over the GPU. */
+static int64_t splits_of(const schedule *s) {
+    int64_t splits = 4;
+    if ((SPLIT_ROWS - 1) * s->kv->heads > COUNTERS)
+        return 1;
+    while (splits < 32 && splits * s->kv->heads < 96)
+        splits *= 2;
+    return splits;
+}
+
+/* Blocks: x the head and split, y the tile; there are at most floor(T / tile) + S tiles, and blocks
+ * without one leave at once. */
+static bool add(const schedule *s, const cg_cuda_variant *kind, int64_t tile, int64_t splits) {
+    cg_cuda_variant v = *kind;
+    v.constants = constants(s, tile, splits, v.threads);
+    v.x = cg_cuda_grid(s->em->kernel->rows, INT32_MAX, s->kv->heads * splits);
+    v.y = (mcc_cuda_grid){.dim = {.t = 1, .s = tile}, .div = tile, .mult = 1};
+    if (splits > 1)
+        v.scratch_bytes = (uint64_t)(s->kv->heads * s->group * (s->kv->head_dim + 2) * 4);
+    if (v.shared_bytes > MOST_SHARED)
+        return cg_cuda_unsupported(
+            s->em, "attention needs %" PRIu32 " bytes of shared memory, at most %d can be had",
+            v.shared_bytes, MOST_SHARED);
+    return cg_cuda_add(s->em, &v);
+}
+
+static int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+/* --- the CPU's order of arithmetic ---------------------------------------------------------------
+ */
+
+enum { THREADS_F32 = 256 };
+
+/* sizeof(attention_f32_shared), or what the epilogue needs in place of the scores. */
+static int64_t shared_f32(const schedule *s, int64_t tile) {
+    int64_t rows = tile * s->group, query = rows * s->kv->head_dim * 4, scores = rows * RANGE * 4;
+    const cg_program *program = &s->em->kernel->programs[0];
+    int64_t tmp = cg_cuda_tmp_floats(s->em->kernel, program) * (THREADS_F32 / 32) * 4;
+    int64_t bytes = query + scores + rows * 16;
+    bytes = round_up(bytes, 8) + RANGE / 16 * 8;
+    return query + tmp > bytes ? query + tmp : bytes;
+}
+
+static bool add_f32(const schedule *s) {
+    int64_t tile = s->group < 16 ? 16 / s->group : 1, splits = splits_of(s);
+    while (tile > 1 && shared_f32(s, tile) > MOST_SHARED)
+        tile--;
+    cg_cuda_variant v = {.suffix = "",
+                         .threads = THREADS_F32,
+                         .shared_bytes = (uint32_t)shared_f32(s, tile),
+                         .include = "attention_f32.cuh",
+                         .call = "attention_f32(a);"};
+    if (!add(s, &v, tile, splits))
+        return false;
+    v.suffix = "_rows16";
+    v.min_rows = SPLIT_ROWS;
+    return splits == 1 || add(s, &v, tile, 1);
+}
+
 bool cg_cuda_attention(cg_cuda_emitter *em) {
-    return cg_cuda_unsupported(em, "attention is not supported yet");
+    if (!check(em))
+        return false;
+    schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
+    s.group = s.a->heads / s.kv->heads;
+    return add_f32(&s);
 }

@@ -4,7 +4,7 @@
  * anchor's header (kernels/NAME.cuh, real CUDA C), and the __global__ function that calls it:
  *
  *     #include "common.cuh"
- *     struct args { const mcc_step *step; void *a0, *a1; };
+ *     struct args { const mcc_step *step; void *a0, *a1; }; // and void *scratch, if any
  *     struct program_0 { … };
  *     constexpr int K = 576;                      // constants
  *     #include "matmul_int8.cuh"                  // include
@@ -32,18 +32,7 @@
  *                                    float *tmp);
  *     };
  *
- * columns() is there unless whole_rows; row() always, and group<WARPS>(), which is row() computed
- * by all warps of a block of WARPS warps, tmp theirs together. A matmul with a prologue has
- *
- *     struct prologue {
- *         static constexpr int heads, width, tmp_floats;   // heads 1, width k
- *         // x: where the row goes, in the layout of a row of x_type (f32 or a8), in shared or
- * global
- *         // memory, 16-byte aligned; whoever reads it puts a barrier before.
- *         static __device__ void row(const args &a, int64 row, void *x, float *tmp);
- *         template <int WARPS> static __device__ void group(const args &a, int64 row, void *x,
- *                                                           float *tmp);
- *     }; */
+ * columns() is there unless whole_rows; row() always. */
 #ifndef MCC_CODEGEN_CUDA_INTERNAL_H
 #define MCC_CODEGEN_CUDA_INTERNAL_H
 
@@ -53,6 +42,7 @@
 typedef struct cg_cuda_variant {
     const char *suffix; /* of the symbol: "" or "_rows16" */
     uint32_t min_rows, threads, min_blocks, shared_bytes;
+    uint64_t scratch_bytes; /* of mcc_cuda_function_entry */
     mcc_cuda_grid x, y;
     const char *constants, *include, *call; /* include: "matmul_int8.cuh" */
 } cg_cuda_variant;
@@ -87,8 +77,6 @@ bool cg_cuda_attention(cg_cuda_emitter *em);
 
 /* The text of struct program_<index>; NULL after reporting what is not supported. */
 const char *cg_cuda_program(cg_cuda_emitter *em, int index);
-/* The text of struct prologue, of a matmul that has one. */
-const char *cg_cuda_prologue(cg_cuda_emitter *em);
 /* program_<index>::whole_rows and tmp_floats. */
 bool cg_cuda_whole_rows(const cg_program *program);
 int64_t cg_cuda_tmp_floats(const cg_kernel *kernel, const cg_program *program);

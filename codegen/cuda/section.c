@@ -92,6 +92,7 @@ void *cg_cuda_section_create(const cg_cuda_unit *units, int n_units,
                                                  .threads = f->threads,
                                                  .shared_bytes = f->shared_bytes,
                                                  .n_params = f->n_params,
+                                                 .scratch_bytes = f->scratch_bytes,
                                                  .x = f->x,
                                                  .y = f->y};
         size_t length = strlen(f->name) + 1;

@@ -40,13 +40,8 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, "    void *a%d; // %s\n", i,
                 k->args[i].kind == CG_ARG_KV ? "kv" : ir_type_text(em->arena, &k->args[i].type));
-    fputs("};\n\n", f);
+    fprintf(f, "%s};\n\n", v->scratch_bytes ? "    void *scratch;\n" : "");
     bool ok = true;
-    if (k->anchor == CG_ANCHOR_MATMUL && k->matmul.prologue) {
-        const char *prologue = cg_cuda_prologue(em);
-        ok = prologue != NULL;
-        fprintf(f, "%s\n", prologue ? prologue : "");
-    }
     for (int i = 0; i < k->n_programs; i++) {
         const char *program = cg_cuda_program(em, i);
         ok = ok && program;
@@ -60,10 +55,10 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
     fprintf(f, ")\n%s(const mcc_step *step", name);
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, ", void *a%d", i);
-    fputs(") {\n    const args a = {step", f);
+    fprintf(f, "%s) {\n    const args a = {step", v->scratch_bytes ? ", void *scratch" : "");
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, ", a%d", i);
-    fprintf(f, "};\n    %s\n}\n", v->call);
+    fprintf(f, "%s};\n    %s\n}\n", v->scratch_bytes ? ", scratch" : "", v->call);
     if (fclose(f)) {
         free(bytes);
         return ir_error(em->diag, k->name, "out of memory while generating code");
@@ -80,7 +75,8 @@ bool cg_cuda_add(cg_cuda_emitter *em, const cg_cuda_variant *v) {
                           .threads = v->threads,
                           .min_blocks = v->min_blocks,
                           .shared_bytes = v->shared_bytes,
-                          .n_params = 1 + (uint32_t)em->kernel->n_args,
+                          .scratch_bytes = v->scratch_bytes,
+                          .n_params = 1 + (uint32_t)em->kernel->n_args + (v->scratch_bytes > 0),
                           .x = v->x,
                           .y = v->y};
     if (!write_source(em, v, name, &f.source))

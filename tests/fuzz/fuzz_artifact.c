@@ -51,6 +51,8 @@ static void use_cuda(const void *data, size_t size, const rt_tables *t) {
         if (rt_cuda_blocks(&f->x, INT32_MAX, INT32_MAX, INT32_MAX) < 0 ||
             rt_cuda_blocks(&f->y, INT32_MAX, INT32_MAX, INT32_MAX) < 0 || f->n_params == 0)
             abort();
+        for (int32_t n = 1; n < INT32_MAX / 16; n *= 16)
+            sum += rt_cuda_scratch_bytes(&c, 16 * (int64_t)n, n, n, n) == 1;
         for (uint32_t arch = 50; arch < 130; arch += 10) {
             int m = rt_cuda_image_choose(&c, i, arch, 1 << MCC_CUDA_CUBIN | 1 << MCC_CUDA_PTX);
             sum += m >= 0 && c.images[m].function != i ? SIZE_MAX / 2 : 0;

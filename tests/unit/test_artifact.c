@@ -426,6 +426,9 @@ static fake_cuda_code cuda;
     X(function_many_params, c->functions[0].n_params = 513, "out of range")                        \
     X(function_params, c->functions[2].n_params = 5, "launch attend has 5 arguments")              \
     X(function_other_params, c->functions[1].n_params = 7, "append_many: 7 parameters")            \
+    X(function_scratch, c->functions[2].scratch_bytes = 1 << 25, "33554432 bytes of scratch")      \
+    X(function_odd_scratch, c->functions[2].scratch_bytes = 2, "2 bytes of scratch memory a row")  \
+    X(function_no_block, c->functions[2].n_params = 1, "attend: no parameter for the step block")  \
     X(function_first, c->functions[0].min_rows = 1, "append: the first of its kernel")             \
     X(function_missing, c->functions[2].kernel = 0, "no function for kernel attend")               \
     X(function_none, c->h.functions.count = 0, "image 0: function 0, but there are 0")             \

@@ -1,0 +1,199 @@
+// What both attention kernels share: tiles, pages, masks, exp, and the merge of ranges.
+//
+// The constants before the include (attention.c): KV_HEADS, GROUP (query heads of one
+// key/value head), HEAD_DIM, WINDOW (0: none), SCALE, SOFTCAP (0: none), KV_GROUP, Q_ROW_STRIDE,
+// Q_HEAD_STRIDE, kv (the type of an element), TILE (tokens of a tile), SPLITS, and the functions
+// queries(a), pool(a), scratch(a).
+//
+// A tile is TILE tokens of one sequence that follow each other in the step; a block works on one
+// tile, one key/value head and, of the absolute ranges of 256 positions that the tile sees, every
+// SPLITS-th. A row is a (token, query head of the key/value head): token * GROUP + head.
+//
+// For each row and range there is a partial result, m, l, o[HEAD_DIM], which is the same bits
+// whatever else the tile holds. Ranges are merged in ascending order, from M = -inf, L = 0, O = 0
+// (Dao et al. 2022, section 3.1; the result is O/L):
+//
+//     m' = max(M, m), a = exp(M - m'), b = exp(m - m')
+//     L = fma(l, b, L*a), O[d] = fma(o[d], b, O[d]*a), M = m'
+//
+// With SPLITS > 1 partial results go to global memory, and the last block of a tile and head to
+// arrive merges them: so the bits do not depend on SPLITS either.
+#pragma once
+#include "program.cuh"
+
+constexpr int RANGE = 256, PAGE = 16, RANGE_PAGES = RANGE / PAGE;
+
+INLINE float negative_infinity() {
+    return -bits_float(INFINITY_BITS);
+}
+
+INLINE float softcapped(float score) {
+    if (SOFTCAP == 0)
+        return score;
+    return __fmul_rn(scalar_tanh(__fdiv_rn(score, SOFTCAP)), SOFTCAP);
+}
+
+// --- tiles ----------------------------------------------------------------------------------------
+
+struct attention_tile {
+    int first, tokens, seq;       // tokens first … first + tokens - 1; 0 tokens: no such tile
+    int low, high;                // positions that any of them sees: [low, high)
+    int first_range, ranges;      // absolute ranges that hold them
+    int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head
+    const int32 *pages;           // the sequence's row of the page table
+    int n_pages;                  // of that row
+};
+
+INLINE int window_start(int position) {
+    return WINDOW > 0 && position >= WINDOW ? position - WINDOW + 1 : 0;
+}
+
+// Tile number `index`, counting the tiles of sequence after sequence. The same in all lanes.
+INLINE attention_tile find_tile(const mcc_step *step, int index, int part) {
+    attention_tile t = {};
+    const int32 *offsets = step_array(step, step->seq_offsets);
+    int n_seqs = step->S, lane = lane_id();
+    for (int base = 0; base < n_seqs; base += 32) {
+        int seq = base + lane, begin = 0, tiles = 0;
+        if (seq < n_seqs) {
+            begin = offsets[seq];
+            tiles = (offsets[seq + 1] - begin + TILE - 1) / TILE;
+        }
+        int upto = tiles; // of this lane's sequence and those before it
+        for (int d = 1; d < 32; d *= 2) {
+            int other = __shfl_up_sync(ALL_LANES, upto, d);
+            upto += lane >= d ? other : 0;
+        }
+        uint32 after = __ballot_sync(ALL_LANES, index < upto);
+        if (after) {
+            int owner = __ffs(after) - 1;
+            t.seq = base + owner;
+            int within = index - __shfl_sync(ALL_LANES, upto - tiles, owner);
+            t.first = __shfl_sync(ALL_LANES, begin, owner) + within * TILE;
+            int left = offsets[t.seq + 1] - t.first;
+            t.tokens = left < TILE ? left : TILE;
+            break;
+        }
+        index -= __shfl_sync(ALL_LANES, upto, 31);
+    }
+    if (t.tokens == 0)
+        return t;
+    const int32 *positions = step_array(step, step->positions) + t.first;
+    int low = 0x7fffffff, high = 0;
+    for (int i = lane; i < t.tokens; i += 32) {
+        int position = positions[i];
+        low = min(low, window_start(position));
+        high = max(high, position + 1);
+    }
+    for (int d = 16; d >= 1; d /= 2) {
+        low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
+        high = max(high, __shfl_xor_sync(ALL_LANES, high, d));
+    }
+    t.low = low;
+    t.high = high;
+    t.first_range = low / RANGE;
+    t.ranges = (high + RANGE - 1) / RANGE - t.first_range;
+    t.kv_head = part / SPLITS;
+    t.split = part % SPLITS;
+    t.splits = t.ranges < SPLITS ? t.ranges : SPLITS;
+    t.n_pages = step->P;
+    t.pages = step_array(step, step->page_tables) +
+              (static_cast<int64>(KV_GROUP) * step->S + t.seq) * t.n_pages;
+    return t;
+}
+
+constexpr int64 PAGE_ELEMENTS = 2ll * KV_HEADS * HEAD_DIM * PAGE;
+constexpr int64 HEAD_ELEMENTS = static_cast<int64>(HEAD_DIM) * PAGE;
+
+// The tile's head's keys in page `index` of the sequence, [d][token]; the values, [token][d], lie
+// KV_HEADS * HEAD_ELEMENTS behind. A page that the step does not have, which an engine never asks
+// for, reads page 0 rather than what lies before the pool.
+INLINE const kv *page_keys(const args &a, const attention_tile &t, int index) {
+    int number = t.pages[min(index, t.n_pages - 1)];
+    return static_cast<const kv *>(pool(a)) + max(number, 0) * PAGE_ELEMENTS +
+           t.kv_head * HEAD_ELEMENTS;
+}
+
+INLINE const float *row_query(const args &a, const attention_tile &t, int row) {
+    return queries(a) + (t.first + row / GROUP) * Q_ROW_STRIDE +
+           (t.kv_head * GROUP + row % GROUP) * Q_HEAD_STRIDE;
+}
+
+// --- merging --------------------------------------------------------------------------------------
+
+// A row's M and L, and what O and o are multiplied by when a range is merged.
+struct attention_sum {
+    float max, sum;
+};
+
+struct attention_weights {
+    float old, now;
+};
+
+INLINE attention_weights merge_sums(attention_sum &s, float max, float sum) {
+    float most = max > s.max ? max : s.max;
+    attention_weights w = {exp_nonpositive(__fsub_rn(s.max, most)),
+                           exp_nonpositive(__fsub_rn(max, most))};
+    s.sum = __fmaf_rn(sum, w.now, __fmul_rn(s.sum, w.old));
+    s.max = most;
+    return w;
+}
+
+INLINE float merge(const attention_weights &w, float old, float now) {
+    return __fmaf_rn(now, w.now, __fmul_rn(old, w.old));
+}
+
+// --- partial results in global memory -----------------------------------------------------------
+
+// Behind the counters, which are zero between launches: for each token of the step, key/value head
+// and range of the sequence, o[GROUP][HEAD_DIM], then m and l [GROUP][2].
+constexpr int COUNTER_BYTES = 16384, PARTIAL_FLOATS = GROUP * (HEAD_DIM + 2);
+
+INLINE float *partial_result(const args &a, const attention_tile &t, int row, int range) {
+    int64 most = (t.n_pages + RANGE_PAGES - 1) / RANGE_PAGES;
+    int64 at = ((t.first + row / GROUP) * static_cast<int64>(KV_HEADS) + t.kv_head) * most + range;
+    return reinterpret_cast<float *>(static_cast<char *>(scratch(a)) + COUNTER_BYTES) +
+           at * PARTIAL_FLOATS;
+}
+
+// Called by the whole block when its partial results are stored: true in the block that came last,
+// which then sees all of them.
+INLINE bool last_to_arrive(const args &a, const attention_tile &t) {
+    __shared__ uint32 arrived;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32 *counter = static_cast<uint32 *>(scratch(a)) + t.first * KV_HEADS + t.kv_head;
+        arrived = atomicAdd(counter, 1u);
+        if (arrived == t.splits - 1u)
+            atomicExch(counter, 0u); // for the next launch
+    }
+    __syncthreads();
+    bool last = arrived == t.splits - 1u;
+    __threadfence();
+    return last;
+}
+
+// --- the epilogue ---------------------------------------------------------------------------------
+
+// The program on the tile's results, [row][stride] floats in shared memory; tmp: shared memory that
+// nothing else uses now, tmp_floats for each warp.
+template <int ROWS, int WARPS>
+INLINE void attention_epilogue(const args &a, const attention_tile &t, const float *results,
+                               int stride, float *tmp) {
+    int rows = t.tokens * GROUP;
+    if constexpr (program_0::whole_rows) {
+        for (int row = warp_id(); row < rows; row += WARPS)
+            program_0::row(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
+                           results + row * stride, tmp + warp_id() * program_0::tmp_floats);
+    } else {
+        constexpr int CHUNKS = (HEAD_DIM + 31) / 32;
+        for (int i = warp_id(); i < rows * CHUNKS; i += WARPS) {
+            int row = i / CHUNKS, column = i % CHUNKS * 32 + lane_id();
+            bool valid = column < HEAD_DIM;
+            float v = valid ? results[row * stride + column] : 0.0f;
+            program_0::columns(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
+                               i % CHUNKS * 32, valid, v, 0.0f);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+// Attention on CUDA cores: the order of arithmetic, and so the bits, of codegen/cpu/attention.c.
+// Pages of f32, or of f16 with head sizes that tensor cores do not take.
+//
+//     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending
+//     m = max s
+//     e[p] = exp(s[p] - m)
+//     l = sum of e[p]                   16 interleaved partials, then halved
+//     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending
+//
+// Constants beside those of attention.cuh: THREADS.
+//
+// Positions that a row does not see are never multiplied: they may hold anything.
+#pragma once
+#include "attention.cuh"
+
+constexpr int ROWS = TILE * GROUP, WARPS = THREADS / 32;
+constexpr int ELEMENTS = ROWS * HEAD_DIM, OWNED = (ELEMENTS + THREADS - 1) / THREADS;
+
+struct attention_f32_shared {
+    float query[ELEMENTS];       // [row][d]; at the end the results
+    float scores[ROWS * RANGE];  // [row][position of the range]: s, then e
+    float max[ROWS], sum[ROWS];  // m, l
+    int begin[ROWS], end[ROWS];  // positions that the row sees
+    const kv *keys[RANGE_PAGES]; // of the tile's head, in each page of the range
+};
+
+constexpr int SHARED_BYTES = sizeof(attention_f32_shared);
+
+INLINE float kv_number(float v) {
+    return v;
+}
+INLINE float kv_number(uint16 v) {
+    return f16_to_f32(v);
+}
+
+INLINE attention_f32_shared &attention_shared() {
+    return *reinterpret_cast<attention_f32_shared *>(shared_memory);
+}
+
+// What the row sees of the range, counted from its start; nothing when end <= begin.
+INLINE void row_span(int row, int start, int &begin, int &end) {
+    const attention_f32_shared &s = attention_shared();
+    begin = max(s.begin[row] - start, 0);
+    end = min(s.end[row] - start, RANGE);
+}
+
+// A thread computes the scores of some positions, all rows together that fit the registers.
+INLINE void range_scores(const attention_tile &t, int start) {
+    constexpr int TOGETHER = ROWS < 8 ? ROWS : 8;
+    attention_f32_shared &s = attention_shared();
+    for (int at = threadIdx.x; at < RANGE; at += THREADS) {
+        int position = start + at;
+        if (position < t.low || position >= t.high)
+            continue;
+        const kv *keys = s.keys[at / PAGE] + at % PAGE;
+        for (int first = 0; first < ROWS; first += TOGETHER) {
+            float sums[TOGETHER] = {};
+#pragma unroll 4
+            for (int d = 0; d < HEAD_DIM; d++) {
+                float k = kv_number(keys[d * PAGE]);
+#pragma unroll
+                for (int i = 0; i < TOGETHER; i++)
+                    if (first + i < ROWS)
+                        sums[i] = __fmaf_rn(s.query[(first + i) * HEAD_DIM + d], k, sums[i]);
+            }
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++)
+                if (first + i < ROWS)
+                    s.scores[(first + i) * RANGE + at] = softcapped(__fmul_rn(sums[i], SCALE));
+        }
+    }
+}
+
+// A warp does a row.
+INLINE void range_softmax(int start) {
+    attention_f32_shared &s = attention_shared();
+    int lane = lane_id();
+    for (int row = warp_id(); row < ROWS; row += WARPS) {
+        float *scores = s.scores + row * RANGE;
+        int begin, end;
+        row_span(row, start, begin, end);
+        if (begin >= end)
+            continue;
+        float most = negative_infinity();
+        for (int p = lane; p < RANGE; p += 32)
+            if (p >= begin && p < end)
+                most = scores[p] > most ? scores[p] : most;
+        for (int d = 16; d >= 1; d /= 2) {
+            float other = __shfl_xor_sync(ALL_LANES, most, d);
+            most = other > most ? other : most;
+        }
+        for (int p = lane; p < RANGE; p += 32)
+            scores[p] =
+                p >= begin && p < end ? exp_nonpositive(__fsub_rn(scores[p], most)) : 0.0f;
+        __syncwarp();
+        float sum = 0;
+        for (int page = 0; page < RANGE_PAGES; page++)
+            sum = __fadd_rn(sum, scores[page * PAGE + lane % PAGE]);
+        sum = sum16(sum);
+        if (lane == 0) {
+            s.max[row] = most;
+            s.sum[row] = sum;
+        }
+    }
+}
+
+// o of one row and column.
+INLINE float range_value(int row, int column, int begin, int end) {
+    const attention_f32_shared &s = attention_shared();
+    const float *weights = s.scores + row * RANGE;
+    float o = 0;
+    for (int page = begin / PAGE; page * PAGE < end; page++) {
+        const kv *values = s.keys[page] + KV_HEADS * HEAD_ELEMENTS + column;
+        int from = max(begin - page * PAGE, 0), to = min(end - page * PAGE, PAGE);
+        if (from == 0 && to == PAGE) {
+#pragma unroll
+            for (int i = 0; i < PAGE; i++)
+                o = __fmaf_rn(weights[page * PAGE + i], kv_number(values[i * HEAD_DIM]), o);
+        } else
+            for (int i = from; i < to; i++)
+                o = __fmaf_rn(weights[page * PAGE + i], kv_number(values[i * HEAD_DIM]), o);
+    }
+    return o;
+}
+
+// The thread's elements of the rows: element threadIdx.x + i * THREADS of [row][d].
+struct attention_owned {
+    attention_sum sums[OWNED]; // of the element's row
+    float out[OWNED];          // O
+};
+
+INLINE void store_partial(const args &a, const attention_tile &t, int element, int range,
+                          float o) {
+    const attention_f32_shared &s = attention_shared();
+    int row = element / HEAD_DIM, head = row % GROUP, column = element % HEAD_DIM;
+    float *to = partial_result(a, t, row, range);
+    to[head * HEAD_DIM + column] = o;
+    if (column == 0) {
+        to[GROUP * HEAD_DIM + 2 * head] = s.max[row];
+        to[GROUP * HEAD_DIM + 2 * head + 1] = s.sum[row];
+    }
+}
+
+INLINE void merge_partials(const args &a, const attention_tile &t, attention_owned &owned) {
+    for (int range = 0; range < t.ranges; range++)
+#pragma unroll
+        for (int i = 0; i < OWNED; i++) {
+            int element = threadIdx.x + i * THREADS, row = element / HEAD_DIM;
+            int begin, end;
+            if (element >= t.tokens * GROUP * HEAD_DIM)
+                continue;
+            row_span(row, (t.first_range + range) * RANGE, begin, end);
+            if (begin >= end)
+                continue;
+            const float *from = partial_result(a, t, row, range);
+            const float *pair = from + GROUP * HEAD_DIM + row % GROUP * 2;
+            attention_weights w = merge_sums(owned.sums[i], __ldcg(pair), __ldcg(pair + 1));
+            float o = __ldcg(from + row % GROUP * HEAD_DIM + element % HEAD_DIM);
+            owned.out[i] = merge(w, owned.out[i], o);
+        }
+}
+
+INLINE void attention_ranges(const args &a, const attention_tile &t, attention_owned &owned) {
+    attention_f32_shared &s = attention_shared();
+    for (int range = t.split; range < t.ranges; range += SPLITS) {
+        int start = (t.first_range + range) * RANGE;
+        __syncthreads(); // the range before has been used
+        if (threadIdx.x < RANGE_PAGES) {
+            int page = start / PAGE + threadIdx.x;
+            if (page * PAGE < t.high && (page + 1) * PAGE > t.low)
+                s.keys[threadIdx.x] = page_keys(a, t, page);
+        }
+        __syncthreads();
+        range_scores(t, start);
+        __syncthreads();
+        range_softmax(start);
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < OWNED; i++) {
+            int element = threadIdx.x + i * THREADS, row = element / HEAD_DIM, begin, end;
+            if (element >= t.tokens * GROUP * HEAD_DIM)
+                continue;
+            row_span(row, start, begin, end);
+            if (begin >= end)
+                continue;
+            float o = range_value(row, element % HEAD_DIM, begin, end);
+            if (t.splits > 1) {
+                store_partial(a, t, element, range, o);
+                continue;
+            }
+            attention_weights w = merge_sums(owned.sums[i], s.max[row], s.sum[row]);
+            owned.out[i] = merge(w, owned.out[i], o);
+        }
+    }
+}
+
+// O/L, and the epilogue on it.
+INLINE void attention_finish(const args &a, const attention_tile &t, const attention_owned &owned) {
+    attention_f32_shared &s = attention_shared();
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < OWNED; i++) {
+        int element = threadIdx.x + i * THREADS;
+        if (element < t.tokens * GROUP * HEAD_DIM)
+            s.query[element] = __fdiv_rn(owned.out[i], owned.sums[i].sum);
+    }
+    __syncthreads();
+    attention_epilogue<ROWS, WARPS>(a, t, s.query, HEAD_DIM, s.scores);
+}
+
+INLINE void attention_f32(const args &a) {
+    attention_f32_shared &s = attention_shared();
+    attention_tile t = find_tile(a.step, blockIdx.y, blockIdx.x);
+    if (t.tokens == 0 || t.split >= t.splits)
+        return;
+    const int32 *positions = step_array(a.step, a.step->positions) + t.first;
+    for (int row = threadIdx.x; row < ROWS; row += THREADS) {
+        int position = row / GROUP < t.tokens ? positions[row / GROUP] : -1;
+        s.begin[row] = window_start(position);
+        s.end[row] = position + 1;
+    }
+    for (int i = threadIdx.x; i < ELEMENTS; i += THREADS) {
+        int row = i / HEAD_DIM;
+        s.query[i] = row / GROUP < t.tokens ? row_query(a, t, row)[i % HEAD_DIM] : 0.0f;
+    }
+    attention_owned owned;
+#pragma unroll
+    for (int i = 0; i < OWNED; i++) {
+        owned.sums[i] = {negative_infinity(), 0.0f};
+        owned.out[i] = 0;
+    }
+    attention_ranges(a, t, owned);
+    if (t.splits > 1) {
+        if (!last_to_arrive(a, t))
+            return;
+        merge_partials(a, t, owned);
+    }
+    attention_finish(a, t, owned);
+}

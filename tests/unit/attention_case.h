@@ -1,0 +1,234 @@
+/* Cases for tests of paged attention: a kernel, a ragged step, its pages, and the result in f64.
+ * Included by one test file each. */
+#ifndef MCC_TESTS_ATTENTION_CASE_H
+#define MCC_TESTS_ATTENTION_CASE_H
+
+#include "check_main.h"
+#include "cpu_kernel.h"
+
+#include <math.h>
+
+enum { PAGE = 16, MAX_SEQS = 4, MAX_TOKENS = 80, P = 40 };
+
+typedef struct shape {
+    int heads, kv_heads, dim;
+    ir_dtype dtype;
+    int window;
+    double softcap;
+    float loudness; /* of queries: large ones make most weights vanish */
+    int n_seqs;
+    struct {
+        int start, tokens; /* positions already stored, tokens of this step */
+    } seqs[MAX_SEQS];
+} shape;
+
+static const shape shapes[] = {
+    {9, 3, 64, IR_F16, 0, 0, 2, 3, {{0, 19}, {300, 1}, {511, 9}}},
+    {9, 3, 64, IR_F32, 0, 0, 2, 2, {{0, 40}, {17, 3}}},
+    {9, 3, 64, IR_F16, 0, 0, 80, 2, {{0, 20}, {540, 1}}},
+    {4, 1, 256, IR_F16, 30, 0, 2, 4, {{0, 3}, {250, 20}, {36, 1}, {600, 1}}},
+    {4, 2, 32, IR_F32, 512, 20, 2, 3, {{250, 8}, {520, 24}, {0, 1}}},
+    {2, 2, 40, IR_F16, 8, 0, 2, 2, {{0, 30}, {255, 2}}},
+    {14, 2, 64, IR_F16, 0, 0, 2, 2, {{230, 30}, {100, 1}}},
+    {8, 1, 128, IR_F16, 0, 50, 2, 2, {{0, 17}, {260, 2}}},
+    {3, 3, 8, IR_F32, 0, 0, 2, 1, {{0, 5}}},
+    {16, 1, 16, IR_F16, 0, 0, 2, 2, {{5, 2}, {14, 4}}},
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+/* A step block with room for everything. */
+typedef struct step_block {
+    mcc_step head;
+    int32_t positions[MAX_TOKENS], seqs[MAX_TOKENS];
+    int32_t offsets[MAX_SEQS + 1], lens[MAX_SEQS];
+    int32_t tables[2 * MAX_SEQS * P]; /* [group][sequence][page] */
+} step_block;
+
+typedef struct fixture {
+    const shape *s;
+    cg_kernel kernel;
+    cg_arg args[3];
+    cg_program program;
+    cg_node nodes[3];
+    cg_store store;
+    float *q;                                 /* [T][heads][dim] */
+    float *keys[MAX_SEQS], *values[MAX_SEQS]; /* [position][kv_heads][dim], rounded to the pages */
+    int T;
+    step_block step;
+    uint8_t *pool;
+    size_t page_bytes, pool_bytes;
+} fixture;
+
+static inline float rounded(const shape *s, float v) {
+    return s->dtype == IR_F16 ? ir_f16_to_f32(ir_f32_to_f16(v)) : v;
+}
+
+static inline void put(const shape *s, uint8_t *page, int64_t element, float v) {
+    uint16_t h = ir_f32_to_f16(v);
+    if (s->dtype == IR_F16)
+        memcpy(page + element * 2, &h, 2);
+    else
+        memcpy(page + element * 4, &v, 4);
+}
+
+/* Stores positions below `length` of sequence i, but for pages that were freed. */
+static inline void fill(fixture *f, int i, int length) {
+    const shape *s = f->s;
+    const int32_t *table = f->step.tables + (f->step.head.S + i) * P;
+    for (int p = 0; p < length; p++)
+        for (int g = 0; g < s->kv_heads && table[p / PAGE] >= 0; g++)
+            for (int c = 0; c < s->dim; c++) {
+                uint8_t *page = f->pool + (size_t)table[p / PAGE] * f->page_bytes;
+                int64_t k = ((int64_t)g * s->dim + c) * PAGE + p % PAGE;
+                int64_t v = (int64_t)(s->kv_heads + g) * s->dim * PAGE + p % PAGE * s->dim + c;
+                int64_t from = ((int64_t)p * s->kv_heads + g) * s->dim + c;
+                put(s, page, k, f->keys[i][from]);
+                put(s, page, v, f->values[i][from]);
+            }
+}
+
+static inline void make_kernel(fixture *f) {
+    const shape *s = f->s;
+    int64_t width = (int64_t)s->heads * s->dim;
+    ir_type rows = ir_tensor(IR_F32, 2, (ir_dim[]){IR_DIM_T, ir_dim_const(width)});
+    f->args[0] = (cg_arg){.kind = CG_ARG_BUFFER, .type = rows};
+    f->args[1] = (cg_arg){.kind = CG_ARG_KV,
+                          .kv_group = 1,
+                          .kv = {.window = s->window,
+                                 .layers = 1,
+                                 .heads = s->kv_heads,
+                                 .head_dim = s->dim,
+                                 .dtype = s->dtype,
+                                 .page_tokens = PAGE}};
+    f->args[2] = (cg_arg){.kind = CG_ARG_BUFFER, .type = rows, .written = true};
+    cg_access access = {.arg = 0,
+                        .row_map = CG_ROW_SELF,
+                        .row_stride = width,
+                        .head_stride = s->dim,
+                        .column_stride = 1};
+    f->nodes[0] = (cg_node){.kind = CG_INPUT};
+    f->nodes[1] = (cg_node){.kind = CG_CONST, .per_row = true, .value = 0.5};
+    f->nodes[2] = (cg_node){.kind = CG_SCALAR, .op = CG_MUL, .operands = {0, 1}};
+    f->store = (cg_store){.kind = CG_STORE, .value = 2, .access = access};
+    f->store.access.arg = 2;
+    f->program = (cg_program){.heads = s->heads,
+                              .width = s->dim,
+                              .n_nodes = 3,
+                              .n_stores = 1,
+                              .nodes = f->nodes,
+                              .stores = &f->store};
+    f->kernel = (cg_kernel){.name = "attention",
+                            .anchor = CG_ANCHOR_ATTENTION,
+                            .rows = IR_DIM_T,
+                            .n_args = 3,
+                            .args = f->args,
+                            .n_programs = 1,
+                            .programs = &f->program,
+                            .attention = {.q = access,
+                                          .kv = 1,
+                                          .heads = s->heads,
+                                          .scale = 1 / sqrt(s->dim),
+                                          .softcap = s->softcap,
+                                          .window = s->window}};
+}
+
+static inline void make_step(fixture *f) {
+    const shape *s = f->s;
+    step_block *b = &f->step;
+    for (int i = 0; i < s->n_seqs; i++) {
+        b->offsets[i] = f->T;
+        b->lens[i] = s->seqs[i].start + s->seqs[i].tokens;
+        for (int t = 0; t < s->seqs[i].tokens; t++, f->T++) {
+            b->positions[f->T] = s->seqs[i].start + t;
+            b->seqs[f->T] = i;
+        }
+    }
+    b->offsets[s->n_seqs] = f->T;
+    ck_assert_int_le(f->T, MAX_TOKENS);
+    b->head = (mcc_step){.T = f->T, .S = s->n_seqs, .R = f->T, .G = 2, .P = P};
+    b->head.bytes = sizeof *b;
+    b->head.positions = offsetof(step_block, positions);
+    b->head.token_seqs = offsetof(step_block, seqs);
+    b->head.seq_offsets = offsetof(step_block, offsets);
+    b->head.context_lens = offsetof(step_block, lens);
+    b->head.page_tables = offsetof(step_block, tables);
+    /* Pages of the sequences interleaved and descending; pages behind every window are gone. */
+    int n_pages = s->n_seqs * P;
+    for (int i = 0; i < n_pages; i++) {
+        b->tables[i] = -1;
+        b->tables[n_pages + i] = n_pages - 1 - (i % P * s->n_seqs + i / P);
+        int last = s->seqs[i / P].start + 1 - s->window; /* first position that is seen */
+        if (s->window && (i % P + 1) * PAGE <= last)
+            b->tables[n_pages + i] = -1;
+    }
+}
+
+static inline void *aligned(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    ck_assert_ptr_nonnull(p);
+    return p;
+}
+
+static inline fixture *make_fixture(const shape *s) {
+    fixture *f = calloc(1, sizeof *f);
+    f->s = s;
+    make_kernel(f);
+    make_step(f);
+    f->page_bytes = 2u * (size_t)(s->kv_heads * s->dim) * PAGE * (s->dtype == IR_F16 ? 2 : 4);
+    f->pool_bytes = f->page_bytes * (size_t)(s->n_seqs * P);
+    f->pool = aligned(f->pool_bytes);
+    f->q = aligned((size_t)(f->T * s->heads * s->dim) * 4);
+    for (int i = 0; i < f->T * s->heads * s->dim; i++)
+        f->q[i] = cpu_random_float(s->loudness);
+    for (int i = 0; i < s->n_seqs; i++) {
+        size_t count = (size_t)(f->step.lens[i] * s->kv_heads * s->dim);
+        f->keys[i] = aligned(count * 4);
+        f->values[i] = aligned(count * 4);
+        for (size_t k = 0; k < count; k++) {
+            f->keys[i][k] = rounded(s, cpu_random_float(2));
+            f->values[i][k] = rounded(s, cpu_random_float(3));
+        }
+    }
+    return f;
+}
+
+static inline void free_fixture(fixture *f) {
+    for (int i = 0; i < f->s->n_seqs; i++) {
+        free(f->keys[i]);
+        free(f->values[i]);
+    }
+    free(f->q);
+    free(f->pool);
+    free(f);
+}
+
+static inline void reference(const fixture *f, int token, int head, double *out) {
+    const shape *s = f->s;
+    int seq = f->step.seqs[token], position = f->step.positions[token];
+    int g = head / (s->heads / s->kv_heads), first = s->window ? position - s->window + 1 : 0;
+    double max = -INFINITY, sum = 0, scores[P * PAGE];
+    first = first < 0 ? 0 : first;
+    for (int p = first; p <= position; p++) {
+        const float *k =
+            f->keys[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
+        double v = 0;
+        for (int c = 0; c < s->dim; c++)
+            v += (double)f->q[(token * s->heads + head) * s->dim + c] * (double)k[c];
+        v *= f->kernel.attention.scale;
+        scores[p] = s->softcap > 0 ? s->softcap * tanh(v / s->softcap) : v;
+        max = fmax(max, scores[p]);
+    }
+    memset(out, 0, sizeof *out * (size_t)s->dim);
+    for (int p = first; p <= position; p++) {
+        const float *v =
+            f->values[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
+        double e = exp(scores[p] - max);
+        sum += e;
+        for (int c = 0; c < s->dim; c++)
+            out[c] += e * (double)v[c];
+    }
+    for (int c = 0; c < s->dim; c++)
+        out[c] = out[c] / sum / 2; /* the epilogue halves */
+}
+
+#endif
