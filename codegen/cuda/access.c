@@ -96,7 +96,20 @@ static bool check_store_kv(cg_cuda_emitter *em, const cg_program *program, const
                                (int64_t)arg->kv.head_dim);
 }
 
+/* A row of a matmul's x, where its schedule keeps it. */
+static bool check_store_operand(cg_cuda_emitter *em, const cg_program *program,
+                                const cg_store *store) {
+    const cg_access *access = &store->access;
+    bool a8 = store->kind == CG_STORE_A8;
+    return (program == em->kernel->matmul.prologue && program->heads == 1 && access->offset == 0 &&
+            access->column_stride == 1 && access->row_map == CG_ROW_SELF &&
+            (a8 ? program->width % 32 == 0 : store->kind == CG_STORE)) ||
+           cg_cuda_unsupported(em, "a store to the operand that is not a prologue's");
+}
+
 bool cg_cuda_check_store(cg_cuda_emitter *em, const cg_program *program, const cg_store *store) {
+    if (store->access.arg == CG_ARG_OPERAND)
+        return check_store_operand(em, program, store);
     if (!check_access(em, &store->access))
         return false;
     if (store->access.row_map == CG_ROW_GATHERED)
@@ -190,6 +203,12 @@ const char *cg_cuda_load_text(cg_cuda_emitter *em, const cg_access *access, cons
 
 const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int index) {
     const cg_access *access = &store->access;
+    if (access->arg == CG_ARG_OPERAND && store->kind == CG_STORE_A8)
+        return ir_arena_printf(em->arena, "store_a8(x, 0, col - lane_id(), %" PRId64 ", v%d)",
+                               em->kernel->matmul.k, store->value);
+    if (access->arg == CG_ARG_OPERAND)
+        return ir_arena_printf(em->arena, "store(static_cast<float *>(x) + col, v%d)",
+                               store->value);
     const char *row = cg_cuda_row_text(em, access);
     if (store->kind == CG_STORE_A8)
         return ir_arena_printf(em->arena, "store_a8(a.a%d, %s, %s - lane_id(), %" PRId64 ", v%d)",

@@ -32,7 +32,18 @@
  *                                    float *tmp);
  *     };
  *
- * columns() is there unless whole_rows; row() always. */
+ * columns() is there unless whole_rows; row() always, and group<WARPS>(), which is row() computed
+ * by all warps of a block of WARPS warps, tmp theirs together. A matmul with a prologue has
+ *
+ *     struct prologue {
+ *         static constexpr int heads, width, tmp_floats;   // heads 1, width k
+ *         // x: where the row goes, in the layout of a row of x_type (f32 or a8), in shared or
+ * global
+ *         // memory, 16-byte aligned; whoever reads it puts a barrier before.
+ *         static __device__ void row(const args &a, int64 row, void *x, float *tmp);
+ *         template <int WARPS> static __device__ void group(const args &a, int64 row, void *x,
+ *                                                           float *tmp);
+ *     }; */
 #ifndef MCC_CODEGEN_CUDA_INTERNAL_H
 #define MCC_CODEGEN_CUDA_INTERNAL_H
 
@@ -77,6 +88,8 @@ bool cg_cuda_attention(cg_cuda_emitter *em);
 
 /* The text of struct program_<index>; NULL after reporting what is not supported. */
 const char *cg_cuda_program(cg_cuda_emitter *em, int index);
+/* The text of struct prologue, of a matmul that has one. */
+const char *cg_cuda_prologue(cg_cuda_emitter *em);
 /* program_<index>::whole_rows and tmp_floats. */
 bool cg_cuda_whole_rows(const cg_program *program);
 int64_t cg_cuda_tmp_floats(const cg_kernel *kernel, const cg_program *program);

@@ -121,12 +121,14 @@ bool cg_cuda_nvrtc_find(char *text, size_t capacity) {
 /* --- compilation ---------------------------------------------------------------------------------
  */
 
-static const char *const options[] = {"--std=c++17", "--fmad=false", "-lineinfo", "-default-device",
+static const char *const options[] = {"--std=c++17",        "--fmad=false",
+                                      "-lineinfo",          "-default-device",
                                       "--ptxas-options=-v", "-diag-suppress=1046"};
 enum { N_OPTIONS = sizeof options / sizeof options[0], MAX_HEADERS = 64 };
 
 const char *cg_nvrtc_options(void) {
-    return "--std=c++17 --fmad=false -lineinfo -default-device --ptxas-options=-v -diag-suppress=1046";
+    return "--std=c++17 --fmad=false -lineinfo -default-device --ptxas-options=-v "
+           "-diag-suppress=1046";
 }
 
 /* The number before `what` in the log, summed over its occurrences; ptxas -v writes

@@ -18,6 +18,14 @@ bool cg_cuda_whole_rows(const cg_program *program) {
     return false;
 }
 
+bool cg_cuda_number_of_written(const cg_kernel *kernel, const cg_program *program) {
+    for (int i = 0; i < program->n_nodes; i++)
+        if (program->nodes[i].kind == CG_LOAD && program->nodes[i].access.column_stride == 0 &&
+            kernel->args[program->nodes[i].access.arg].written)
+            return true;
+    return false;
+}
+
 /* --- arrays in shared memory ---------------------------------------------------------------------
  */
 
@@ -87,7 +95,8 @@ static bool check_node(cg_cuda_emitter *em, const cg_program *program, int index
         if (node->operands[i] < 0 || node->operands[i] >= index)
             return cg_cuda_unsupported(em, "node %d uses node %d, which does not come before it",
                                        index, node->operands[i]);
-    int parts = em->kernel->anchor == CG_ANCHOR_MATMUL      ? em->kernel->matmul.parts
+    int parts = program == em->kernel->matmul.prologue      ? 0
+                : em->kernel->anchor == CG_ANCHOR_MATMUL    ? em->kernel->matmul.parts
                 : em->kernel->anchor == CG_ANCHOR_ATTENTION ? 1
                                                             : 0;
     switch (node->kind) {
@@ -301,11 +310,12 @@ static bool stage_has_columns(const writer *w, int stage) {
 static void write_group(writer *w) {
     int64_t width = w->program->width;
     FILE *f = w->out;
+    bool prologue = w->program == w->em->kernel->matmul.prologue;
     w->whole = true;
-    fputs("    template <int WARPS>\n"
-          "    static __device__ __forceinline__ void group(const args &a, int64 row, int head,\n"
-          "                                                 const float *input, float *tmp) {\n",
-          f);
+    fprintf(f,
+            "    template <int WARPS>\n"
+            "    static __device__ __forceinline__ void group(const args &a, int64 row, %s) {\n",
+            prologue ? "void *x, float *tmp" : "int head, const float *input,\n        float *tmp");
     for (int i = 0; i < w->arrays->count; i++)
         fprintf(f, "        float *const t%d = tmp + %" PRId64 ";\n", i, i * width);
     write_places(w);
@@ -313,6 +323,8 @@ static void write_group(writer *w) {
         fputs("        group_sync<WARPS>();\n", f);
     for (int stage = 0; stage < w->stages->n_stages; stage++) {
         write_numbers(w, stage);
+        if (stage == 0 && cg_cuda_number_of_written(w->em->kernel, w->program))
+            fputs("        group_sync<WARPS>();\n", f);
         if (!stage_has_columns(w, stage))
             continue;
         fprintf(f,
@@ -326,11 +338,12 @@ static void write_group(writer *w) {
         if (w->arrays->count && stage + 1 < w->stages->n_stages)
             fputs("        group_sync<WARPS>();\n", f);
     }
-    fputs("    }\n\n"
-          "    static __device__ __forceinline__ void row(const args &a, int64 row, int head,\n"
-          "                                               const float *input, float *tmp) {\n"
-          "        group<1>(a, row, head, input, tmp);\n    }\n",
-          f);
+    fprintf(f,
+            "    }\n\n"
+            "    static __device__ __forceinline__ void row(const args &a, int64 row, %s) {\n"
+            "        group<1>(a, row, %s);\n    }\n",
+            prologue ? "void *x, float *tmp" : "int head, const float *input,\n        float *tmp",
+            prologue ? "x, tmp" : "head, input, tmp");
 }
 
 static void write_columns_function(writer *w) {
@@ -347,13 +360,13 @@ static void write_columns_function(writer *w) {
     fputs("    }\n", w->out);
 }
 
-const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
-    const cg_program *program = &em->kernel->programs[index];
+static const char *write_program(cg_cuda_emitter *em, const cg_program *program, const char *name) {
     if (!check_program(em, program))
         return NULL;
     cg_stages stages = cg_stages_of(program, em->kernel->args, em->arena);
     arrays a = arrays_of(&stages, em->arena);
-    bool whole = cg_cuda_whole_rows(program);
+    bool prologue = program == em->kernel->matmul.prologue;
+    bool whole = prologue || cg_cuda_whole_rows(program);
     char *bytes = NULL;
     size_t size = 0;
     FILE *f = open_memstream(&bytes, &size);
@@ -363,10 +376,10 @@ const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
     }
     writer w = {.em = em, .program = program, .stages = &stages, .arrays = &a, .out = f};
     fprintf(f,
-            "struct program_%d {\n    static constexpr int heads = %" PRId64 ", width = %" PRId64
+            "struct %s {\n    static constexpr int heads = %" PRId64 ", width = %" PRId64
             ";\n    static constexpr bool whole_rows = %s;\n"
             "    static constexpr int tmp_floats = %" PRId64 ";\n\n",
-            index, program->heads, program->width, whole ? "true" : "false",
+            name, program->heads, program->width, whole ? "true" : "false",
             cg_cuda_tmp_floats(em->kernel, program));
     write_group(&w);
     if (!whole)
@@ -378,4 +391,13 @@ const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
     if (!ok)
         cg_cuda_unsupported(em, "out of memory while generating code");
     return text;
+}
+
+const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
+    return write_program(em, &em->kernel->programs[index],
+                         ir_arena_printf(em->arena, "program_%d", index));
+}
+
+const char *cg_cuda_prologue(cg_cuda_emitter *em) {
+    return write_program(em, em->kernel->matmul.prologue, "prologue");
 }

@@ -20,4 +20,7 @@ const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int i
 /* The kv_slot of this row. */
 const char *cg_cuda_slot_text(cg_cuda_emitter *em, const cg_store *store);
 
+/* Whether a number comes from what the kernel writes: it must be read before any lane stores. */
+bool cg_cuda_number_of_written(const cg_kernel *kernel, const cg_program *program);
+
 #endif

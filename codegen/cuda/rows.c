@@ -1,5 +1,5 @@
 /* The rows schedules: a block computes a row (kernels/rows.cuh). */
-#include "codegen/cuda/internal.h"
+#include "codegen/cuda/program.h"
 
 #include <inttypes.h>
 
@@ -118,7 +118,8 @@ bool cg_cuda_rows(cg_cuda_emitter *em) {
         heads += k->programs[i].heads;
         several |= k->programs[i].heads > 1;
     }
-    if (k->n_programs == 1 && !several && !cg_cuda_whole_rows(&k->programs[0]))
+    if (k->n_programs == 1 && !several && !cg_cuda_whole_rows(&k->programs[0]) &&
+        !cg_cuda_number_of_written(k, &k->programs[0]))
         return by_column(em);
     return several && !depend(k) ? by_head(em, heads) : in_turn(em);
 }

@@ -42,6 +42,11 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
                 k->args[i].kind == CG_ARG_KV ? "kv" : ir_type_text(em->arena, &k->args[i].type));
     fprintf(f, "%s};\n\n", v->scratch_bytes ? "    void *scratch;\n" : "");
     bool ok = true;
+    if (k->anchor == CG_ANCHOR_MATMUL && k->matmul.prologue) {
+        const char *prologue = cg_cuda_prologue(em);
+        ok = prologue != NULL;
+        fprintf(f, "%s\n", prologue ? prologue : "");
+    }
     for (int i = 0; i < k->n_programs; i++) {
         const char *program = cg_cuda_program(em, i);
         ok = ok && program;

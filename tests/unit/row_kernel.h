@@ -1,11 +1,14 @@
-/* For tests of row programs on the CPU: builds their kernels, and runs them on every processor
- * level and in two ways of splitting tiles, which must give the same bits. Included by one test
- * file each. */
+/* For tests of row programs: builds their kernels, and runs them on every processor level and in
+ * two ways of splitting tiles, which must give the same bits; with MCC_ROWS_ON_CUDA on the emulated
+ * GPU as well. Included by one test file each. */
 #ifndef MCC_TESTS_ROW_KERNEL_H
 #define MCC_TESTS_ROW_KERNEL_H
 
 #include "check_main.h"
 #include "cpu_kernel.h"
+#ifdef MCC_ROWS_ON_CUDA
+#include "cuda_kernel.h"
+#endif
 
 #include <math.h>
 
@@ -95,6 +98,64 @@ static inline cg_access vector_of(int arg) {
 /* --- running -----------------------------------------------------------------------------------
  */
 
+#ifdef MCC_ROWS_ON_CUDA
+/* Equal bits, or both not a number: processors differ in which they make. */
+static inline bool same_element(ir_dtype dtype, const void *a, const void *b, size_t i) {
+    if (dtype == IR_F32) {
+        float x, y;
+        memcpy(&x, (const char *)a + i * 4, 4);
+        memcpy(&y, (const char *)b + i * 4, 4);
+        return memcmp(&x, &y, 4) == 0 || (isnan(x) && isnan(y));
+    }
+    return memcmp((const char *)a + i, (const char *)b + i, 1) == 0;
+}
+
+/* Every architecture once in a while, two kinds of compilers always. */
+static inline const char *cuda_target_of_run(int run) {
+    static int calls;
+    int n;
+    const cg_cuda_target *all = cg_cuda_targets(&n);
+    return run == 0 ? "cuda:sm_80" : all[1 + calls++ % (n - 1)].name;
+}
+
+/* Runs the kernel on the emulated GPU from the outputs' initial values; the outputs must be what
+ * they are now, after the CPU's runs. */
+static inline void run_on_cuda(const builder *b, void *const *args, int64_t T, const mcc_step *step,
+                               int n_outputs, const int *outputs, const size_t *bytes,
+                               void *const *initial) {
+    const cg_kernel *kernel = &b->kernel;
+    mcc_step plain = {.T = (int32_t)T, .S = 1, .R = (int32_t)T};
+    if (!cuda_available())
+        return;
+    for (int run = 0; run < 2; run++) {
+        cuda_buffer buffers[MAX_ARGS];
+        for (int i = 0; i < kernel->n_args; i++) {
+            const ir_type *type = &kernel->args[i].type;
+            buffers[i].bytes = args[i];
+            if (kernel->args[i].kind != CG_ARG_KV)
+                buffers[i].size = type->layout ? (size_t)cg_cpu_packed_bytes(type)
+                                               : (size_t)ir_dim_eval(ir_type_bytes(type), T, 1, T);
+        }
+        for (int i = 0; i < n_outputs; i++) {
+            buffers[outputs[i]] = (cuda_buffer){malloc(bytes[i]), bytes[i]};
+            memcpy(buffers[outputs[i]].bytes, initial[i], bytes[i]);
+        }
+        cuda_run_options o = {
+            .target = cuda_target_of_run(run), .checks = EMU_CHECK_ALL, .seed = (uint64_t)run};
+        cuda_run(kernel, &o, step ? step : &plain, step ? step->bytes : sizeof plain, buffers);
+        for (int i = 0; i < n_outputs; i++) {
+            const cg_arg *arg = &kernel->args[outputs[i]];
+            ir_dtype dtype = arg->kind == CG_ARG_KV || arg->type.encoding ? IR_U8 : arg->type.dtype;
+            const void *got = buffers[outputs[i]].bytes, *want = args[outputs[i]];
+            for (size_t k = 0; k < bytes[i] / (dtype == IR_F32 ? 4 : 1); k++)
+                if (!same_element(dtype, got, want, k))
+                    ck_abort_msg("%s: output %d differs from the CPU's at %zu", o.target, i, k);
+            free(buffers[outputs[i]].bytes);
+        }
+    }
+}
+#endif
+
 /* Runs kernel 0 of the builder on every target and in two ways of splitting tiles; `outputs` (args
  * by index, `bytes` each) must come out the same every time. The values stay those of the last. */
 static inline void run_everywhere(const builder *b, void *const *args, int64_t T,
@@ -121,6 +182,9 @@ static inline void run_everywhere(const builder *b, void *const *args, int64_t T
                           "run %d differs in output %d", run, i);
         }
     }
+#ifdef MCC_ROWS_ON_CUDA
+    run_on_cuda(b, args, T, step, n_outputs, outputs, bytes, initial);
+#endif
     for (int i = 0; i < n_outputs; i++) {
         free(first[i]);
         free(initial[i]);
