@@ -3,6 +3,9 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS modelcc_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET cuda_emulator)
+  install(TARGETS cuda_emulator LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(FILES runtime/modelcc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 # The prefix as seen from the .pc file, so that an installation can be moved.
