@@ -209,17 +209,15 @@ static bool check_registers(emu_warp *w, const emu_op *op, uint32_t mask) {
 bool emu_warp_run(emu_warp *w, uint64_t budget) {
     const emu_op *ops = w->function->ops;
     emu_counters *counters = &w->worker->counters;
-    uint64_t limit = w->worker->launch->instruction_limit, begin = w->executed;
+    uint64_t limit = w->worker->launch->instruction_limit, until = w->executed + budget;
     bool counting = w->counting, checking = w->checks & EMU_CHECK_UNINITIALISED;
-    uint64_t until = budget;
-    if (limit && limit - begin < until)
-        until = limit - begin;
-    for (uint64_t n = 0;; n++) {
+    if (limit && limit < until)
+        until = limit;
+    for (;; w->executed++) {
         if (w->pc >= w->wait_pc)
             reconverge(w);
         const emu_op *op = ops + w->pc;
-        if (n >= until) {
-            w->executed = begin + n;
+        if (w->executed >= until) {
             if (limit && w->executed >= limit) {
                 emu_fault(w, op, __builtin_ctz(w->active),
                           "the warp has run %llu instructions, the limit: an endless loop?",
@@ -257,7 +255,7 @@ bool emu_warp_run(emu_warp *w, uint64_t budget) {
             break;
         case EMU_JUMPED:
             if (w->state == EMU_WARP_DONE) {
-                w->executed = begin + n + 1;
+                w->executed++;
                 return true;
             }
             if (!w->n_groups)
@@ -273,11 +271,11 @@ bool emu_warp_run(emu_warp *w, uint64_t budget) {
             break;
         case EMU_YIELD:
             w->pc++;
-            until = n + 1;
+            until = w->executed + 1;
             break;
         case EMU_BARRIER:
             w->pc++;
-            w->executed = begin + n + 1;
+            w->executed++;
             return true;
         case EMU_FAULT:
             return false;
