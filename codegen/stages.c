@@ -108,9 +108,9 @@ cg_stages cg_stages_of(const cg_program *program, const cg_arg *args, ir_arena *
         const cg_node *node = &program->nodes[i];
         s.number[i] = is_number(&s, node);
         s.stage[i] = stage_of(&s, node);
-        s.again[i] =
-            node->kind == CG_INPUT || (node->kind == CG_LOAD && !args[node->access.arg].written &&
-                                       !args[node->access.arg].type.encoding);
+        s.again[i] = node->kind == CG_INPUT ||
+                     (node->kind == CG_LOAD && args && !args[node->access.arg].written &&
+                      !args[node->access.arg].type.encoding);
         if (s.stage[i] + 1 > s.n_stages)
             s.n_stages = s.stage[i] + 1;
     }

@@ -20,7 +20,9 @@ typedef struct cg_stages {
     bool *needed; /* [stage][node]: that stage uses it, computed there, kept or loaded again */
 } cg_stages;
 
-/* In `arena`. The program has been checked: operands come first. */
+/* In `arena`. The program has been checked: operands come first. args NULL: no load may be
+ * repeated.
+ */
 cg_stages cg_stages_of(const cg_program *program, const cg_arg *args, ir_arena *arena);
 
 int cg_node_operands(const cg_node *node);

@@ -1,17 +1,13 @@
 /* Row programs: a DAG of scalar operations over the columns of one row, as loops over chunks of 16
- * columns.
- *
- * A reduction needs all columns before the first use of its result, and a rotation in halves needs
- * columns that other chunks compute. So the nodes are split into stages, each one loop: a node's
- * stage is the highest of its operands', or one more where an operand is a reduction or where it is
- * a rotation in halves. What a later stage needs of an earlier one is kept in an array, except for
- * loads that give the same again and inputs. Example, rms_norm with a residual:
+ * columns, one loop a stage (codegen/stages.h). Example, rms_norm with a residual:
  *
  *     stage 0   s = load a + load b; keep s; store s; r = reduce(s*s)
  *     between   q = rsqrt(r * 1/n + eps)
  *     stage 1   store s * q * load weight
  */
 #include "codegen/cpu/program.h"
+
+#include "codegen/stages.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,143 +19,28 @@ enum { PAD = CG_CPU_LANES };
 typedef struct plan {
     const cg_program *program;
     int64_t n_cols;
-    int n_stages;
-    int *stage;       /* where a node is computed */
-    bool *number;     /* one f32 for the row and head, not a vector of columns */
-    bool *again;      /* may be loaded again in a later stage */
-    int64_t *kept_at; /* byte offset of the array that keeps it; -1: none */
-    bool *needed;     /* [stage][node]: a chunk of that stage uses it */
+    cg_stages stages;
+    int64_t *kept_at; /* byte offset of the array that keeps a node; -1: none */
     int64_t kept_bytes;
     ir_arena *arena;
 } plan;
-
-static int operands_of(const cg_node *node) {
-    static const int counts[CG_N_SCALAR_OPS] = {
-#define SCALAR(suffix, name, operands) [CG_##suffix] = operands,
-#include "codegen/scalar.def"
-#undef SCALAR
-    };
-    switch (node->kind) {
-    case CG_SCALAR:
-        return counts[node->op];
-    case CG_REDUCE:
-    case CG_ROTATE:
-        return 1;
-    default:
-        return 0;
-    }
-}
-
-/* The number of nodes a store reads (KV: two). */
-static int values_of(const cg_store *store, int *values) {
-    values[0] = store->value;
-    values[1] = store->value2;
-    return store->kind == CG_STORE_KV ? 2 : 1;
-}
 
 static int64_t rounded_up(int64_t n, int64_t step) {
     return (n + step - 1) / step * step;
 }
 
-static bool node_is_number(const plan *p, const cg_node *node) {
-    switch (node->kind) {
-    case CG_CONST:
-    case CG_REDUCE:
-        return true;
-    case CG_LOAD:
-        return node->access.column_stride == 0;
-    case CG_SCALAR:
-        for (int i = 0; i < operands_of(node); i++)
-            if (!p->number[node->operands[i]])
-                return false;
-        return true;
-    default:
-        return false;
-    }
-}
-
-static int node_stage(const plan *p, const cg_node *node) {
-    int stage = 0;
-    for (int i = 0; i < operands_of(node); i++)
-        if (p->stage[node->operands[i]] > stage)
-            stage = p->stage[node->operands[i]];
-    bool later = node->kind == CG_REDUCE || (node->kind == CG_ROTATE && node->rotate_half);
-    return stage + later;
-}
-
-static int store_stage(const plan *p, const cg_store *store) {
-    int values[2], stage = 0, n = values_of(store, values);
-    for (int i = 0; i < n; i++)
-        if (p->stage[values[i]] > stage)
-            stage = p->stage[values[i]];
-    return stage;
-}
-
-static void keep(plan *p, int node) {
-    if (p->kept_at[node] >= 0)
-        return;
-    p->kept_at[node] = p->kept_bytes + PAD * 4;
-    p->kept_bytes += (rounded_up(p->n_cols, CG_CPU_LANES) + 2 * PAD) * 4;
-}
-
-/* Marks what a chunk of stage s computes or reads for a use of `node` there. */
-static void need(plan *p, int s, int node) {
-    if (!p->number[node])
-        p->needed[(int64_t)s * p->program->n_nodes + node] = true;
-}
-
 /* args may be NULL: then every load counts as one that may not be repeated, which keeps most. */
 static plan make_plan(const cg_program *program, int64_t n_cols, const cg_arg *args) {
     int n = program->n_nodes;
-    plan p = {.program = program, .n_cols = n_cols, .n_stages = 1, .arena = ir_arena_create()};
-    p.stage = ir_arena_array(p.arena, (size_t)n + 1, sizeof *p.stage);
-    p.number = ir_arena_array(p.arena, (size_t)n + 1, sizeof *p.number);
-    p.again = ir_arena_array(p.arena, (size_t)n + 1, sizeof *p.again);
+    plan p = {.program = program, .n_cols = n_cols, .arena = ir_arena_create()};
+    p.stages = cg_stages_of(program, args, p.arena);
     p.kept_at = ir_arena_array(p.arena, (size_t)n + 1, sizeof *p.kept_at);
     for (int i = 0; i < n; i++) {
-        const cg_node *node = &program->nodes[i];
-        p.number[i] = node_is_number(&p, node);
-        p.stage[i] = node_stage(&p, node);
         p.kept_at[i] = -1;
-        p.again[i] = node->kind == CG_INPUT ||
-                     (node->kind == CG_LOAD && args && !args[node->access.arg].written &&
-                      !args[node->access.arg].type.encoding);
-        if (p.stage[i] + 1 > p.n_stages)
-            p.n_stages = p.stage[i] + 1;
-    }
-    p.needed = ir_arena_array(p.arena, (size_t)p.n_stages * ((size_t)n + 1), sizeof *p.needed);
-
-    /* From the last stage back: its roots, then operands of what it computes; what comes from an
-     * earlier stage is loaded again or becomes a root there. */
-    for (int s = p.n_stages - 1; s >= 0; s--) {
-        for (int i = 0; i < program->n_stores; i++) {
-            int values[2], count = values_of(&program->stores[i], values);
-            for (int v = 0; store_stage(&p, &program->stores[i]) == s && v < count; v++)
-                need(&p, s, values[v]);
-        }
-        for (int i = n - 1; i >= 0; i--) {
-            const cg_node *node = &program->nodes[i];
-            if (node->kind == CG_REDUCE && p.stage[i] == s + 1)
-                need(&p, s, node->operands[0]);
-            if (!p.needed[(int64_t)s * n + i])
-                continue;
-            bool half = node->kind == CG_ROTATE && node->rotate_half;
-            if (p.stage[i] < s) {
-                if (!p.again[i]) {
-                    keep(&p, i);
-                    need(&p, p.stage[i], i);
-                }
-            } else if (half) {
-                int x = node->operands[0];
-                if (!p.number[x]) {
-                    keep(&p, x);
-                    need(&p, p.stage[x], x);
-                }
-            } else if (node->kind == CG_SCALAR || node->kind == CG_ROTATE) {
-                for (int k = 0; k < operands_of(node); k++)
-                    need(&p, s, node->operands[k]);
-            }
-        }
+        if (!p.stages.kept[i])
+            continue;
+        p.kept_at[i] = p.kept_bytes + PAD * 4;
+        p.kept_bytes += (rounded_up(n_cols, CG_CPU_LANES) + 2 * PAD) * 4;
     }
     return p;
 }
@@ -179,7 +60,7 @@ static bool check_node(cg_cpu_emitter *em, const cg_program *program, int index,
     const cg_node *node = &program->nodes[index];
     if (node->kind == CG_SCALAR && (unsigned)node->op >= CG_N_SCALAR_OPS)
         return cg_cpu_unsupported(em, "unknown scalar operation %d", (int)node->op);
-    for (int i = 0; i < operands_of(node); i++)
+    for (int i = 0; i < cg_node_operands(node); i++)
         if (node->operands[i] < 0 || node->operands[i] >= index)
             return cg_cpu_unsupported(em, "node %d uses node %d, which does not come before it",
                                       index, node->operands[i]);
@@ -225,7 +106,7 @@ bool cg_cpu_check_program(cg_cpu_emitter *em, const cg_program *program, int64_t
         if (!check_node(em, program, i, n_cols))
             return false; /* what follows may rest on it */
     for (int i = 0; i < program->n_stores; i++) {
-        int values[2], count = values_of(&program->stores[i], values);
+        int values[2], count = cg_store_values(&program->stores[i], values);
         for (int v = 0; v < count; v++)
             if (values[v] < 0 || values[v] >= program->n_nodes)
                 return cg_cpu_unsupported(em, "a store of node %d of %d", values[v],
@@ -270,14 +151,14 @@ static LLVMValueRef kept_address(emission *e, int node, LLVMValueRef at) {
 
 /* A node's value as a vector: the chunk's columns, or the number in all lanes. */
 static LLVMValueRef vector_of(emission *e, int half, int node) {
-    if (e->plan->number[node])
+    if (e->plan->stages.number[node])
         return cg_cpu_splat(e->em, e->numbers[node], CG_CPU_LANES);
     return e->columns[half][node];
 }
 
 /* Kept columns at + shift …, wherever they begin; the result counts only where they exist. */
 static LLVMValueRef shifted(emission *e, int node, LLVMValueRef at, int64_t shift) {
-    if (e->plan->number[node])
+    if (e->plan->stages.number[node])
         return vector_of(e, 0, node);
     int64_t last = rounded_up(e->plan->n_cols, CG_CPU_LANES);
     LLVMValueRef from = cg_cpu_add_const(e->em, at, shift);
@@ -341,7 +222,7 @@ static LLVMValueRef compute(emission *e, int index, int half, const place *where
     case CG_LOAD:
         return cg_cpu_access_load(e->em, &node->access, &site);
     case CG_SCALAR:
-        for (int i = 0; i < operands_of(node); i++)
+        for (int i = 0; i < cg_node_operands(node); i++)
             operands[i] = vector_of(e, half, node->operands[i]);
         return cg_cpu_scalar(e->em, node->op, operands);
     default: /* CG_ROTATE */
@@ -364,7 +245,7 @@ static LLVMValueRef compute_number(emission *e, int index) {
         v = cg_cpu_load(e->em, e->em->f32x16, e->accumulators[index], 64);
         return node->reduce == CG_REDUCE_SUM ? cg_cpu_sum16(e->em, v) : cg_cpu_max16(e->em, v);
     default:
-        for (int i = 0; i < operands_of(node); i++)
+        for (int i = 0; i < cg_node_operands(node); i++)
             operands[i] = e->numbers[node->operands[i]];
         return cg_cpu_scalar(e->em, node->op, operands);
     }
@@ -407,26 +288,26 @@ static void emit_columns(emission *e, int stage, const place *places, int n_plac
     for (int half = 0; half < n_places; half++) {
         const place *where = &places[half];
         for (int i = 0; i < n; i++) {
-            if (!e->plan->needed[(int64_t)stage * n + i])
+            if (!e->plan->stages.needed[(int64_t)stage * n + i])
                 continue;
-            bool from_array = e->plan->stage[i] < stage && !e->plan->again[i];
+            bool from_array = e->plan->stages.stage[i] < stage && !e->plan->stages.again[i];
             e->columns[half][i] =
                 from_array ? cg_cpu_load(e->em, e->em->f32x16, kept_address(e, i, where->at), 64)
                            : compute(e, i, half, where);
-            if (e->plan->kept_at[i] >= 0 && e->plan->stage[i] == stage)
+            if (e->plan->kept_at[i] >= 0 && e->plan->stages.stage[i] == stage)
                 cg_cpu_store(e->em, e->columns[half][i], kept_address(e, i, where->at), 64);
         }
         for (int i = 0; i < n; i++)
-            if (program->nodes[i].kind == CG_REDUCE && e->plan->stage[i] == stage + 1)
+            if (program->nodes[i].kind == CG_REDUCE && e->plan->stages.stage[i] == stage + 1)
                 accumulate(e, i, half, where);
         for (int i = 0; i < program->n_stores; i++)
-            if (store_stage(e->plan, &program->stores[i]) == stage)
+            if (cg_store_stage(&e->plan->stages, &program->stores[i]) == stage)
                 store_columns(e, i, half, where);
     }
     for (int i = 0; n_places == 2 && i < program->n_stores; i++) {
         const cg_store *store = &program->stores[i];
         cg_cpu_site site = site_of(e, &places[0]);
-        if (store->kind == CG_STORE_A8 && store_stage(e->plan, store) == stage)
+        if (store->kind == CG_STORE_A8 && cg_store_stage(&e->plan->stages, store) == stage)
             cg_cpu_access_store_a8(e->em, &store->access, &site, vector_of(e, 0, store->value),
                                    vector_of(e, 1, store->value));
     }
@@ -450,11 +331,11 @@ static void emit_step(emission *e, int stage, LLVMValueRef at, int64_t count, in
 
 static bool stage_has_work(const plan *p, int stage) {
     for (int i = 0; i < p->program->n_nodes; i++)
-        if (p->needed[(int64_t)stage * p->program->n_nodes + i] ||
-            (p->program->nodes[i].kind == CG_REDUCE && p->stage[i] == stage + 1))
+        if (p->stages.needed[(int64_t)stage * p->program->n_nodes + i] ||
+            (p->program->nodes[i].kind == CG_REDUCE && p->stages.stage[i] == stage + 1))
             return true;
     for (int i = 0; i < p->program->n_stores; i++)
-        if (store_stage(p, &p->program->stores[i]) == stage)
+        if (cg_store_stage(&p->stages, &p->program->stores[i]) == stage)
             return true;
     return false;
 }
@@ -466,7 +347,7 @@ static void emit_stage(emission *e, int stage) {
         return;
     for (int i = 0; i < e->plan->program->n_stores; i++)
         if (e->plan->program->stores[i].kind == CG_STORE_A8 &&
-            store_stage(e->plan, &e->plan->program->stores[i]) == stage)
+            cg_store_stage(&e->plan->stages, &e->plan->program->stores[i]) == stage)
             n_places = 2;
     int64_t step = n_places * CG_CPU_LANES, whole = n_cols / step * step;
     if (n_cols > CG_CPU_UNROLL) {
@@ -484,13 +365,13 @@ static void emit_stage(emission *e, int stage) {
 static void emit_numbers(emission *e, int stage) {
     const cg_program *program = e->plan->program;
     for (int i = 0; i < program->n_nodes; i++)
-        if (e->plan->number[i] && e->plan->stage[i] == stage)
+        if (e->plan->stages.number[i] && e->plan->stages.stage[i] == stage)
             e->numbers[i] = compute_number(e, i);
     cg_cpu_site site = site_of(e, NULL);
     for (int i = 0; i < program->n_stores; i++) {
         const cg_store *store = &program->stores[i];
         if (store->kind == CG_STORE && store->access.column_stride == 0 &&
-            e->plan->stage[store->value] == stage)
+            e->plan->stages.stage[store->value] == stage)
             cg_cpu_access_store_number(e->em, &store->access, &site, e->numbers[store->value]);
     }
 }
@@ -518,7 +399,7 @@ void cg_cpu_emit_program(cg_cpu_emitter *em, const cg_program *program, const cg
         if (program->stores[i].kind == CG_STORE_KV)
             cg_cpu_row_page(em, program->stores[i].access.arg, chunk->row, &e.page[i], &e.slot[i],
                             &e.page_valid[i]);
-    for (int s = 0; s < p.n_stages; s++) {
+    for (int s = 0; s < p.stages.n_stages; s++) {
         emit_numbers(&e, s);
         emit_stage(&e, s);
     }
