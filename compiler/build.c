@@ -55,7 +55,10 @@ typedef struct build {
     cg_object *objects; /* one per unit, the descriptor last */
     int n_units;
     uint64_t file_bytes;
+    uint64_t released; /* bytes of weights written when the model's pages were last given back */
 } build;
+
+enum { RELEASE_BYTES = 32 << 20 };
 
 static bool is_cancelled(build *b) {
     return b->cancelled && atomic_load(b->cancelled) &&
@@ -115,6 +118,7 @@ static void *hash_files(void *arg) {
         for (size_t at = 0; at < f->size && !(b->cancelled && atomic_load(b->cancelled));) {
             size_t n = f->size - at < (8u << 20) ? f->size - at : (8u << 20);
             rt_sha256_update(&hash, f->data + at, n);
+            fe_file_release(f, at, n);
             at += n;
         }
         rt_sha256_final(&hash, digest);
@@ -135,24 +139,43 @@ static void end_hashing(build *b) {
     b->hashing = false;
 }
 
+static bool tokenizer_from_source(const fe_tokenizer_source *s, ir_arena *arena, ir_diag *diag,
+                                  fe_blob *blob) {
+    switch (s->kind) {
+    case FE_TOKENIZER_NONE:
+        break;
+    case FE_TOKENIZER_JSON:
+        return fe_tokenizer_from_json(arena, diag, s->where, (const char *)s->json.data,
+                                      s->json.size, (const char *)s->config.data, s->config.size,
+                                      blob);
+    case FE_TOKENIZER_GGUF:
+        return fe_tokenizer_from_gguf(arena, diag, s->where, &s->gguf, blob);
+    }
+    return false;
+}
+
+/* In an arena of its own: what it takes to make one is a multiple of it. */
 static bool build_tokenizer(build *b) {
     const fe_tokenizer_source *s = &b->model->tokenizer;
     if (b->options->no_tokenizer)
         return true;
-    switch (s->kind) {
-    case FE_TOKENIZER_NONE:
+    if (s->kind == FE_TOKENIZER_NONE) {
         ir_warning(b->diag, b->options->input,
-                   "it has no tokenizer; the artifact takes token ids "
-                   "only");
+                   "it has no tokenizer; the artifact takes token ids only");
         return true;
-    case FE_TOKENIZER_JSON:
-        return fe_tokenizer_from_json(b->arena, b->diag, s->where, (const char *)s->json.data,
-                                      s->json.size, (const char *)s->config.data, s->config.size,
-                                      &b->tokenizer);
-    case FE_TOKENIZER_GGUF:
-        return fe_tokenizer_from_gguf(b->arena, b->diag, s->where, &s->gguf, &b->tokenizer);
     }
-    return false;
+    ir_arena *arena = ir_arena_create();
+    fe_blob blob = {0};
+    if (!arena)
+        return ir_error(b->diag, NULL, "out of memory");
+    bool ok = tokenizer_from_source(s, arena, b->diag, &blob);
+    if (ok) {
+        uint8_t *copy = ir_arena_alloc(b->arena, blob.size);
+        memcpy(copy, blob.data, blob.size);
+        b->tokenizer = (fe_blob){copy, blob.size};
+    }
+    ir_arena_destroy(arena);
+    return ok;
 }
 
 /* A template that the runtime cannot run is said now, not when the first message comes. */
@@ -305,6 +328,12 @@ static int link_code(build *b) {
 static void show_weights(void *user, uint64_t done, uint64_t total) {
     build *b = user;
     progress_update(&b->progress, (double)done / 1e6, (double)total / 1e6, "MB");
+    /* What was packed is not read again, so that it need not stay in memory. */
+    if (done - b->released < RELEASE_BYTES)
+        return;
+    b->released = done;
+    for (int i = 0; i < b->model->file_count; i++)
+        fe_file_release(&b->model->files[i], 0, b->model->files[i].size);
 }
 
 static int64_t max_model_len(const build *b) {

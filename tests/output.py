@@ -237,6 +237,8 @@ def large(modelcc, work):
                                                        (LARGE_MEMORY, LARGE_MEMORY))}
     begin = time.monotonic()
     checked_build(modelcc, model, "-o", output, **limits)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    check(peak < LARGE_MEMORY, f"build held {peak >> 20} MB at once, mapped files included")
     check(os.path.getsize(output) > 2**31, "the artifact is smaller than 2 GB")
     result = run(modelcc, "inspect", output, "--check", **limits)
     check(result.returncode == 0, f"inspect --check: {result.stderr}")

@@ -45,6 +45,12 @@ void fe_file_unmap(fe_file *file) {
     file->size = 0;
 }
 
+void fe_file_release(const fe_file *file, size_t begin, size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), skip = begin % page;
+    if (file->data && size)
+        madvise((void *)(uintptr_t)(file->data + begin - skip), size + skip, MADV_DONTNEED);
+}
+
 bool fe_path_exists(const char *path) {
     struct stat st;
     return stat(path, &st) == 0;

@@ -26,6 +26,9 @@ typedef struct fe_file {
 /* Maps a regular file. Errors: the path, and what the system said. */
 bool fe_file_map(fe_file *file, const char *path, ir_diag *diag);
 void fe_file_unmap(fe_file *file);
+/* Gives the memory of these bytes of the file back to the system; whoever reads them, now or later,
+ * gets them from its cache or the disk again. */
+void fe_file_release(const fe_file *file, size_t begin, size_t size);
 
 /* True when `path` names something that exists. */
 bool fe_path_exists(const char *path);

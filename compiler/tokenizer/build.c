@@ -41,21 +41,27 @@ static void set_section(build *b, int index, const void *data, size_t size) {
 /* -- what tokens decode to ------------------------------------------------------------------- */
 
 static fe_bytes replace_all(ir_arena *arena, fe_bytes text, fe_bytes from, fe_bytes to) {
-    if (from.size == 0 || text.size < from.size ||
-        !memmem(text.data, text.size, from.data, from.size))
+    const uint8_t *at = text.data, *end = text.data + text.size, *found;
+    size_t count = 0;
+    if (from.size == 0 || text.size < from.size)
         return text;
-    writer w = {.arena = arena};
-    const uint8_t *at = text.data, *end = text.data + text.size;
-    for (;;) {
-        const uint8_t *found = memmem(at, (size_t)(end - at), from.data, from.size);
-        if (!found)
-            break;
-        put(&w, at, (size_t)(found - at));
-        put(&w, to.data, to.size);
-        at = found + from.size;
+    for (; (found = memmem(at, (size_t)(end - at), from.data, from.size)); at = found + from.size)
+        count++;
+    if (!count)
+        return text;
+    /* Exactly what it takes: most tokens of a vocabulary come here. */
+    size_t size = text.size - count * from.size + count * to.size;
+    uint8_t *out = ir_arena_alloc(arena, size + 1), *put_at = out;
+    for (at = text.data; count; count--, at = found + from.size) {
+        found = memmem(at, (size_t)(end - at), from.data, from.size);
+        memcpy(put_at, at, (size_t)(found - at));
+        put_at += found - at;
+        if (to.size)
+            memcpy(put_at, to.data, to.size);
+        put_at += to.size;
     }
-    put(&w, at, (size_t)(end - at));
-    return (fe_bytes){w.data, w.size};
+    memcpy(put_at, at, (size_t)(end - at));
+    return (fe_bytes){out, size};
 }
 
 static fe_bytes strip(fe_bytes text, const fe_tok_decode *op) {
