@@ -1,6 +1,160 @@
-/* Schedules of the matmul anchor. */
+/* Schedules of the matmul anchor: a function that streams the weights for few rows, and tiles
+ * through shared memory for many (kernels/matmul_*.cuh). Every variant adds up in the one order of
+ * kernel.h. */
 #include "codegen/cuda/internal.h"
+#include "codegen/packed.h"
+
+#include <inttypes.h>
+
+static int64_t part_columns(const cg_kernel *k) {
+    return k->matmul.n / k->matmul.parts;
+}
+
+/* What the text says of the weight: struct weight of kernels/weight_tiles.cuh. */
+static const char *weight_text(cg_cuda_emitter *em) {
+    const cg_matmul *m = &em->kernel->matmul;
+    const ir_encoding *e = em->kernel->args[m->w].type.encoding;
+    cg_packed p = cg_packed_of(e);
+    int zero = e->bits == 8 && e->is_signed ? 128 : e->zero_point;
+    return ir_arena_printf(
+        em->arena,
+        "struct weight { // %s\n"
+        "    static constexpr int bits = %d, zero = %d, groups = %d;\n"
+        "    static constexpr int code_bytes = %d, offsets_at = %d, block_bytes = %d;\n"
+        "    static constexpr int super_bytes = %d;\n"
+        "    static constexpr bool signed_scales = %s;\n"
+        "    static constexpr int64 n = %" PRId64 ", k = %" PRId64 ";\n"
+        "    static constexpr int parts = %d;\n"
+        "};\n",
+        e->name, e->bits, zero, p.groups, p.code_bytes, p.offsets_at, p.block_bytes, p.super_bytes,
+        e->scale == IR_I8 ? "true" : "false", m->n, m->k, m->parts);
+}
+
+/* Runs a schedule, and holds its shared memory against what the launch asks for. */
+static const char *call_text(cg_cuda_emitter *em, const char *schedule, int64_t shared_bytes) {
+    const cg_matmul *m = &em->kernel->matmul;
+    ir_dim d = em->kernel->rows;
+    return ir_arena_printf(
+        em->arena,
+        "using schedule = %s;\n"
+        "    static_assert(schedule::SHARED_BYTES == %" PRId64 ", \"as matmul.c computes it\");\n"
+        "    schedule::run(a, static_cast<const uint8 *>(a.a%d), static_cast<const uint8 "
+        "*>(a.a%d),\n"
+        "                  step_dim<%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 ">(step));",
+        schedule, shared_bytes, m->x, m->w, d.c, d.t, d.s, d.r);
+}
+
+/* --- a8 activations ------------------------------------------------------------------------------
+ */
+
+/* Bytes of shared memory of a8_decode, as the header computes them. */
+static int64_t decode_shared(const cg_kernel *k, const cg_packed *p, int round, int tokens) {
+    int64_t parts = k->matmul.parts, dot_row = tokens == 1 ? 32 : 36;
+    int64_t group = parts * tokens * dot_row * 4 + parts * 128 + (p->offsets_at ? parts * 128 : 16);
+    return 2 * round * p->groups * group;
+}
+
+static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_rows, int tokens) {
+    const cg_kernel *k = em->kernel;
+    int warps = 8, unroll = k->matmul.parts == 2 ? 1 : 2;
+    int64_t shared = decode_shared(k, p, warps * unroll, tokens);
+    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d", tokens),
+                         .min_rows = min_rows,
+                         .threads = (uint32_t)warps * 32,
+                         .shared_bytes = (uint32_t)shared,
+                         .x = cg_cuda_grid(k->rows, tokens, 1),
+                         .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + 31) / 32}, 1, 1),
+                         .constants = weight_text(em),
+                         .include = "matmul_a8_decode.cuh",
+                         .call = call_text(em,
+                                           ir_arena_printf(em->arena, "a8_decode<%d, %d, %d>",
+                                                           warps, unroll, tokens),
+                                           shared)};
+    return cg_cuda_add(em, &v);
+}
+
+static int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+/* The shape of a8_prefill. */
+typedef struct prefill {
+    int warps_m, warps_n, tiles_m, tiles_n, stage_blocks, stages;
+} prefill;
+
+/* Bytes of shared memory, as the header computes them. */
+static int64_t prefill_shared(const cg_kernel *k, const cg_packed *p, const prefill *s) {
+    int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
+    int64_t w = round_up(tiles * (p->super_bytes + s->stage_blocks * p->block_bytes), 128);
+    int64_t numbers = s->stage_blocks * (tokens + 8) * 4 * (p->offsets_at ? 2 : 1);
+    int64_t stage = round_up(w + tokens * s->stage_blocks * 32 + numbers, 128);
+    int64_t out = k->matmul.parts * tokens * (tiles * 16 / k->matmul.parts + 4) * 4;
+    return stage * s->stages > out ? stage * s->stages : out;
+}
+
+static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_rows,
+                        const prefill *s) {
+    const cg_kernel *k = em->kernel;
+    int tokens = s->warps_n * s->tiles_n * 8;
+    int64_t columns = s->warps_m * s->tiles_m * 16 / k->matmul.parts,
+            shared = prefill_shared(k, p, s);
+    cg_cuda_variant v = {
+        .suffix = ir_arena_printf(em->arena, "_prefill%d", tokens),
+        .min_rows = min_rows,
+        .threads = (uint32_t)(s->warps_m * s->warps_n * 32),
+        .min_blocks = 2,
+        .shared_bytes = (uint32_t)shared,
+        .x = cg_cuda_grid(k->rows, tokens, 1),
+        .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + columns - 1) / columns}, 1, 1),
+        .constants = weight_text(em),
+        .include = "matmul_a8_prefill.cuh",
+        .call = call_text(em,
+                          ir_arena_printf(em->arena, "a8_prefill<%d, %d, %d, %d, %d, %d>",
+                                          s->warps_m, s->warps_n, s->tiles_m, s->tiles_n,
+                                          s->stage_blocks, s->stages),
+                          shared)};
+    return cg_cuda_add(em, &v);
+}
+
+static bool add_a8(cg_cuda_emitter *em) {
+    cg_packed p = cg_packed_of(em->kernel->args[em->kernel->matmul.w].type.encoding);
+    prefill narrow = {4, 1, 1, 4, 4, 3}, wide = {4, 1, 2, 8, 4, 3};
+    return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, 8) &&
+           add_prefill(em, &p, 17, &narrow) && add_prefill(em, &p, 33, &wide);
+}
+
+/* --- checks --------------------------------------------------------------------------------------
+ */
+
+static bool check(cg_cuda_emitter *em) {
+    const cg_kernel *k = em->kernel;
+    const cg_matmul *m = &k->matmul;
+    const ir_type *x = &m->x_type, *w = &k->args[m->w].type;
+    if (m->prologue)
+        return cg_cuda_unsupported(em, "a matmul with a prologue");
+    if (!w->layout)
+        return cg_cuda_unsupported(em, "the weight of a matmul is not packed");
+    if (k->n_programs != 1 || cg_cuda_whole_rows(&k->programs[0]))
+        return cg_cuda_unsupported(em, "an epilogue over whole rows");
+    if (x->encoding && (x->encoding->id != IR_ENC_A8 || !w->encoding))
+        return cg_cuda_unsupported(em, "activations in %s do not go with weights in %s",
+                                   x->encoding->name,
+                                   w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
+    if (!x->encoding && x->dtype != IR_F32)
+        return cg_cuda_unsupported(em, "activations in %s", ir_dtype_name(x->dtype));
+    if (!w->encoding && w->dtype != IR_F32 && w->dtype != IR_F16 && w->dtype != IR_BF16)
+        return cg_cuda_unsupported(em, "weights in %s", ir_dtype_name(w->dtype));
+    if (w->encoding && m->k % w->encoding->block)
+        return cg_cuda_unsupported(
+            em, "a row of %" PRId64 " weights is no multiple of %s's block of %d", m->k,
+            w->encoding->name, w->encoding->block);
+    return true;
+}
 
 bool cg_cuda_matmul(cg_cuda_emitter *em) {
-    return cg_cuda_unsupported(em, "matmul is not supported yet");
+    if (!check(em))
+        return false;
+    if (em->kernel->matmul.x_type.encoding)
+        return add_a8(em);
+    return cg_cuda_unsupported(em, "f32 activations");
 }

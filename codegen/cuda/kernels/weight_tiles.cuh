@@ -1,0 +1,108 @@
+// Tiles of packed, quantized weights (codegen/packed.h): 16 rows, blocks of 32 k in order.
+//
+// The generated text says which weights:
+//   struct weight {
+//       static constexpr int bits, zero, groups;        // zero: subtracted from a code, as stored
+//       static constexpr int code_bytes, offsets_at, block_bytes, super_bytes; // of cg_packed
+//       static constexpr bool signed_scales;            // two levels: i8 scales, else u8
+//       static constexpr int64 n, k;
+//       static constexpr int parts;                     // 2: tiles of the two halves alternate
+//   };
+#pragma once
+#include "mma.cuh"
+
+constexpr int BLOCKS = static_cast<int>(weight::k / 32);
+constexpr bool TWO_LEVELS = weight::super_bytes != 0;
+constexpr bool OFFSETS = weight::offsets_at != 0;
+constexpr int RUN_BLOCKS = TWO_LEVELS ? 8 : 1;
+constexpr int64 RUN_BYTES = weight::super_bytes + RUN_BLOCKS * weight::block_bytes;
+constexpr int64 TILE_BYTES = static_cast<int64>(BLOCKS / RUN_BLOCKS) * RUN_BYTES;
+constexpr int GROUPS = weight::groups;
+constexpr int COLUMNS = static_cast<int>(weight::n / weight::parts); // of a part
+constexpr int PART_TILES = (COLUMNS + 15) / 16;
+
+INLINE int64 run_offset(int block) {
+    return block / RUN_BLOCKS * RUN_BYTES;
+}
+INLINE int64 block_offset(int block) {
+    return run_offset(block) + weight::super_bytes + block % RUN_BLOCKS * weight::block_bytes;
+}
+
+// --- codes as operands of mma ---------------------------------------------------------------------
+
+// Codes with a zero point become signed bytes, code - zero times 2^CODE_SHIFT (the code in the top
+// bits of a byte, its top bit flipped); others are unsigned bytes. A dot product's accumulator
+// starts at DOT_START, which read as a float is 1.5 * 2^(23 - CODE_SHIFT), with an ulp of
+// 2^-CODE_SHIFT: the sum as a float is then one exact subtraction away. |sum| < 2^22.
+constexpr bool CENTRED = weight::zero != 0;
+constexpr int CODE_SHIFT = CENTRED ? 8 - weight::bits : 0;
+constexpr int32 DOT_START = 0x4b400000 - CODE_SHIFT * 0x800000;
+constexpr float DOT_ZERO = 12582912.0f / (1 << CODE_SHIFT);
+
+INLINE float dot_to_float(int32 dot) {
+    return __fsub_rn(bits_float(static_cast<uint32>(dot)), DOT_ZERO);
+}
+
+// The dwords of a row that lane t of a fragment needs: k = 4t … 4t+3 and 16+4t … of a block.
+// line: line t of 64 bytes; line2: 8 bits: line 4+t; extra, extra2: the lines of high bits.
+constexpr int EXTRA_LINES = weight::bits == 5 ? 1 : weight::bits == 6 ? 2 : 0;
+constexpr int SECOND_LINES = weight::bits == 8 ? 1 : 0;
+struct code_words {
+    uint32 line, line2, extra, extra2;
+};
+
+INLINE void unpack_codes(const code_words &w, int t, uint32 &low, uint32 &high) {
+    constexpr uint32 FLIP = 0x80808080u;
+    if (weight::bits == 8) {
+        low = w.line ^ FLIP;
+        high = w.line2 ^ FLIP;
+    } else if (weight::bits == 6) {
+        low = (((w.line << 2) & 0x3c3c3c3cu) | ((w.extra << (6 - 2 * t)) & 0xc0c0c0c0u)) ^ FLIP;
+        high = (((w.line >> 2) & 0x3c3c3c3cu) | ((w.extra2 << (6 - 2 * t)) & 0xc0c0c0c0u)) ^ FLIP;
+    } else if (weight::bits == 5 && CENTRED) {
+        low = (((w.line << 3) & 0x78787878u) | ((w.extra << (7 - t)) & FLIP)) ^ FLIP;
+        high = (((w.line >> 1) & 0x78787878u) | ((w.extra << (3 - t)) & FLIP)) ^ FLIP;
+    } else if (weight::bits == 5) {
+        low = (w.line & 0x0f0f0f0fu) | ((w.extra << (4 - t)) & 0x10101010u);
+        high = ((w.line >> 4) & 0x0f0f0f0fu) | ((w.extra >> t) & 0x10101010u);
+    } else if (CENTRED) {
+        low = ((w.line << 4) & 0xf0f0f0f0u) ^ FLIP;
+        high = (w.line & 0xf0f0f0f0u) ^ FLIP;
+    } else {
+        low = w.line & 0x0f0f0f0fu;
+        high = (w.line >> 4) & 0x0f0f0f0fu;
+    }
+}
+
+// The dot products of a block's groups: 16 rows (a: two fragments' halves) times 8 tokens.
+INLINE void dot_block(int32 (&d)[GROUPS][4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
+    static_assert(GROUPS == 1 || CENTRED, "groups of 16 have a zero point");
+    if (GROUPS == 1) {
+        mma_k32<CENTRED>(d[0], a, b0, b1, DOT_START);
+    } else {
+        mma_k16(d[0], a[0], a[1], b0, DOT_START);
+        mma_k16(d[GROUPS - 1], a[2], a[3], b1, DOT_START);
+    }
+}
+
+// --- scales ---------------------------------------------------------------------------------------
+
+INLINE float half_of(uint32 pair, int i) {
+    return f16_to_f32(static_cast<uint16>(i ? pair >> 16 : pair & 0xffff));
+}
+
+// Byte i of a dword, as a scale of the lower level or as a minimum.
+INLINE float small_scale(uint32 bytes, int i) {
+    if (weight::signed_scales)
+        return static_cast<float>(static_cast<int32>(bytes << (24 - 8 * i)) >> 24);
+    return static_cast<float>((bytes >> (8 * i)) & 0xff);
+}
+INLINE float small_minimum(uint32 bytes, int i) {
+    return static_cast<float>((bytes >> (8 * i)) & 0xff);
+}
+
+// --- activations in a8 ----------------------------------------------------------------------------
+
+// A row: k codes | k/32 scales | k/32 scales times sums of codes | … (ir_encoding_row_bytes).
+constexpr int64 A8_ROW_BYTES = weight::k + weight::k / 2;
+constexpr int64 A8_SCALES = weight::k, A8_SCALED_SUMS = weight::k + weight::k / 8;
