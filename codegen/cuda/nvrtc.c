@@ -191,7 +191,7 @@ bool cg_nvrtc_compile(const cg_cuda_function *function, const cg_cuda_target *ta
     }
     snprintf(arch, sizeof arch, "--gpu-architecture=%s_%s", ptx_only ? "compute" : "sm",
              target->arch_name + sizeof "sm_" - 1);
-    snprintf(file, sizeof file, "%.300s.cu", function->name);
+    snprintf(file, sizeof file, "/%.300s.cu", function->name);
     memcpy(all, options, sizeof options);
     all[N_OPTIONS] = arch;
     nvrtc_program program = NULL;
