@@ -6,8 +6,8 @@
 #define MCC_TESTS_COMPILED_GRAPH_H
 
 #include "codegen/artifact/program.h"
+#include "codegen/error_bound.h"
 #include "cpu_kernel.h"
-#include "error_bound.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/pass.h"
@@ -333,9 +333,11 @@ static inline void graph_run(compiled_graph *g, const ir_interp_step *step, int6
                              float *output) {
     enum { GUARD = 256 };
     const cg_program_list *p = g->program;
-    g->bounds->step = step;
+    bounds_begin(g->bounds, step);
     if (!g->end_to_end && !ir_interp_run(g->interp, step, &g->diag))
         graph_fail(g, "the interpreter fails");
+    if (g->bounds->failure[0])
+        graph_fail(g, g->bounds->failure);
     graph_block *block = aligned_alloc(64, (sizeof *block + 63) / 64 * 64);
     graph_fill_block(step, g->module->n_kv_groups, block);
     int64_t bytes = ir_dim_eval(p->arena_bytes, step->T, step->S, step->R);
