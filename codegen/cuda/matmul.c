@@ -13,7 +13,18 @@ static int64_t part_columns(const cg_kernel *k) {
 /* What the text says of the weight: struct weight of kernels/weight_tiles.cuh. */
 static const char *weight_text(cg_cuda_emitter *em) {
     const cg_matmul *m = &em->kernel->matmul;
-    const ir_encoding *e = em->kernel->args[m->w].type.encoding;
+    const ir_type *type = &em->kernel->args[m->w].type;
+    const ir_encoding *e = type->encoding;
+    if (!e)
+        return ir_arena_printf(em->arena,
+                               "#define PLAIN_WEIGHTS\n"
+                               "struct weight {\n"
+                               "    using element = %s;\n"
+                               "    static constexpr int64 n = %" PRId64 ", k = %" PRId64 ";\n"
+                               "    static constexpr int parts = %d;\n"
+                               "};\n",
+                               type->dtype == IR_F32 ? "float" : ir_dtype_name(type->dtype), m->n,
+                               m->k, m->parts);
     cg_packed p = cg_packed_of(e);
     int zero = e->bits == 8 && e->is_signed ? 128 : e->zero_point;
     return ir_arena_printf(
@@ -123,6 +134,36 @@ static bool add_a8(cg_cuda_emitter *em) {
            add_prefill(em, &p, 17, &narrow) && add_prefill(em, &p, 33, &wide);
 }
 
+/* --- f32 activations -----------------------------------------------------------------------------
+ */
+
+static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens) {
+    enum { WARPS = 4, STAGES = 3, STAGE_K = 64 };
+    const cg_kernel *k = em->kernel;
+    const ir_type *w = &k->args[k->matmul.w].type;
+    int64_t tile = STAGE_K * 16 * (ir_dtype_bits(w->dtype) / 8);
+    if (w->encoding) {
+        cg_packed p = cg_packed_of(w->encoding);
+        tile = p.super_bytes + STAGE_K / CG_BLOCK_K * p.block_bytes;
+    }
+    tile = round_up(tile, 128) + 64;
+    int64_t shared = STAGES * (WARPS * 2 * k->matmul.parts * tile + tokens * STAGE_K * 4);
+    int64_t units = (part_columns(k) + 31) / 32;
+    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
+                         .min_rows = min_rows,
+                         .threads = WARPS * 32,
+                         .shared_bytes = (uint32_t)shared,
+                         .x = cg_cuda_grid(k->rows, tokens, 1),
+                         .y = cg_cuda_grid((ir_dim){.c = (units + WARPS - 1) / WARPS}, 1, 1),
+                         .constants = weight_text(em),
+                         .include = "matmul_f32.cuh",
+                         .call = call_text(em,
+                                           ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>",
+                                                           WARPS, tokens, STAGES),
+                                           shared)};
+    return cg_cuda_add(em, &v);
+}
+
 /* --- checks --------------------------------------------------------------------------------------
  */
 
@@ -156,5 +197,5 @@ bool cg_cuda_matmul(cg_cuda_emitter *em) {
         return false;
     if (em->kernel->matmul.x_type.encoding)
         return add_a8(em);
-    return cg_cuda_unsupported(em, "f32 activations");
+    return add_f32(em, 0, 1) && add_f32(em, 2, 8);
 }

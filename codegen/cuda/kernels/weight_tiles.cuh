@@ -8,8 +8,16 @@
 //       static constexpr int64 n, k;
 //       static constexpr int parts;                     // 2: tiles of the two halves alternate
 //   };
+//
+// Weights that are not quantized have n, k, parts and their `element` (float, f16, bf16) only, and
+// PLAIN_WEIGHTS is defined: tiles are [k][16 rows].
 #pragma once
 #include "mma.cuh"
+
+constexpr int COLUMNS = static_cast<int>(weight::n / weight::parts); // of a part
+constexpr int PART_TILES = (COLUMNS + 15) / 16;
+
+#ifndef PLAIN_WEIGHTS
 
 constexpr int BLOCKS = static_cast<int>(weight::k / 32);
 constexpr bool TWO_LEVELS = weight::super_bytes != 0;
@@ -18,8 +26,6 @@ constexpr int RUN_BLOCKS = TWO_LEVELS ? 8 : 1;
 constexpr int64 RUN_BYTES = weight::super_bytes + RUN_BLOCKS * weight::block_bytes;
 constexpr int64 TILE_BYTES = static_cast<int64>(BLOCKS / RUN_BLOCKS) * RUN_BYTES;
 constexpr int GROUPS = weight::groups;
-constexpr int COLUMNS = static_cast<int>(weight::n / weight::parts); // of a part
-constexpr int PART_TILES = (COLUMNS + 15) / 16;
 
 INLINE int64 run_offset(int block) {
     return block / RUN_BLOCKS * RUN_BYTES;
@@ -106,3 +112,5 @@ INLINE float small_minimum(uint32 bytes, int i) {
 // A row: k codes | k/32 scales | k/32 scales times sums of codes | … (ir_encoding_row_bytes).
 constexpr int64 A8_ROW_BYTES = weight::k + weight::k / 2;
 constexpr int64 A8_SCALES = weight::k, A8_SCALED_SUMS = weight::k + weight::k / 8;
+
+#endif

@@ -1,0 +1,143 @@
+// f32 activations times any weight: f32 FMA in ascending k (kernel.h), one lane an output column.
+//
+//   sum[token][column] = fma(w[k][column], x[token][k], sum)      for k = 0, 1, …
+//
+// A warp computes 32 columns (of each part) for TOKENS rows of x: lanes 0 … 15 are the rows of one
+// tile of the weight, 16 … 31 of the next. Its tiles, and the rows of x for all warps of the block,
+// are copied to shared memory STAGE_K of k at a time, 16 bytes a lane, STAGES - 1 stages ahead.
+// Quantized weights are decoded as ir_encoding_decode_row does: scale * (code - zero) + offset.
+#pragma once
+#include "f32_weight.cuh"
+
+template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
+    static constexpr int PAIRS = weight::parts;
+    static constexpr int N_STAGES = static_cast<int>((weight::k + STAGE_K - 1) / STAGE_K);
+    static constexpr int THREADS = 32 * WARPS;
+
+    // A stage: each warp's tiles, then x[token][k].
+    static constexpr int WARP_BYTES = 2 * PAIRS * TILE_STAGE;
+    static constexpr int X_BYTES = TOKENS * STAGE_K * 4;
+    static constexpr int STAGE_BYTES = WARPS * WARP_BYTES + X_BYTES;
+    static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES;
+
+    // The k that a stage has.
+    static __device__ __forceinline__ int stage_k(int stage) {
+        int64 left = weight::k - static_cast<int64>(stage) * STAGE_K;
+        return weight::k % STAGE_K == 0 || left > STAGE_K ? STAGE_K : static_cast<int>(left);
+    }
+
+    static __device__ __forceinline__ void copy_stage(uint8 *to, const float *x,
+                                                      const uint8 *const (&tiles)[PAIRS][2],
+                                                      int64 rows, int stage) {
+        int n = stage_k(stage);
+        uint32 w = shared_address(to) + warp_id() * WARP_BYTES;
+#pragma unroll
+        for (int p = 0; p < PAIRS; p++)
+            for (int b = 0; b < 2; b++)
+                copy_tile(w + (2 * p + b) * TILE_STAGE, tiles[p][b], stage, n);
+        uint32 to_x = shared_address(to) + WARPS * WARP_BYTES;
+        int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
+        const float *from = x + first * weight::k + static_cast<int64>(stage) * STAGE_K;
+        constexpr int PIECE = weight::k % 4 ? 1 : 4; // rows are aligned like this, floats
+        for (int i = threadIdx.x; i < TOKENS * STAGE_K / PIECE; i += THREADS) {
+            int token = i / (STAGE_K / PIECE), at = i % (STAGE_K / PIECE) * PIECE;
+            if (at >= n)
+                continue;
+            const float *source = from + token * weight::k + at;
+            uint32 target = to_x + (token * STAGE_K + at) * 4;
+            if (PIECE == 4)
+                copy16(target, source, first + token < rows);
+            else
+                copy4(target, source, first + token < rows);
+        }
+    }
+
+    // Adds k … k + COUNT - 1 of the stage, whose weights are w.
+    template <int COUNT>
+    static __device__ __forceinline__ void add(float (&sums)[TOKENS][PAIRS], const float *x,
+                                               const float (&w)[COUNT][PAIRS]) {
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) {
+            float values[COUNT];
+            if (COUNT == 4)
+                *reinterpret_cast<float4 *>(values) =
+                    *reinterpret_cast<const float4 *>(x + t * STAGE_K);
+            else
+                values[0] = x[t * STAGE_K];
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                for (int p = 0; p < PAIRS; p++)
+                    sums[t][p] = __fmaf_rn(w[i][p], values[i], sums[t][p]);
+        }
+    }
+
+    static __device__ __forceinline__ void multiply(float (&sums)[TOKENS][PAIRS], const uint8 *stage,
+                                                    int n) {
+        int lane = lane_id(), row = lane & 15;
+        const uint8 *w = stage + warp_id() * WARP_BYTES + (lane >> 4) * TILE_STAGE;
+        const float *x = reinterpret_cast<const float *>(stage + WARPS * WARP_BYTES);
+        constexpr int STEP = weight_reader::STEP;
+#pragma unroll 1
+        for (int k = 0; k + STEP <= n; k += STEP) {
+            weight_reader reader[PAIRS];
+#pragma unroll
+            for (int p = 0; p < PAIRS; p++)
+                reader[p].begin(w + 2 * p * TILE_STAGE, row, k);
+#pragma unroll
+            for (int s = 0; s < STEP / 4; s++) {
+                float values[4][PAIRS];
+#pragma unroll
+                for (int p = 0; p < PAIRS; p++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        values[i][p] = reader[p].at(4 * s + i);
+                add(sums, x + k + 4 * s, values);
+            }
+        }
+        if (weight::k % STEP)
+#pragma unroll 1
+            for (int k = n / STEP * STEP; k < n; k++) {
+                float values[1][PAIRS];
+                for (int p = 0; p < PAIRS; p++)
+                    values[0][p] = weight_reader::one(w + 2 * p * TILE_STAGE, row, k);
+                add(sums, x + k, values);
+            }
+    }
+
+    static __device__ __forceinline__ void run(const args &a, const uint8 *x_bytes, const uint8 *w,
+                                               int64 rows) {
+        int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
+        if (first >= rows)
+            return;
+        const float *x = reinterpret_cast<const float *>(x_bytes);
+        int unit = static_cast<int>(blockIdx.y) * WARPS + warp_id(); // of 32 columns
+        const uint8 *tiles[PAIRS][2];
+        for (int p = 0; p < PAIRS; p++)
+            for (int b = 0; b < 2; b++) {
+                int tile = 2 * unit + b < PART_TILES ? 2 * unit + b : PART_TILES - 1;
+                tiles[p][b] = w + (static_cast<int64>(tile) * PAIRS + p) * TILE_BYTES;
+            }
+        float sums[TOKENS][PAIRS] = {};
+#pragma unroll
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (s < N_STAGES)
+                copy_stage(shared_memory + s * STAGE_BYTES, x, tiles, rows, s);
+            copy_commit();
+        }
+#pragma unroll 1
+        for (int s = 0; s < N_STAGES; s++) {
+            copy_wait<STAGES - 2>();
+            __syncthreads();
+            int next = s + STAGES - 1; // into the stage that all warps have left
+            if (next < N_STAGES)
+                copy_stage(shared_memory + next % STAGES * STAGE_BYTES, x, tiles, rows, next);
+            copy_commit();
+            multiply(sums, shared_memory + s % STAGES * STAGE_BYTES, stage_k(s));
+        }
+        for (int t = 0; t < TOKENS; t++)
+            if (first + t < rows && unit * 32 < COLUMNS)
+                program_0::columns(a, first + t, 0, unit * 32, unit * 32 + lane_id() < COLUMNS,
+                                   sums[t][0], sums[t][PAIRS - 1]);
+    }
+};
