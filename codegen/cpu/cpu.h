@@ -73,5 +73,7 @@ void cg_cpu_pack_tiles(const ir_type *type, int n_parts, const void *const *sour
                        const int64_t *rows, int64_t tile_begin, int64_t tile_end, void *out);
 /* The inverse for one row: decodes row n of a packed weight to f32[K]. */
 void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float *out);
+/* The same row as the bytes it was packed from. */
+void cg_cpu_restore_row(const ir_type *type, const void *packed, int64_t n, void *out);
 
 #endif

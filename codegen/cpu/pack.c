@@ -67,7 +67,7 @@ static void read_k6(const uint8_t *super, int s, row_block *out) {
     out->d = u16(super + 208);
 }
 
-/* Block `b` (of 32 k) of a row. */
+/* What a row's block `b` (of 32 k) says. */
 static void read_block(const ir_encoding *e, const uint8_t *row, int64_t b, row_block *out) {
     const uint8_t *p = row + (e->super_group ? b / 8 : b) * e->block_bytes;
     int s = (int)(b % 8);
@@ -265,11 +265,18 @@ static void unpack_quantized_row(const ir_encoding *e, const uint8_t *tile, int6
     }
 }
 
-void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float *out) {
-    int64_t k = type->dims[1].c, halves = n_halves(type), half_rows = type->dims[0].c / halves;
+/* The tile that holds row n, and which of its rows that is. */
+static const uint8_t *tile_of(const ir_type *type, const void *packed, int64_t n, int *lane) {
+    int64_t halves = n_halves(type), half_rows = type->dims[0].c / halves;
     int64_t in_half = n % half_rows, tile = in_half / ROWS * halves + n / half_rows;
-    int lane = (int)(in_half % ROWS);
-    const uint8_t *p = (const uint8_t *)packed + tile * cg_packed_tile_bytes(type, k);
+    *lane = (int)(in_half % ROWS);
+    return (const uint8_t *)packed + tile * cg_packed_tile_bytes(type, type->dims[1].c);
+}
+
+void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float *out) {
+    int64_t k = type->dims[1].c;
+    int lane;
+    const uint8_t *p = tile_of(type, packed, n, &lane);
     if (type->encoding) {
         unpack_quantized_row(type->encoding, p, k, lane, out);
         return;
@@ -283,5 +290,138 @@ void cg_cpu_unpack_row(const ir_type *type, const void *packed, int64_t n, float
         }
         memcpy(&half, p + 2 * at, 2);
         out[i] = type->dtype == IR_F16 ? ir_f16_to_f32(half) : ir_bf16_to_f32(half);
+    }
+}
+
+/* --- back to the file's blocks
+ * --------------------------------------------------------------------------------- */
+
+static void get_block(const ir_encoding *e, const cg_packed *p, const uint8_t *block,
+                      const uint8_t *super, int lane, row_block *out) {
+    for (int k = 0; k < BLOCK; k++)
+        out->codes[k] = (uint8_t)get_code(e->bits, block, lane, k);
+    if (!e->super_group) {
+        out->scale = u16(block + p->code_bytes + 2 * lane);
+        out->offset = p->offsets_at ? u16(block + p->offsets_at + 2 * lane) : 0;
+        return;
+    }
+    for (int g = 0; g < p->groups; g++) {
+        out->scales[g] = block[p->code_bytes + g * ROWS + lane];
+        out->mins[g] = p->offsets_at ? block[p->offsets_at + g * ROWS + lane] : 0;
+    }
+    out->d = u16(super + 2 * lane);
+    out->dmin = p->offsets_at ? u16(super + 2 * ROWS + 2 * lane) : 0;
+}
+
+static void put_u16(uint8_t *p, uint16_t v) {
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+static void put_nibbles(uint8_t *qs, const uint8_t *codes) {
+    for (int j = 0; j < 16; j++)
+        qs[j] = (uint8_t)((codes[j] & 15) | (codes[j + 16] & 15) << 4);
+}
+
+static void put_fifth_bits(uint8_t *qh, const uint8_t *codes) {
+    for (int j = 0; j < BLOCK; j++)
+        qh[j / 8] |= (uint8_t)((codes[j] >> 4) << (j % 8));
+}
+
+static void put_six_bit_scales(uint8_t *packed, int s, const row_block *in) {
+    uint8_t scale = in->scales[0], min = in->mins[0];
+    if (s < 4) {
+        packed[s] |= scale & 63;
+        packed[s + 4] |= min & 63;
+    } else {
+        packed[s + 4] |= (uint8_t)((scale & 15) | (min & 15) << 4);
+        packed[s - 4] |= (uint8_t)(scale >> 4 << 6);
+        packed[s] |= (uint8_t)(min >> 4 << 6);
+    }
+}
+
+static void write_k4_k5(uint8_t *super, int s, bool five, const row_block *in) {
+    put_u16(super, in->d);
+    put_u16(super + 2, in->dmin);
+    put_six_bit_scales(super + 4, s, in);
+    uint8_t *qh = super + 16, *qs = super + (five ? 48 : 16) + s / 2 * 32;
+    for (int l = 0; l < BLOCK; l++) {
+        qs[l] |= (uint8_t)((in->codes[l] & 15) << (s % 2 * 4));
+        if (five)
+            qh[l] |= (uint8_t)((in->codes[l] >> 4) << s);
+    }
+}
+
+static void write_k6(uint8_t *super, int s, const row_block *in) {
+    uint8_t *ql = super + s / 4 * 64 + s % 2 * 32, *qh = super + 128 + s / 4 * 32;
+    int i = s % 4;
+    for (int l = 0; l < BLOCK; l++) {
+        ql[l] |= (uint8_t)((in->codes[l] & 15) << (i / 2 * 4));
+        qh[l] |= (uint8_t)((in->codes[l] >> 4) << (2 * i));
+    }
+    super[192 + 2 * s] = in->scales[0];
+    super[193 + 2 * s] = in->scales[1];
+    put_u16(super + 208, in->d);
+}
+
+/* Block `b` of a row of zeros. */
+static void write_block(const ir_encoding *e, uint8_t *row, int64_t b, const row_block *in) {
+    uint8_t *p = row + (e->super_group ? b / 8 : b) * e->block_bytes;
+    int s = (int)(b % 8);
+    if (!e->super_group)
+        put_u16(p, in->scale);
+    if (!e->super_group && e->offset != IR_OFFSET_NONE)
+        put_u16(p + 2, in->offset);
+    switch (e->id) {
+    case IR_ENC_Q4_0:
+        put_nibbles(p + 2, in->codes);
+        break;
+    case IR_ENC_Q4_1:
+        put_nibbles(p + 4, in->codes);
+        break;
+    case IR_ENC_Q5_0:
+        put_nibbles(p + 6, in->codes);
+        put_fifth_bits(p + 2, in->codes);
+        break;
+    case IR_ENC_Q5_1:
+        put_nibbles(p + 8, in->codes);
+        put_fifth_bits(p + 4, in->codes);
+        break;
+    case IR_ENC_Q8_0:
+        for (int j = 0; j < BLOCK; j++)
+            p[2 + j] = in->codes[j] ^ 0x80;
+        break;
+    case IR_ENC_Q4_K:
+    case IR_ENC_Q5_K:
+        write_k4_k5(p, s, e->id == IR_ENC_Q5_K, in);
+        break;
+    case IR_ENC_Q6_K:
+        write_k6(p, s, in);
+        break;
+    case IR_ENC_A8:
+    case IR_N_ENCODINGS:
+        break;
+    }
+}
+
+void cg_cpu_restore_row(const ir_type *type, const void *packed, int64_t n, void *out) {
+    int64_t k = type->dims[1].c;
+    int lane;
+    const uint8_t *tile = tile_of(type, packed, n, &lane);
+    if (!type->encoding) {
+        int64_t size = ir_dtype_bits(type->dtype) / 8;
+        for (int64_t i = 0; i < k; i++)
+            memcpy((uint8_t *)out + i * size, tile + (i * ROWS + lane) * size, (size_t)size);
+        return;
+    }
+    cg_packed p = cg_packed_of(type->encoding);
+    int64_t blocks_per_run = p.run_k / BLOCK;
+    memset(out, 0, (size_t)ir_encoding_row_bytes(type->encoding, k));
+    for (int64_t b = 0; b < k / BLOCK; b++) {
+        const uint8_t *run = tile + b / blocks_per_run * p.run_bytes;
+        row_block block = {0};
+        get_block(type->encoding, &p, run + p.super_bytes + b % blocks_per_run * p.block_bytes, run,
+                  lane, &block);
+        write_block(type->encoding, out, b, &block);
     }
 }

@@ -430,7 +430,7 @@ static void random_rows(const ir_type *type, uint8_t *data, int64_t bytes) {
 }
 
 /* Every encoding, both layouts, one to three parts, ragged last tiles, tiles one by one: unpacking
- * gives what decoding the file's row gives. */
+ * gives what decoding the file's row gives, and restoring gives the file's bytes. */
 START_TEST(packing_round_trips) {
     const char *name = weight_types[_i];
     const ir_encoding *e = ir_encoding_from_name(name);
@@ -464,12 +464,17 @@ START_TEST(packing_round_trips) {
                               again + tile * (bytes / tiles));
         ck_assert(memcmp(packed, again, (size_t)bytes) == 0);
         float *want = malloc((size_t)k * 4), *got = malloc((size_t)k * 4);
+        uint8_t *restored = malloc((size_t)row_bytes);
         for (int64_t r = 0, part = 0, first = 0; r < n; r++) {
             if (r - first == rows[part])
                 first += rows[part++];
             bound_decode(&type, (const uint8_t *)sources[part] + (r - first) * row_bytes, k, want,
                          NULL);
             cg_cpu_unpack_row(&type, packed, r, got);
+            cg_cpu_restore_row(&type, packed, r, restored);
+            if (memcmp(restored, (const uint8_t *)sources[part] + (r - first) * row_bytes,
+                       (size_t)row_bytes) != 0)
+                ck_abort_msg("%s: row %lld is restored with other bytes", name, (long long)r);
             for (int64_t c = 0; c < k; c++)
                 if (want[c] != got[c])
                     ck_abort_msg("%s[%lld, %lld], row %lld, column %lld: %g, not %g", name,
@@ -482,6 +487,7 @@ START_TEST(packing_round_trips) {
         free(again);
         free(want);
         free(got);
+        free(restored);
     }
 }
 END_TEST
