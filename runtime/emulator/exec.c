@@ -132,6 +132,7 @@ static bool set_up_worker(emu_worker *worker, emu_launch_state *run) {
     emu_block *block = &worker->block;
     worker->run = run;
     worker->launch = launch;
+    worker->races = run->races;
     worker->random = launch->schedule_seed * UINT64_C(0x9e3779b97f4a7c15);
     block->worker = worker;
     block->function = launch->function;
@@ -161,6 +162,7 @@ static void tear_down_worker(emu_worker *worker) {
         free(worker->block.warps[i].copies);
     emu_dram_destroy(worker);
     emu_shadow_destroy(worker->shadow);
+    emu_races_block_end(&worker->race_block);
     free(worker->memory);
     free(worker);
 }
@@ -196,6 +198,8 @@ static bool begin_block(emu_worker *worker, uint64_t index) {
             memset(w->valid, 0, 4 * ((size_t)f->n_registers + f->n_predicates));
         memset(w->local, 0xff, 32 * (size_t)f->local_bytes);
     }
+    if (worker->races)
+        emu_races_block_begin(&worker->race_block, index);
     return !worker->shadow ||
            emu_shadow_begin(worker->shadow, block->shared_bytes, block->n_threads);
 }
@@ -295,6 +299,13 @@ bool emu_run(const emu_launch *launch, char *error, size_t error_bytes) {
     emu_worker *workers[256];
     run.workers = workers;
     bool good = true;
+    if (launch->checks & EMU_CHECK_GLOBAL_RACES && run.n_blocks > 1) {
+        if (run.n_blocks > EMU_RACES_MOST_BLOCKS)
+            return refuse(error, error_bytes, launch->function->name,
+                          "races between so many blocks cannot be checked");
+        run.races = emu_races_create((int)n);
+        good = run.races != NULL;
+    }
     for (; run.n_workers < (int)n && good; run.n_workers++) {
         emu_worker *worker = calloc(1, sizeof *worker);
         workers[run.n_workers] = worker;
@@ -329,5 +340,6 @@ bool emu_run(const emu_launch *launch, char *error, size_t error_bytes) {
     }
     for (int i = 0; i < run.n_workers; i++)
         tear_down_worker(workers[i]);
+    emu_races_destroy(run.races);
     return good;
 }

@@ -153,6 +153,74 @@ static emu_next check_initialised(emu_warp *w, const emu_op *op, uint32_t mask, 
     return EMU_NEXT;
 }
 
+/* --- races between blocks -----------------------------------------------------------------------
+ */
+
+static emu_next fault_race(emu_warp *w, const emu_op *op, const emu_allocation *a, int lane,
+                           const emu_race *race) {
+    static const char *const deeds[] = {"reads", "writes", "atomically updates", "reads (strong)",
+                                        "writes (strong)"};
+    static const char *const did[] = {"read", "wrote", "updated atomically"};
+    char other[64] = "several others";
+    const emu_launch *launch = w->worker->launch;
+    if (race->other_block != UINT64_MAX)
+        snprintf(other, sizeof other, "block (%u,%u,%u)",
+                 (uint32_t)(race->other_block % launch->grid[0]),
+                 (uint32_t)(race->other_block / launch->grid[0] % launch->grid[1]),
+                 (uint32_t)(race->other_block / launch->grid[0] / launch->grid[1]));
+    return emu_fault(w, op, lane,
+                     "race between blocks: this thread %s byte %llu of allocation %u (%llu bytes), "
+                     "which %s %s, with no release and acquire between",
+                     deeds[race->access], (unsigned long long)race->offset, a->serial,
+                     (unsigned long long)a->bytes, other, did[race->other_access]);
+}
+
+/* A strong access among the threads of a block is a plain one to other blocks. */
+static emu_access seen_by_blocks(const emu_op *op, emu_access kind) {
+    if (!op->in_block)
+        return kind;
+    return kind == EMU_ACCESS_STRONG_READ || kind == EMU_ACCESS_READ ? EMU_ACCESS_READ
+                                                                     : EMU_ACCESS_WRITE;
+}
+
+static emu_next check_blocks(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                             emu_access kind, const emu_access_at *access) {
+    emu_worker *worker = w->worker;
+    kind = seen_by_blocks(op, kind);
+    bool releases = kind == EMU_ACCESS_ATOMIC || kind == EMU_ACCESS_STRONG_WRITE;
+    if (releases && (op->order == EMU_ORDER_RELEASE || op->order == EMU_ORDER_ACQ_REL))
+        emu_races_publish(&worker->race_block, w->index);
+    for (uint32_t left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        const emu_allocation *a = access->allocation;
+        if (access->scattered)
+            a = emu_memory_find(worker->launch->memory, access->at[i], bytes);
+        uint64_t offset = access->at[i] - a->base, n = access->contiguous ? 32ull * bytes : bytes;
+        emu_race race;
+        if (!emu_races_access(worker->races, &worker->race_block, a, kind, offset, n, op->size,
+                              &race)) {
+            int lane = access->contiguous ? i + (int)((race.offset - offset) / bytes) : i;
+            return fault_race(w, op, a, lane, &race);
+        }
+        if (access->contiguous)
+            break;
+    }
+    for (uint32_t left = releases ? mask : 0; left; left &= left - 1)
+        emu_races_release(worker->races, &worker->race_block, w->index,
+                          access->at[__builtin_ctz(left)]);
+    return EMU_NEXT;
+}
+
+void emu_access_acquire(emu_warp *w, const emu_op *op, uint32_t mask, const emu_access_at *access) {
+    emu_worker *worker = w->worker;
+    if (!worker->races || access->space != EMU_SPACE_GLOBAL || op->in_block)
+        return;
+    for (uint32_t left = mask; left; left &= left - 1)
+        emu_races_acquire(worker->races, &worker->race_block, access->at[__builtin_ctz(left)]);
+    if (op->order == EMU_ORDER_ACQUIRE || op->order == EMU_ORDER_ACQ_REL)
+        emu_races_listen(&worker->race_block);
+}
+
 /* --- spaces --------------------------------------------------------------------------------------
  */
 
@@ -190,6 +258,9 @@ static emu_next resolve_global(emu_warp *w, const emu_op *op, uint32_t mask, uin
     }
     if (w->checks & EMU_CHECK_UNINITIALISED &&
         check_initialised(w, op, mask, bytes, kind, access) != EMU_NEXT)
+        return EMU_FAULT;
+    if (w->worker->races && op->space != EMU_SPACE_CONST &&
+        check_blocks(w, op, mask, bytes, kind, access) != EMU_NEXT)
         return EMU_FAULT;
     if (w->counting && !access->scattered)
         emu_count_global(w, access->allocation, access->at, mask, bytes,
@@ -298,6 +369,13 @@ const uint8_t *emu_access_global(emu_warp *w, const emu_op *op, int lane, uint64
     if (w->checks & EMU_CHECK_UNINITIALISED && a->initialised &&
         !is_marked(a->initialised, address - a->base, bytes)) {
         fault_global(w, op, lane, address, bytes, "read of uninitialised memory");
+        return NULL;
+    }
+    emu_race race;
+    if (w->worker->races &&
+        !emu_races_access(w->worker->races, &w->worker->race_block, a, EMU_ACCESS_READ,
+                          address - a->base, bytes, 4, &race)) {
+        fault_race(w, op, a, lane, &race);
         return NULL;
     }
     return a->data + (address - a->base);

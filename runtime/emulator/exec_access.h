@@ -31,6 +31,10 @@ EMU_INLINE uint8_t *emu_access_host(const emu_access_at *access, int lane) {
                              : access->base + (access->at[lane] - access->origin);
 }
 
+/* Behind an atomic or strong access of global memory by lanes of `mask`: what it read may be what
+ * another block released. */
+void emu_access_acquire(emu_warp *w, const emu_op *op, uint32_t mask, const emu_access_at *access);
+
 /* Of the global memory at one lane's address, for async copies: as above, but alone. NULL after a
  * fault. */
 const uint8_t *emu_access_global(emu_warp *w, const emu_op *op, int lane, uint64_t address,

@@ -92,6 +92,7 @@ static emu_next atom(emu_warp *w, const emu_op *op, uint32_t mask) {
                 emu_dst(w, d)[i] = (uint32_t)old;
         }
     }
+    emu_access_acquire(w, op, mask, &access);
     if (w->counting)
         w->worker->counters.atomics++;
     return EMU_NEXT;

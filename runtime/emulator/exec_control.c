@@ -62,8 +62,12 @@ static emu_next pause(emu_warp *w, const emu_op *op, uint32_t mask) {
 }
 
 static emu_next membar(emu_warp *w, const emu_op *op, uint32_t mask) {
-    (void)w, (void)op, (void)mask;
+    (void)op, (void)mask;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (w->worker->races) {
+        emu_races_publish(&w->worker->race_block, w->index);
+        emu_races_listen(&w->worker->race_block);
+    }
     return EMU_NEXT;
 }
 

@@ -78,6 +78,8 @@ static emu_next load(emu_warp *w, const emu_op *op, uint32_t mask) {
     collect(&access, mask, bytes, table);
     for (int k = 0; k < op->n; k++)
         spread(w, op, op->list[k], table + k * op->size, bytes, mask);
+    if (kind == EMU_ACCESS_STRONG_READ)
+        emu_access_acquire(w, op, mask, &access);
     return EMU_NEXT;
 }
 

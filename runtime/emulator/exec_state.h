@@ -3,6 +3,7 @@
 #define MCC_RUNTIME_EMULATOR_EXEC_STATE_H
 
 #include "runtime/emulator/op.h"
+#include "runtime/emulator/races.h"
 #include "runtime/emulator/shadow.h"
 #include "runtime/emulator/simd.h"
 
@@ -100,6 +101,8 @@ struct emu_worker {
     emu_counters counters;
     emu_dram *dram;
     emu_shadow *shadow;
+    emu_races *races; /* the launch's, or NULL */
+    emu_race_block race_block;
     uint64_t random;
     void *memory; /* of register files, shared and local memory */
     size_t memory_bytes;
@@ -114,6 +117,7 @@ struct emu_launch_state {
     uint64_t n_blocks, next; /* next: atomic */
     uint32_t stop;           /* atomic: a worker failed */
     uint64_t multiply, add;  /* the blocks' order: (i * multiply + add) % n_blocks */
+    emu_races *races;
     emu_worker **workers;
     int n_workers;
 };

@@ -51,6 +51,7 @@ struct emu_op {
     uint8_t order;      /* emu_order of a memory access */
     bool sign;          /* signed */
     bool wide_address;  /* the address register has 64 bits */
+    bool in_block;      /* a strong access whose scope is the thread block */
 };
 
 typedef enum emu_space {

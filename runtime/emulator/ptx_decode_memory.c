@@ -12,7 +12,7 @@ static emu_space take_space(ptx_decoder *d) {
 
 static emu_order take_order(ptx_decoder *d) {
     int n = ptx_take_of(d, "weak relaxed volatile acquire release acq_rel");
-    ptx_take_of(d, "cta cluster gpu sys");
+    d->op.in_block = ptx_take_of(d, "cta cluster gpu sys") == 0;
     return n <= 0   ? EMU_ORDER_WEAK
            : n <= 2 ? EMU_ORDER_RELAXED
                     : (emu_order)(n - 3 + EMU_ORDER_ACQUIRE);
@@ -311,17 +311,19 @@ static void decode_cp(ptx_decoder *d) {
  */
 
 static void decode_membar(ptx_decoder *d) {
-    if (ptx_take_of(d, "cta gl sys") < 0)
+    int level = ptx_take_of(d, "cta gl sys");
+    if (level < 0)
         ptx_refuse(d, "without a level");
     if (ptx_count(d, 0, 0))
-        ptx_handler(d, EMU_KIND_CONTROL, "membar");
+        ptx_handler(d, EMU_KIND_CONTROL, level ? "membar" : "nothing");
 }
 static void decode_fence(ptx_decoder *d) {
     ptx_take_of(d, "sc acq_rel acquire release");
-    if (ptx_take_of(d, "cta cluster gpu sys") < 0)
+    int scope = ptx_take_of(d, "cta cluster gpu sys");
+    if (scope < 0)
         ptx_refuse(d, "without a scope");
     if (ptx_count(d, 0, 0))
-        ptx_handler(d, EMU_KIND_CONTROL, "membar");
+        ptx_handler(d, EMU_KIND_CONTROL, scope ? "membar" : "nothing");
 }
 
 static void decode_prefetch(ptx_decoder *d) {
