@@ -20,7 +20,7 @@ static const char help[] =
     "                         (default: keep the file's encodings)\n"
     "  --activations KIND     int8 (default) or f32 beside quantized weights\n"
     "  --kv-cache-dtype KIND  f16 (default) or f32\n"
-    "  --fusion WHAT          none, pointwise, full (default), or a plan file\n"
+    "  --fusion WHAT          none, pointwise, full (default), prologues, or a plan file\n"
     "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
     "  --emit KIND            write a text, not an artifact: graph (the model's, for modelcc\n"
     "                         opt), plan, ir (the graph after all passes), kernels, llvm, asm;\n"
@@ -128,10 +128,11 @@ static int set_fusion(build_options *o, const char *value, char **plan_text) {
         return EXIT_FINE;
     }
     if (access(value, R_OK) != 0)
-        return command_usage("build",
-                             "--fusion %s: neither a strategy (none, pointwise, full) nor a file "
-                             "that can be read",
-                             value);
+        return command_usage(
+            "build",
+            "--fusion %s: neither a strategy (none, pointwise, full, prologues) nor "
+            "a file that can be read",
+            value);
     unsigned long size;
     *plan_text = command_read_file("build", value, 64ul << 20, &size);
     o->passes.plan_text = *plan_text;

@@ -16,6 +16,9 @@ typedef struct ir_target {
     bool matmul_lockstep;      /* two weights of equal size in lockstep (gate and up) */
     int64_t matmul_group_axis; /* outputs resident at once: a group reduction up to this size
                                   (quantize) may join the epilogue; 0: none */
+    bool matmul_prologue;      /* row programs that compute its input (norms, quantize, …), in its
+                                  kernel: a plan may ask for them, and strategy prologues does; */
+    bool matmul_prologue_pays; /* so does strategy full */
     bool attention_epilogue;   /* elementwise ops and group reductions within a head */
     bool rows_chain;           /* several row programs in one kernel */
 } ir_target;

@@ -59,7 +59,8 @@ bool pass_name_ops(pass_context *context) {
 /* --- plan
  * ----------------------------------------------------------------------------------------- */
 
-static const fusion_strategy *const strategies[] = {&fusion_none, &fusion_pointwise, &fusion_full};
+static const fusion_strategy *const strategies[] = {&fusion_none, &fusion_pointwise, &fusion_full,
+                                                    &fusion_prologues};
 
 const fusion_strategy *fusion_strategy_find(const char *name) {
     for (size_t i = 0; i < sizeof strategies / sizeof *strategies; i++)
@@ -209,8 +210,8 @@ bool pass_fusion_plan(pass_context *context) {
     const fusion_strategy *strategy = fusion_strategy_find(name);
     if (!strategy)
         return ir_error(context->diag, NULL,
-                        "unknown fusion strategy \"%s\"; there are none, pointwise, full, or a "
-                        "plan file",
+                        "unknown fusion strategy \"%s\"; there are none, pointwise, full, "
+                        "prologues, or a plan file",
                         name);
     context->plan = plan_create(arena, name);
     memcpy(context->plan->graph_hash, hash, sizeof hash);
@@ -234,6 +235,7 @@ typedef struct fuser {
     ir_value **map;             /* by value id, while a body is built */
     int map_size;               /* ids before fusion */
     ir_value **replacement;     /* by value id: the kernel result that takes its place */
+    unsigned char *checked;     /* by op: check_prologue has been there */
     ir_value **operands;        /* of the kernel being built */
     int n_operands, n_capacity;
 } fuser;
@@ -296,6 +298,41 @@ static bool assign_regions(fuser *f) {
     return true;
 }
 
+/* What a matmul's input depends on within its kernel is computed there and nowhere else. `value` is
+ * that input, or an operand of what computes it. */
+static bool check_prologue(fuser *f, const plan_entry *e, int region, const ir_value *value) {
+    const ir_op *op = fusion_producer(value);
+    int index = op ? fusion_op_index(f->g, op) : -1;
+    if (index < 0 || f->g->region[index] != region || f->checked[index])
+        return true;
+    f->checked[index] = 1;
+    if (!f->context->target->matmul_prologue)
+        return plan_error(f->context, e, op->name,
+                          "this target computes nothing in front of a matmul; put it in another "
+                          "kernel");
+    for (int r = 0; r < op->n_results; r++)
+        if (fusion_is_used_outside(f->g, op->results[r], region, NULL))
+            return plan_error(f->context, e, op->name,
+                              "other kernels need it, and what is in front of a matmul stays "
+                              "inside its kernel");
+    for (int k = 0; k < op->n_operands; k++)
+        if (!check_prologue(f, e, region, op->operands[k]))
+            return false;
+    return true;
+}
+
+static bool check_prologues(fuser *f) {
+    f->checked = ir_arena_array(f->scratch, (size_t)f->g->n_ops, 1);
+    for (int i = 0; i < f->g->n_ops; i++) {
+        const ir_op *op = f->g->ops[i];
+        int region = f->g->region[i];
+        if (op->code == IR_OP_MATMUL && region >= 0 && region < f->context->plan->kernels.count &&
+            !check_prologue(f, f->entries[region], region, op->operands[0]))
+            return false;
+    }
+    return true;
+}
+
 /* Whether an op is copied into each kernel that uses it. */
 static bool is_drawn_in(const ir_op *op) {
     if (fusion_is_view(op))
@@ -329,20 +366,6 @@ static ir_value *inside(fuser *f, ir_graph *body, ir_value *value, int region) {
     return f->map[value->id] = ir_graph_add_arg(body, &value->type);
 }
 
-/* Whether a value of the region is needed by anyone outside of it, through views or not. */
-static bool is_used_outside(const fuser *f, const ir_value *value, int region) {
-    for (int i = 0; i < f->g->n_ops; i++) {
-        const ir_op *user = f->g->ops[i];
-        for (int k = 0; k < user->n_operands; k++) {
-            if (user->operands[k] != value || f->g->region[i] == region)
-                continue;
-            if (!fusion_is_view(user) || is_used_outside(f, user->results[0], region))
-                return true;
-        }
-    }
-    return false;
-}
-
 static bool form_kernel(fuser *f, int region) {
     fusion_graph *g = f->g;
     ir_module *m = f->context->module;
@@ -369,7 +392,7 @@ static bool form_kernel(fuser *f, int region) {
             inside(f, body, op->operands[k], region);
         ir_op *copy = ir_op_clone(op, body, NULL, f->map, f->map_size);
         for (int r = 0; r < op->n_results; r++) {
-            if (!is_used_outside(f, op->results[r], region))
+            if (!fusion_is_used_outside(g, op->results[r], region, NULL))
                 continue;
             yields[n] = copy->results[r];
             results[n] = op->results[r];
@@ -490,7 +513,7 @@ bool pass_fuse(pass_context *context) {
     f.map_size = context->module->n_values;
     f.map = ir_arena_array(scratch, (size_t)f.map_size, sizeof *f.map);
     f.replacement = ir_arena_array(scratch, (size_t)f.map_size, sizeof *f.replacement);
-    bool ok = assign_regions(&f);
+    bool ok = assign_regions(&f) && check_prologues(&f);
     for (int r = 0; ok && r < f.g->n_regions; r++)
         ok = form_kernel(&f, r);
     if (ok) {

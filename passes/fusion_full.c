@@ -8,7 +8,16 @@
  *   attention, quantize                         attention with an epilogue
  *   o_proj, residual add                        matmul with an epilogue
  *   gate_proj, up_proj, silu, mul, quantize     lockstep matmul with an epilogue
- */
+ *
+ * Strategy prologues: the same, and a rows kernel whose one result is the input of one matmul (and
+ * no other kernel needs it) becomes that matmul's prologue:
+ *
+ *   post_norm, quantize, gate_proj, up_proj, …  lockstep matmul with a prologue and an epilogue
+ *
+ * That saves a launch and the way through memory, and computes each row again wherever a part of
+ * the outputs is computed. Full does so where the target says that it pays. Nothing is computed in
+ * two kernels: where other kernels need what a norm reads or yields (a residual that is added in
+ * the same rows kernel, matmuls that could not be merged), the rows kernel is needed anyway. */
 #include "passes/plan.h"
 
 #include <string.h>
@@ -69,6 +78,7 @@ typedef struct builder {
     const pass_context *context;
     plan *p;
     fusion_graph *g;
+    bool prologues;
 } builder;
 
 static const char *anchor_of(const builder *b, int region) {
@@ -241,11 +251,52 @@ static int sibling_region(const builder *b, int index) {
     return -1;
 }
 
+/* Whether an op can be computed before a matmul with rows of type `x`. */
+static bool fits_prologue(const ir_op *op, const ir_type *x) {
+    if (op->code == IR_OP_KV_APPEND || op->code == IR_OP_ROPE || op->code == IR_OP_CONCAT)
+        return false;
+    const ir_type *type = &op->results[0]->type;
+    return type->rank == 2 && ir_dim_equal(type->dims[0], x->dims[0]) &&
+           (ir_dim_equal(type->dims[1], x->dims[1]) ||
+            ir_dim_equal(type->dims[1], ir_dim_const(1)));
+}
+
+/* The rows region that computes the matmul's input and nothing else, or -1. */
+static int prologue_region(const builder *b, int index) {
+    fusion_graph *g = b->g;
+    const ir_op *matmul = g->ops[index];
+    const ir_value *x = matmul->operands[0];
+    int producer = x->def ? fusion_op_index(g, x->def) : -1;
+    int region = producer >= 0 ? g->region[producer] : -1;
+    if (!b->prologues || region < 0 || strcmp(anchor_of(b, region), "rows") != 0 ||
+        x->type.rank != 2 || !fusion_can_join(g, index, region))
+        return -1;
+    for (int i = 0; i < g->n_ops; i++)
+        if (g->region[i] == region &&
+            (!fits_prologue(g->ops[i], &x->type) ||
+             fusion_is_used_outside(g, g->ops[i]->results[0], region, matmul)))
+            return -1;
+    return region;
+}
+
+static void place_anchor(builder *b, int index) {
+    const ir_op *op = b->g->ops[index];
+    int region = op->code == IR_OP_MATMUL ? prologue_region(b, index) : -1;
+    if (region < 0) {
+        start(b, index, op->code == IR_OP_MATMUL ? "matmul" : "attention");
+        return;
+    }
+    plan_entry *e = &b->p->kernels.entries[region];
+    e->name = ir_arena_strdup(b->p->arena, op->name);
+    e->anchor = "matmul";
+    join(b, index, region);
+}
+
 static void place(builder *b, int index) {
     fusion_graph *g = b->g;
     const ir_op *op = g->ops[index];
     if (is_anchor(op)) {
-        start(b, index, op->code == IR_OP_MATMUL ? "matmul" : "attention");
+        place_anchor(b, index);
         return;
     }
     if (!is_row_op(op))
@@ -277,19 +328,37 @@ static void place(builder *b, int index) {
         start(b, index, "rows");
 }
 
-static void kernels(const pass_context *context, plan *p) {
+static void place_all(const pass_context *context, plan *p, bool prologues) {
     ir_arena *scratch = ir_arena_create();
-    builder b = {
-        .context = context, .p = p, .g = fusion_graph_create(context->module->graph, scratch)};
+    builder b = {.context = context,
+                 .p = p,
+                 .g = fusion_graph_create(context->module->graph, scratch),
+                 .prologues = prologues};
     for (int i = 0; i < b.g->n_ops; i++)
         if (fusion_is_compute(b.g->ops[i]) && b.g->ops[i]->n_results)
             place(&b, i);
     ir_arena_destroy(scratch);
 }
 
+static void full(const pass_context *context, plan *p) {
+    place_all(context, p,
+              context->target->matmul_prologue && context->target->matmul_prologue_pays);
+}
+
+static void with_prologues(const pass_context *context, plan *p) {
+    place_all(context, p, context->target->matmul_prologue);
+}
+
 const fusion_strategy fusion_full = {
     .name = "full",
     .merges = merges,
-    .kernels = kernels,
+    .kernels = full,
     .summary = "merged matmuls, epilogues, chains of row ops",
+};
+
+const fusion_strategy fusion_prologues = {
+    .name = "prologues",
+    .merges = merges,
+    .kernels = with_prologues,
+    .summary = "full, and norms and quantization in the matmul that reads them",
 };

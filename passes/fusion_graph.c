@@ -88,3 +88,18 @@ bool fusion_can_join(fusion_graph *g, int index, int region) {
     }
     return true;
 }
+
+bool fusion_is_used_outside(const fusion_graph *g, const ir_value *value, int region,
+                            const ir_op *except) {
+    for (int i = 0; i < g->n_ops; i++) {
+        const ir_op *user = g->ops[i];
+        for (int k = 0; k < user->n_operands; k++) {
+            if (user->operands[k] != value || g->region[i] == region || user == except)
+                continue;
+            if (!fusion_is_view(user) ||
+                fusion_is_used_outside(g, user->results[0], region, except))
+                return true;
+        }
+    }
+    return false;
+}

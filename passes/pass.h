@@ -22,7 +22,7 @@ typedef struct pass_options {
     pass_quantize quantize;
     bool activations_f32;  /* keep activations in f32 beside quantized weights */
     bool kv_f32;           /* KV pages in f32 instead of f16 */
-    const char *fusion;    /* none, pointwise, full (NULL: full); ignored when plan is set */
+    const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */
     const char *plan_text; /* a plan to replay, or NULL */
     const char *plan_file; /* its name, for messages */
 } pass_options;

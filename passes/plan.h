@@ -11,8 +11,10 @@
  * Ops go by their stable names (name-ops gives one to each). `merge` replaces matmuls of one input
  * by a matmul of their weights stacked, whose name is new; the old names are then slices of it,
  * which like every view belong to whatever uses them and need no mention. `kernel` names a kernel,
- * its anchor and its ops in any order; an op that no line mentions is a kernel of its own. `#`
- * starts a comment. The graph's hash is of its text before the merges: a plan fits one graph. */
+ * its anchor and its ops in any order; an op that no line mentions is a kernel of its own. What a
+ * matmul's input depends on in its kernel is the kernel's prologue, what depends on the matmul its
+ * epilogue. `#` starts a comment. The graph's hash is of its text before the merges: a plan fits
+ * one graph. */
 #ifndef MCC_PASSES_PLAN_H
 #define MCC_PASSES_PLAN_H
 
@@ -62,7 +64,7 @@ typedef struct fusion_strategy {
 
 const fusion_strategy *fusion_strategy_find(const char *name); /* NULL when unknown */
 
-extern const fusion_strategy fusion_none, fusion_pointwise, fusion_full;
+extern const fusion_strategy fusion_none, fusion_pointwise, fusion_full, fusion_prologues;
 
 /* --- what strategies and fuse share (fusion_graph.c)
  * ----------------------------------------------- */
@@ -92,5 +94,10 @@ int fusion_op_index(const fusion_graph *g, const ir_op *op);
  * making kernels depend on each other in a circle: no operand of the op that comes from outside the
  * region may depend on the region. */
 bool fusion_can_join(fusion_graph *g, int index, int region);
+
+/* Whether a value is needed by an op that computes, or an output, outside of the region, through
+ * views or not; `except` (or NULL) does not count. */
+bool fusion_is_used_outside(const fusion_graph *g, const ir_value *value, int region,
+                            const ir_op *except);
 
 #endif

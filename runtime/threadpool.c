@@ -122,6 +122,12 @@ static int64_t range_begin(int64_t tiles, int thread, int threads) {
     return whole * thread + (thread < rest ? thread : rest);
 }
 
+/* Clears a thread's note in its scratch: it has done nothing of the job yet. */
+static void begin_job(void *scratch) {
+    if (scratch)
+        *(int64_t *)scratch = 0;
+}
+
 /* Takes the next chunk of a range of n tiles, if the phase still is what it was. Returns the
  * chunk's first tile within the range, or -1. */
 static int64_t take_chunk(cursor *c, unsigned phase, int64_t n, int64_t chunk) {
@@ -142,6 +148,7 @@ static int64_t run_tiles(worker *w, const rt_job *job, unsigned phase) {
     rt_pool *pool = w->pool;
     void *scratch = pool->scratch + (size_t)w->index * pool->scratch_stride;
     int64_t computed = 0;
+    begin_job(scratch);
     for (int i = 0; i < pool->threads; i++) {
         int owner = w->index + i < pool->threads ? w->index + i : w->index + i - pool->threads;
         int64_t begin = range_begin(job->tiles, owner, pool->threads);
@@ -160,10 +167,12 @@ static int64_t run_tiles(worker *w, const rt_job *job, unsigned phase) {
  * Only the thread that finished the phase before, or the caller at the beginning, is here. */
 static void begin_phase(worker *w, int next) {
     rt_pool *pool = w->pool;
+    void *scratch = pool->scratch + (size_t)w->index * pool->scratch_stride;
     for (; next < pool->n_jobs && pool->jobs[next].tiles <= 1; next++)
-        if (pool->jobs[next].tiles == 1)
-            pool->jobs[next].kernel(pool->jobs[next].call, 0, 1,
-                                    pool->scratch + (size_t)w->index * pool->scratch_stride);
+        if (pool->jobs[next].tiles == 1) {
+            begin_job(scratch);
+            pool->jobs[next].kernel(pool->jobs[next].call, 0, 1, scratch);
+        }
     unsigned phase = atomic_load_explicit(&pool->phase.word, memory_order_relaxed) + 1;
     /* The cursors before the job: who sees the new job with the old phase's number gets nothing. */
     for (int i = 0; i < pool->threads; i++)
@@ -217,8 +226,10 @@ static void *worker_main(void *user) {
 
 static void run_alone(const rt_job *jobs, int n_jobs, void *scratch) {
     for (int i = 0; i < n_jobs; i++)
-        if (jobs[i].tiles > 0)
+        if (jobs[i].tiles > 0) {
+            begin_job(scratch);
             jobs[i].kernel(jobs[i].call, 0, jobs[i].tiles, scratch);
+        }
 }
 
 /* Returns when no worker is inside the run any more: what it reads may then change. */

@@ -33,8 +33,9 @@ void rt_pool_destroy(rt_pool *pool);
 
 int rt_pool_threads(const rt_pool *pool);
 
-/* Runs jobs[0 … n_jobs-1] in order. Thread t's scratch is at `scratch` + t * scratch_stride. May be
- * called by several threads: they take turns. Allocates nothing. */
+/* Runs jobs[0 … n_jobs-1] in order. Thread t's scratch is at `scratch` + t * scratch_stride, at
+ * least 8 bytes (or NULL for all, with stride 0): see mcc_cpu_kernel. May be called by several
+ * threads: they take turns. Allocates nothing. */
 void rt_pool_run(rt_pool *pool, const rt_job *jobs, int n_jobs, void *scratch,
                  size_t scratch_stride);
 

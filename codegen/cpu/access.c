@@ -16,6 +16,16 @@ static bool is_a8(const ir_type *type) {
     return type->encoding && type->encoding->id == IR_ENC_A8;
 }
 
+/* An access's argument, or the operand that the kernel computes itself. */
+static LLVMValueRef base_of(cg_cpu_emitter *em, const cg_access *access) {
+    return access->arg == CG_ARG_OPERAND ? em->operand : em->args[access->arg];
+}
+
+static const ir_type *type_of(const cg_cpu_emitter *em, const cg_access *access) {
+    return access->arg == CG_ARG_OPERAND ? &em->kernel->matmul.x_type
+                                         : &em->kernel->args[access->arg].type;
+}
+
 static bool check_access(cg_cpu_emitter *em, const cg_access *access) {
     if (access->arg < 0 || access->arg >= em->kernel->n_args)
         return cg_cpu_unsupported(em, "access to argument %d of %d", access->arg,
@@ -61,7 +71,7 @@ bool cg_cpu_check_load(cg_cpu_emitter *em, const cg_access *access) {
 static bool check_store_a8(cg_cpu_emitter *em, const cg_program *program, const cg_store *store,
                            int64_t n_cols) {
     const cg_access *access = &store->access;
-    if (!is_a8(&em->kernel->args[access->arg].type))
+    if (!is_a8(type_of(em, access)))
         return cg_cpu_unsupported(em, "quantization to argument %d, which is not a8", access->arg);
     if (n_cols % 32 || program->width % 32 || access->offset % 32 || access->row_stride % 32 ||
         (program->heads > 1 && access->head_stride % 32))
@@ -73,6 +83,8 @@ static bool check_store_a8(cg_cpu_emitter *em, const cg_program *program, const 
 }
 
 static bool check_store_kv(cg_cpu_emitter *em, const cg_program *program, const cg_store *store) {
+    if (store->access.arg == CG_ARG_OPERAND)
+        return cg_cpu_unsupported(em, "keys and values stored to an operand");
     const cg_arg *arg = &em->kernel->args[store->access.arg];
     if (arg->kind != CG_ARG_KV)
         return cg_cpu_unsupported(em, "keys and values stored to argument %d, not a KV cache",
@@ -87,7 +99,8 @@ static bool check_store_kv(cg_cpu_emitter *em, const cg_program *program, const 
 
 bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_store *store,
                         int64_t n_cols) {
-    if (!check_access(em, &store->access))
+    bool operand = store->access.arg == CG_ARG_OPERAND && em->kernel->matmul.prologue;
+    if (!operand && !check_access(em, &store->access))
         return false;
     if (store->access.row_map == CG_ROW_GATHERED)
         return cg_cpu_unsupported(em, "a store to gathered rows");
@@ -95,9 +108,10 @@ bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_
         return check_store_a8(em, program, store, n_cols);
     if (store->kind == CG_STORE_KV)
         return check_store_kv(em, program, store);
-    const cg_arg *arg = &em->kernel->args[store->access.arg];
-    if (arg->kind == CG_ARG_KV || arg->type.encoding || arg->type.layout ||
-        (arg->type.dtype != IR_F32 && arg->type.dtype != IR_F16 && arg->type.dtype != IR_BF16))
+    const ir_type *type = type_of(em, &store->access);
+    bool is_kv = !operand && em->kernel->args[store->access.arg].kind == CG_ARG_KV;
+    if (is_kv || type->encoding || type->layout ||
+        (type->dtype != IR_F32 && type->dtype != IR_F16 && type->dtype != IR_BF16))
         return cg_cpu_unsupported(em, "a store to argument %d, which is not f32, f16 or bf16",
                                   store->access.arg);
     return true;
@@ -106,11 +120,14 @@ bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_
 /* --- addresses ---------------------------------------------------------------------------------
  */
 
-/* The row of the argument that is accessed. Indices out of range read row 0. */
+/* The row of the argument that is accessed. Indices out of range read row 0. Of an operand only
+ * some rows are kept. */
 static LLVMValueRef access_row(cg_cpu_emitter *em, const cg_access *access,
                                const cg_cpu_site *site) {
     if (access->row_map == CG_ROW_NONE)
         return cg_cpu_i64(em, 0);
+    if (access->arg == CG_ARG_OPERAND)
+        return cg_cpu_sub(em, site->row, em->operand_row);
     if (access->row_map == CG_ROW_SELF)
         return site->row;
     LLVMValueRef index = cg_cpu_load_index(em, em->args[access->index_arg], site->row);
@@ -130,7 +147,7 @@ static LLVMValueRef access_column(cg_cpu_emitter *em, const cg_access *access,
 /* Address of the element at the site's first column, and the byte stride between columns. */
 static LLVMValueRef element_address(cg_cpu_emitter *em, const cg_access *access,
                                     const cg_cpu_site *site, int64_t *stride) {
-    const ir_type *type = &em->kernel->args[access->arg].type;
+    const ir_type *type = type_of(em, access);
     int64_t size = ir_dtype_bits(type->dtype) / 8;
     LLVMValueRef row = access_row(em, access, site), at;
     LLVMValueRef column = cg_cpu_mul_const(em, site->head, access->head_stride);
@@ -148,7 +165,7 @@ static LLVMValueRef element_address(cg_cpu_emitter *em, const cg_access *access,
         at = cg_cpu_add(em, cg_cpu_mul_const(em, row, access->row_stride), column);
         *stride = access->column_stride * size;
     }
-    return cg_cpu_offset(em, em->args[access->arg], cg_cpu_mul_const(em, at, size));
+    return cg_cpu_offset(em, base_of(em, access), cg_cpu_mul_const(em, at, size));
 }
 
 /* --- plain elements ----------------------------------------------------------------------------
@@ -307,7 +324,7 @@ typedef struct a8_site {
 static a8_site a8_address(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
     int64_t k = access->row_stride;
     int64_t row_bytes = ir_encoding_row_bytes(ir_encoding_get(IR_ENC_A8), k);
-    LLVMValueRef row = cg_cpu_offset(em, em->args[access->arg],
+    LLVMValueRef row = cg_cpu_offset(em, base_of(em, access),
                                      cg_cpu_mul_const(em, access_row(em, access, site), row_bytes));
     LLVMValueRef column = access_column(em, access, site);
     LLVMValueRef group = LLVMBuildLShr(em->builder, column, cg_cpu_i64(em, 5), "");
@@ -466,7 +483,7 @@ LLVMValueRef cg_cpu_access_load_number(cg_cpu_emitter *em, const cg_access *acce
 
 void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
                          LLVMValueRef value) {
-    ir_dtype dtype = em->kernel->args[access->arg].type.dtype;
+    ir_dtype dtype = type_of(em, access)->dtype;
     int64_t stride, size = ir_dtype_bits(dtype) / 8;
     LLVMValueRef at = element_address(em, access, site, &stride);
     if (stride == size) {
@@ -482,7 +499,7 @@ void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_c
 
 void cg_cpu_access_store_number(cg_cpu_emitter *em, const cg_access *access,
                                 const cg_cpu_site *site, LLVMValueRef value) {
-    ir_dtype dtype = em->kernel->args[access->arg].type.dtype;
+    ir_dtype dtype = type_of(em, access)->dtype;
     int64_t stride;
     cg_cpu_site first = {.row = site->row, .head = site->head};
     LLVMValueRef at = element_address(em, access, &first, &stride);

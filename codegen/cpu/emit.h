@@ -41,6 +41,8 @@ typedef struct cg_cpu_emitter {
     LLVMValueRef *args;                        /* pointers, in the kernel's order */
     LLVMValueRef tile_begin, tile_end;         /* i64 */
     LLVMValueRef scratch;                      /* this thread's, 64-byte aligned */
+    LLVMValueRef operand, operand_row;         /* what CG_ARG_OPERAND names: rows of the matmul's x
+                                                  from operand_row on; NULL without a prologue */
     LLVMValueRef positions, token_seqs;        /* i32 arrays of the step block; */
     LLVMValueRef context_lens, page_tables, P; /* NULL unless the kernel has a KV argument */
 } cg_cpu_emitter;

@@ -9,7 +9,8 @@
  *       for part, for 16 columns: out[row][part][column] = x[row] · w[tile]
  *       for row in block: epilogue(out[row])
  *
- * Every sum is computed in one order, whatever block its row is in (see kernel.h). */
+ * With a prologue this happens for a few hundred rows at a time, which are computed first
+ * (prologue.c). Every sum is computed in one order, whatever block its row is in (see kernel.h). */
 #include "codegen/cpu/matmul.h"
 
 #include <string.h>
@@ -38,13 +39,18 @@ cg_tiling cg_cpu_matmul_tiling(const cg_kernel *kernel) {
     return (cg_tiling){.dim = kernel->rows, .div = INT64_C(1) << 40, .mult = n_chunks(kernel)};
 }
 
-int64_t cg_cpu_matmul_scratch(const cg_kernel *kernel) {
+static int64_t epilogue_scratch(const cg_kernel *kernel) {
     int64_t bytes = 0;
     for (int i = 0; i < kernel->n_programs; i++) {
         int64_t b = cg_cpu_program_scratch(&kernel->programs[i], chunk_columns(kernel));
         bytes = b > bytes ? b : bytes;
     }
     return bytes;
+}
+
+int64_t cg_cpu_matmul_scratch(const cg_kernel *kernel) {
+    int64_t bytes = epilogue_scratch(kernel);
+    return kernel->matmul.prologue ? cg_cpu_prologue_scratch(kernel, bytes) : bytes;
 }
 
 /* --- quantized tiles
@@ -167,7 +173,9 @@ typedef struct schedule {
     const cg_kernel *kernel;
     const ir_type *x_type, *w_type;
     int64_t chunk, tile_bytes, x_row_bytes;
-    LLVMValueRef x, w, rows;
+    LLVMValueRef x, w;
+    LLVMValueRef x_row;   /* x begins with this row */
+    LLVMValueRef scratch; /* the epilogue's */
 } schedule;
 
 /* One block of rows of one chunk: products, then the epilogue. */
@@ -177,7 +185,8 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
     int subtiles = (int)(s->chunk / CG_TILE_ROWS);
     int64_t part_bytes = rows * s->chunk * 4;
     LLVMValueRef out = cg_cpu_local_bytes(em, m->parts * part_bytes);
-    LLVMValueRef x = cg_cpu_offset(em, s->x, cg_cpu_mul_const(em, row, s->x_row_bytes));
+    LLVMValueRef x = cg_cpu_offset(
+        em, s->x, cg_cpu_mul_const(em, cg_cpu_sub(em, row, s->x_row), s->x_row_bytes));
     LLVMValueRef w =
         cg_cpu_offset(em, s->w, cg_cpu_mul_const(em, tile, subtiles * m->parts * s->tile_bytes));
     for (int sub = 0; sub < subtiles; sub++)
@@ -216,7 +225,7 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
         .n_cols = s->chunk,
         .valid = columns % s->chunk ? cg_cpu_sub(em, cg_cpu_i64(em, columns), first) : NULL,
         .inputs = {row_out, cg_cpu_offset_const(em, row_out, part_bytes)},
-        .scratch = em->scratch,
+        .scratch = s->scratch,
     };
     for (int i = 0; i < s->kernel->n_programs; i++)
         cg_cpu_emit_program(em, &s->kernel->programs[i], &chunk);
@@ -240,6 +249,8 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
     if (w->encoding && m->k % w->encoding->block)
         return cg_cpu_unsupported(em, "a row of %lld weights is no multiple of %s's block of %d",
                                   (long long)m->k, w->encoding->name, w->encoding->block);
+    if (m->prologue && !cg_cpu_check_prologue(em))
+        return false;
     for (int i = 0; i < s->kernel->n_programs; i++) {
         if (!cg_cpu_check_program(em, &s->kernel->programs[i], s->chunk))
             return false;
@@ -249,37 +260,53 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
     return true;
 }
 
+/* Rows begin … end-1 of all tiles. */
+static void emit_tiles(cg_cpu_emitter *em, const schedule *s, LLVMValueRef begin,
+                       LLVMValueRef end) {
+    cg_cpu_loop tiles = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);
+    /* AVX2's 16 registers hold the accumulators of 4 rows. */
+    int largest = em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
+    for (int block = largest; block >= 1; block /= 2) {
+        /* As many as there are blocks of this size; what is left goes to the next smaller one. */
+        LLVMValueRef left = cg_cpu_sub(em, end, begin);
+        LLVMValueRef mask = cg_cpu_i64(em, ~(int64_t)(block - 1));
+        LLVMValueRef whole = cg_cpu_add(em, begin, LLVMBuildAnd(em->builder, left, mask, ""));
+        cg_cpu_loop rows = cg_cpu_for(em, begin, whole, block);
+        emit_block(em, s, tiles.index, rows.index, block);
+        cg_cpu_end_for(em, &rows);
+        begin = whole;
+    }
+    cg_cpu_end_for(em, &tiles);
+}
+
 bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
     const cg_kernel *k = em->kernel;
     const cg_matmul *m = &k->matmul;
-    if (m->prologue)
-        return cg_cpu_unsupported(em, "a matmul with a prologue");
     schedule s = {.kernel = k,
                   .x_type = &m->x_type,
                   .w_type = &k->args[m->w].type,
                   .chunk = chunk_columns(k),
-                  .x = em->args[m->x],
                   .w = em->args[m->w],
-                  .rows = cg_cpu_dim(em, k->rows)};
+                  .x_row = cg_cpu_i64(em, 0),
+                  .scratch = em->scratch};
     if (!check(em, &s))
         return false;
     s.tile_bytes = cg_packed_tile_bytes(s.w_type, m->k);
     s.x_row_bytes = s.x_type->encoding ? ir_encoding_row_bytes(s.x_type->encoding, m->k) : 4 * m->k;
-
-    cg_cpu_loop tiles = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);
-    /* AVX2's 16 registers hold the accumulators of 4 rows. */
-    int largest = em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
-    LLVMValueRef begin = cg_cpu_i64(em, 0);
-    for (int block = largest; block >= 1; block /= 2) {
-        /* Rows begin … end-1 in blocks of this size; what is left goes to the next smaller one. */
-        LLVMValueRef left = cg_cpu_sub(em, s.rows, begin);
-        LLVMValueRef mask = cg_cpu_i64(em, ~(int64_t)(block - 1));
-        LLVMValueRef end = cg_cpu_add(em, begin, LLVMBuildAnd(em->builder, left, mask, ""));
-        cg_cpu_loop rows = cg_cpu_for(em, begin, end, block);
-        emit_block(em, &s, tiles.index, rows.index, block);
-        cg_cpu_end_for(em, &rows);
-        begin = end;
+    LLVMValueRef rows = cg_cpu_dim(em, k->rows);
+    if (!m->prologue) {
+        s.x = em->args[m->x];
+        emit_tiles(em, &s, s.x_row, rows);
+        return true;
     }
-    cg_cpu_end_for(em, &tiles);
+    int64_t step = cg_cpu_prologue_rows(k);
+    cg_cpu_loop blocks = cg_cpu_for(em, s.x_row, rows, step);
+    LLVMValueRef end = cg_cpu_min(em, cg_cpu_add_const(em, blocks.index, step), rows);
+    cg_cpu_emit_prologue(em, epilogue_scratch(k), blocks.index, end);
+    s.x = em->operand;
+    s.x_row = blocks.index;
+    s.scratch = cg_cpu_prologue_programs(em);
+    emit_tiles(em, &s, blocks.index, end);
+    cg_cpu_end_for(em, &blocks);
     return true;
 }

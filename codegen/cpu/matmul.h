@@ -23,6 +23,21 @@ void cg_cpu_product_int8(cg_cpu_emitter *em, cg_cpu_product *p);
 /* f32 activations, any weight: f32 FMA in ascending k. */
 void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
 
+/* Rows of x that the kernel computes itself (prologue.c). ------------------------------------- */
+
+/* How many rows are kept in scratch at once. */
+int64_t cg_cpu_prologue_rows(const cg_kernel *kernel);
+/* Scratch of a kernel with a prologue whose epilogue needs program_bytes. */
+int64_t cg_cpu_prologue_scratch(const cg_kernel *kernel, int64_t program_bytes);
+/* Where in scratch the epilogue has its bytes. */
+LLVMValueRef cg_cpu_prologue_programs(cg_cpu_emitter *em);
+/* Reports what of the kernel's prologue cannot be generated. */
+bool cg_cpu_check_prologue(cg_cpu_emitter *em);
+/* Lets em->operand hold rows begin … end-1, at most cg_cpu_prologue_rows of them; begin is a
+ * multiple of that number. */
+void cg_cpu_emit_prologue(cg_cpu_emitter *em, int64_t program_bytes, LLVMValueRef begin,
+                          LLVMValueRef end);
+
 /* What both read of a quantized tile. --------------------------------------------------------- */
 
 /* The loops over runs and blocks of a quantized tile. Between begin and end the builder stands in

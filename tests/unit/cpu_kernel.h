@@ -114,6 +114,7 @@ static inline void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel,
     unsigned char *scratch = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + GUARD);
     ck_assert_ptr_nonnull(scratch);
     memset(scratch, 0xee, (size_t)bytes + GUARD);
+    memset(scratch, 0, bytes < 8 ? (size_t)bytes : 8);
     if (piece <= 0)
         piece = tiles;
     for (int64_t end = tiles; end > 0; end -= piece)

@@ -343,7 +343,7 @@ static void expect_close(const decoder *d, const float *want, const float *got, 
 }
 
 static const char *random_fusion(void) {
-    static const char *const fusions[] = {"full", "full", "none", "pointwise"};
+    static const char *const fusions[] = {"full", "full", "none", "pointwise", "prologues"};
     return PICK(fusions);
 }
 
