@@ -62,6 +62,7 @@ API cuDeviceGet(CUdevice *device, int ordinal) {
 }
 
 static CUresult find_gpu(CUdevice device, const void *result, drv_gpu **gpu) {
+    *gpu = NULL;
     if (!result)
         return DRV_FAIL(CUDA_ERROR_INVALID_VALUE);
     if (device < 0 || device >= drv_n_gpus)
@@ -241,6 +242,7 @@ static CUcontext current(void) {
 }
 
 CUresult drv_current(CUcontext *context) {
+    *context = NULL;
     CUcontext c = current();
     if (!c)
         return drv_fail(CUDA_ERROR_INVALID_CONTEXT, "no context is current in this thread");
