@@ -6,6 +6,11 @@
 
 #include <inttypes.h>
 
+enum {
+    MOST_SHARED = 99 * 1024, /* of a block, on every architecture of targets.def */
+    DECODE_WARPS = 8
+};
+
 static int64_t part_columns(const cg_kernel *k) {
     return k->matmul.n / k->matmul.parts;
 }
@@ -41,51 +46,86 @@ static const char *weight_text(cg_cuda_emitter *em) {
         e->scale == IR_I8 ? "true" : "false", m->n, m->k, m->parts);
 }
 
+/* Constants of a function whose blocks compute their rows of x themselves, if the kernel does. */
+static const char *with_prologue(cg_cuda_emitter *em) {
+    return ir_arena_printf(em->arena, "%s%s",
+                           em->kernel->matmul.prologue ? "#define PROLOGUE\n" : "",
+                           weight_text(em));
+}
+
+/* Of shared memory, that the prologue wants for itself while nothing else is in it. */
+static int64_t prologue_bytes(const cg_kernel *k) {
+    return k->matmul.prologue ? 4 * cg_cuda_tmp_floats(k, k->matmul.prologue) : 0;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
 /* Runs a schedule, and holds its shared memory against what the launch asks for. */
 static const char *call_text(cg_cuda_emitter *em, const char *schedule, int64_t shared_bytes) {
     const cg_matmul *m = &em->kernel->matmul;
     ir_dim d = em->kernel->rows;
+    const char *x = m->x < 0
+                        ? "nullptr"
+                        : ir_arena_printf(em->arena, "static_cast<const uint8 *>(a.a%d)", m->x);
     return ir_arena_printf(
         em->arena,
         "using schedule = %s;\n"
         "    static_assert(schedule::SHARED_BYTES == %" PRId64 ", \"as matmul.c computes it\");\n"
-        "    schedule::run(a, static_cast<const uint8 *>(a.a%d), static_cast<const uint8 "
-        "*>(a.a%d),\n"
+        "    schedule::run(a, %s, static_cast<const uint8 *>(a.a%d),\n"
         "                  step_dim<%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 ">(step));",
-        schedule, shared_bytes, m->x, m->w, d.c, d.t, d.s, d.r);
+        schedule, shared_bytes, x, m->w, d.c, d.t, d.s, d.r);
 }
 
 /* --- a8 activations ------------------------------------------------------------------------------
  */
 
+static int decode_unroll(const cg_kernel *k) {
+    return k->matmul.parts == 2 ? 1 : 2;
+}
+
+static bool too_large(cg_cuda_emitter *em, int64_t bytes) {
+    return cg_cuda_unsupported(em,
+                               "the rows that a block multiplies need %" PRId64
+                               " bytes of shared memory, at most %d can be had",
+                               bytes, MOST_SHARED);
+}
+
 /* Bytes of shared memory of a8_decode, as the header computes them. */
 static int64_t decode_shared(const cg_kernel *k, const cg_packed *p, int round, int tokens) {
     int64_t parts = k->matmul.parts, dot_row = tokens == 1 ? 32 : 36;
     int64_t group = parts * tokens * dot_row * 4 + parts * 128 + (p->offsets_at ? parts * 128 : 16);
-    return 2 * round * p->groups * group;
+    int64_t results = 2 * round * p->groups * group;
+    if (!k->matmul.prologue)
+        return results;
+    int64_t row = round_up(k->matmul.k + k->matmul.k / 2, 128) + 16;
+    return larger(results, prologue_bytes(k)) + tokens * row;
 }
 
 static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_rows, int tokens) {
     const cg_kernel *k = em->kernel;
-    int warps = 8, unroll = k->matmul.parts == 2 ? 1 : 2;
-    int64_t shared = decode_shared(k, p, warps * unroll, tokens);
+    int unroll = decode_unroll(k);
+    int64_t shared = decode_shared(k, p, DECODE_WARPS * unroll, tokens);
+    if (shared > MOST_SHARED)
+        return too_large(em, shared);
     cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d", tokens),
                          .min_rows = min_rows,
-                         .threads = (uint32_t)warps * 32,
+                         .threads = DECODE_WARPS * 32,
                          .shared_bytes = (uint32_t)shared,
                          .x = cg_cuda_grid(k->rows, tokens, 1),
                          .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + 31) / 32}, 1, 1),
-                         .constants = weight_text(em),
+                         .constants = with_prologue(em),
                          .include = "matmul_a8_decode.cuh",
                          .call = call_text(em,
                                            ir_arena_printf(em->arena, "a8_decode<%d, %d, %d>",
-                                                           warps, unroll, tokens),
+                                                           DECODE_WARPS, unroll, tokens),
                                            shared)};
     return cg_cuda_add(em, &v);
-}
-
-static int64_t round_up(int64_t n, int64_t to) {
-    return (n + to - 1) / to * to;
 }
 
 /* The shape of a8_prefill. */
@@ -128,7 +168,15 @@ static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_ro
 }
 
 static bool add_a8(cg_cuda_emitter *em) {
-    cg_packed p = cg_packed_of(em->kernel->args[em->kernel->matmul.w].type.encoding);
+    const cg_kernel *k = em->kernel;
+    cg_packed p = cg_packed_of(k->args[k->matmul.w].type.encoding);
+    if (k->matmul.prologue) {
+        int tokens = 8;
+        while (tokens > 2 &&
+               decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), tokens) > MOST_SHARED)
+            tokens /= 2;
+        return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, tokens);
+    }
     prefill narrow = {4, 1, 1, 4, 4, 3}, wide = {4, 1, 2, 8, 4, 3};
     return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, 8) &&
            add_prefill(em, &p, 17, &narrow) && add_prefill(em, &p, 33, &wide);
@@ -137,31 +185,47 @@ static bool add_a8(cg_cuda_emitter *em) {
 /* --- f32 activations -----------------------------------------------------------------------------
  */
 
-static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens) {
-    enum { WARPS = 4, STAGES = 3, STAGE_K = 64 };
-    const cg_kernel *k = em->kernel;
+enum { F32_WARPS = 4, F32_STAGES = 3, F32_STAGE_K = 64 };
+
+/* Bytes of shared memory of f32_matmul, as the header computes them. */
+static int64_t f32_shared(const cg_kernel *k, int tokens) {
     const ir_type *w = &k->args[k->matmul.w].type;
-    int64_t tile = STAGE_K * 16 * (ir_dtype_bits(w->dtype) / 8);
+    int64_t tile = F32_STAGE_K * 16 * (ir_dtype_bits(w->dtype) / 8);
     if (w->encoding) {
         cg_packed p = cg_packed_of(w->encoding);
-        tile = p.super_bytes + STAGE_K / CG_BLOCK_K * p.block_bytes;
+        tile = p.super_bytes + F32_STAGE_K / CG_BLOCK_K * p.block_bytes;
     }
-    tile = round_up(tile, 128) + 64;
-    int64_t shared = STAGES * (WARPS * 2 * k->matmul.parts * tile + tokens * STAGE_K * 4);
-    int64_t units = (part_columns(k) + 31) / 32;
-    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
-                         .min_rows = min_rows,
-                         .threads = WARPS * 32,
-                         .shared_bytes = (uint32_t)shared,
-                         .x = cg_cuda_grid(k->rows, tokens, 1),
-                         .y = cg_cuda_grid((ir_dim){.c = (units + WARPS - 1) / WARPS}, 1, 1),
-                         .constants = weight_text(em),
-                         .include = "matmul_f32.cuh",
-                         .call = call_text(em,
-                                           ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>",
-                                                           WARPS, tokens, STAGES),
-                                           shared)};
+    int64_t tiles = F32_STAGES * F32_WARPS * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
+    if (k->matmul.prologue)
+        return larger(tiles, prologue_bytes(k)) + tokens * round_up(k->matmul.k, 4) * 4;
+    return tiles + F32_STAGES * tokens * F32_STAGE_K * 4;
+}
+
+static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens) {
+    const cg_kernel *k = em->kernel;
+    int64_t shared = f32_shared(k, tokens), units = (part_columns(k) + 31) / 32;
+    if (shared > MOST_SHARED)
+        return too_large(em, shared);
+    cg_cuda_variant v = {
+        .suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
+        .min_rows = min_rows,
+        .threads = F32_WARPS * 32,
+        .shared_bytes = (uint32_t)shared,
+        .x = cg_cuda_grid(k->rows, tokens, 1),
+        .y = cg_cuda_grid((ir_dim){.c = (units + F32_WARPS - 1) / F32_WARPS}, 1, 1),
+        .constants = with_prologue(em),
+        .include = "matmul_f32.cuh",
+        .call = call_text(
+            em, ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>", F32_WARPS, tokens, F32_STAGES),
+            shared)};
     return cg_cuda_add(em, &v);
+}
+
+static bool add_f32_variants(cg_cuda_emitter *em) {
+    int tokens = 8;
+    while (tokens > 1 && f32_shared(em->kernel, tokens) > MOST_SHARED)
+        tokens /= 2;
+    return add_f32(em, 0, 1) && (tokens == 1 || add_f32(em, 2, tokens));
 }
 
 /* --- checks --------------------------------------------------------------------------------------
@@ -171,8 +235,6 @@ static bool check(cg_cuda_emitter *em) {
     const cg_kernel *k = em->kernel;
     const cg_matmul *m = &k->matmul;
     const ir_type *x = &m->x_type, *w = &k->args[m->w].type;
-    if (m->prologue)
-        return cg_cuda_unsupported(em, "a matmul with a prologue");
     if (!w->layout)
         return cg_cuda_unsupported(em, "the weight of a matmul is not packed");
     if (k->n_programs != 1 || cg_cuda_whole_rows(&k->programs[0]))
@@ -197,5 +259,5 @@ bool cg_cuda_matmul(cg_cuda_emitter *em) {
         return false;
     if (em->kernel->matmul.x_type.encoding)
         return add_a8(em);
-    return add_f32(em, 0, 1) && add_f32(em, 2, 8);
+    return add_f32_variants(em);
 }

@@ -1,9 +1,9 @@
 /* For tests of the CUDA backend: a module through the whole pipeline, its kernels generated as CUDA
  * C, compiled to PTX and run on the emulator with all its checks, beside the interpreter and the
  * CPU backend: each kernel's results are compared with the interpreter's within the bounds of
- * error_bound.h right after it ran, and must have the CPU's bits (unless other_bits). Every variant
- * of a kernel runs, whatever the number of rows it is meant for: all must agree bit for bit, and
- * leave whatever is not a result as it was. Included by one test file each. */
+ * codegen/error_bound.h right after it ran, and must have the CPU's bits (unless other_bits). Every
+ * variant of a kernel runs, whatever the number of rows it is meant for: all must agree bit for
+ * bit, and leave whatever is not a result as it was. Included by one test file each. */
 #ifndef MCC_TESTS_CUDA_GRAPH_H
 #define MCC_TESTS_CUDA_GRAPH_H
 
@@ -269,9 +269,11 @@ static inline void cuda_variants(cuda_graph *c, const cg_launch *l, const cuda_s
 static inline void cuda_graph_run(cuda_graph *c, const ir_interp_step *step) {
     compiled_graph *g = c->cpu;
     const cg_program_list *p = g->program;
-    g->bounds->step = step;
+    bounds_begin(g->bounds, step);
     if (!ir_interp_run(g->interp, step, &g->diag))
         cuda_fail(c, "the interpreter fails");
+    if (g->bounds->failure[0])
+        cuda_fail(c, g->bounds->failure);
     graph_block *block = aligned_alloc(64, (sizeof *block + 63) / 64 * 64);
     graph_fill_block(step, g->module->n_kv_groups, block);
     int64_t bytes = ir_dim_eval(p->arena_bytes, step->T, step->S, step->R);

@@ -16,6 +16,8 @@
 // so that a lane's 16 bytes are four rows it needs itself: lanes 0 … 15 read one tile, 16 … 31 the
 // next one (or the same columns' of the other part: then pairs of tiles are of one part each), and
 // row g of the operand of step i is row 4 (g % 4) + 2i of tile g / 4, row g + 8 the one after it.
+//
+// With a prologue (PROLOGUE is defined) each block computes its rows of x itself.
 #pragma once
 #include "weight_tiles.cuh"
 
@@ -32,7 +34,19 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         float scales[PAIRS][32];
         float offsets[OFFSETS ? PAIRS : 1][OFFSETS ? 32 : 4];
     };
-    static constexpr int SHARED_BYTES = 2 * ROUND * GROUPS * sizeof(group_results);
+    static constexpr int RESULTS_BYTES = 2 * ROUND * GROUPS * sizeof(group_results);
+
+#ifdef PROLOGUE
+    // x in shared memory, rows 16 bytes apart in the banks; the prologue's own memory lies where the
+    // results will.
+    static constexpr int64 X_ROW = (A8_ROW_BYTES + 127) / 128 * 128 + 16;
+    static constexpr int X_AT =
+        prologue::tmp_floats * 4 > RESULTS_BYTES ? prologue::tmp_floats * 4 : RESULTS_BYTES;
+    static constexpr int SHARED_BYTES = X_AT + TOKENS * X_ROW;
+#else
+    static constexpr int64 X_ROW = A8_ROW_BYTES;
+    static constexpr int SHARED_BYTES = RESULTS_BYTES;
+#endif
 
     // What a lane holds of one block of k: of two tiles, four rows of each line.
     struct block_words {
@@ -135,8 +149,16 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
                 tile = PART_TILES - 1;
             tiles[p] = w + (static_cast<int64>(tile) * PAIRS + p) * TILE_BYTES;
         }
+#ifdef PROLOGUE
+        for (int i = 0; i < count; i++)
+            prologue::group<WARPS>(a, first + i, shared_memory + X_AT + i * X_ROW,
+                                   reinterpret_cast<float *>(shared_memory));
+        __syncthreads();
+        const uint8 *x_first = shared_memory + X_AT;
+#else
         const uint8 *x_first = x + first * A8_ROW_BYTES;
-        const uint8 *x_codes = x_first + (g < count ? g : count - 1) * A8_ROW_BYTES + 4 * t;
+#endif
+        const uint8 *x_codes = x_first + (g < count ? g : count - 1) * X_ROW + 4 * t;
 
         block_words now[UNROLL][PAIRS];
         uint32 b0[UNROLL], b1[UNROLL];
@@ -171,7 +193,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
             __syncthreads();
             for (int i = 0; i < WARP_TOKENS; i++)
                 if (warp + i * WARPS < count)
-                    add_round(sums[i], x_first + (warp + i * WARPS) * A8_ROW_BYTES,
+                    add_round(sums[i], x_first + (warp + i * WARPS) * X_ROW,
                               warp + i * WARPS, round, results);
         }
         for (int i = 0; i < WARP_TOKENS; i++) {

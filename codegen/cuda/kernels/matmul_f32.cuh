@@ -5,6 +5,7 @@
 // A warp computes 32 columns (of each part) for TOKENS rows of x: lanes 0 … 15 are the rows of one
 // tile of the weight, 16 … 31 of the next. Its tiles, and the rows of x for all warps of the block,
 // are copied to shared memory STAGE_K of k at a time, 16 bytes a lane, STAGES - 1 stages ahead.
+// With a prologue (PROLOGUE is defined) each block computes its rows of x itself, all of k at once.
 // Quantized weights are decoded as ir_encoding_decode_row does: scale * (code - zero) + offset.
 #pragma once
 #include "f32_weight.cuh"
@@ -16,9 +17,22 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
 
     // A stage: each warp's tiles, then x[token][k].
     static constexpr int WARP_BYTES = 2 * PAIRS * TILE_STAGE;
+#ifdef PROLOGUE // whole rows of x behind the stages; the prologue's own memory is the stages'
+    static constexpr int X_BYTES = 0;
+    static constexpr int X_ROW = static_cast<int>((weight::k + 3) / 4 * 4); // floats
+#else
     static constexpr int X_BYTES = TOKENS * STAGE_K * 4;
+    static constexpr int X_ROW = STAGE_K;
+#endif
     static constexpr int STAGE_BYTES = WARPS * WARP_BYTES + X_BYTES;
+#ifdef PROLOGUE
+    static constexpr int X_AT = prologue::tmp_floats * 4 > STAGES * STAGE_BYTES
+                                    ? prologue::tmp_floats * 4
+                                    : STAGES * STAGE_BYTES;
+    static constexpr int SHARED_BYTES = X_AT + TOKENS * X_ROW * 4;
+#else
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES;
+#endif
 
     // The k that a stage has.
     static __device__ __forceinline__ int stage_k(int stage) {
@@ -35,6 +49,7 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         for (int p = 0; p < PAIRS; p++)
             for (int b = 0; b < 2; b++)
                 copy_tile(w + (2 * p + b) * TILE_STAGE, tiles[p][b], stage, n);
+#ifndef PROLOGUE
         uint32 to_x = shared_address(to) + WARPS * WARP_BYTES;
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
         const float *from = x + first * weight::k + static_cast<int64>(stage) * STAGE_K;
@@ -50,6 +65,7 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
             else
                 copy4(target, source, first + token < rows);
         }
+#endif
     }
 
     // Adds k … k + COUNT - 1 of the stage, whose weights are w.
@@ -61,9 +77,9 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
             float values[COUNT];
             if (COUNT == 4)
                 *reinterpret_cast<float4 *>(values) =
-                    *reinterpret_cast<const float4 *>(x + t * STAGE_K);
+                    *reinterpret_cast<const float4 *>(x + t * X_ROW);
             else
-                values[0] = x[t * STAGE_K];
+                values[0] = x[t * X_ROW];
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
 #pragma unroll
@@ -73,10 +89,9 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
     }
 
     static __device__ __forceinline__ void multiply(float (&sums)[TOKENS][PAIRS], const uint8 *stage,
-                                                    int n) {
+                                                    const float *x, int n) {
         int lane = lane_id(), row = lane & 15;
         const uint8 *w = stage + warp_id() * WARP_BYTES + (lane >> 4) * TILE_STAGE;
-        const float *x = reinterpret_cast<const float *>(stage + WARPS * WARP_BYTES);
         constexpr int STEP = weight_reader::STEP;
 #pragma unroll 1
         for (int k = 0; k + STEP <= n; k += STEP) {
@@ -118,6 +133,17 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
                 int tile = 2 * unit + b < PART_TILES ? 2 * unit + b : PART_TILES - 1;
                 tiles[p][b] = w + (static_cast<int64>(tile) * PAIRS + p) * TILE_BYTES;
             }
+#ifdef PROLOGUE
+        for (int i = 0; i < TOKENS; i++) {
+            float *row = reinterpret_cast<float *>(shared_memory + X_AT) + i * X_ROW;
+            if (first + i < rows)
+                prologue::group<WARPS>(a, first + i, row, reinterpret_cast<float *>(shared_memory));
+            else // multiplied, and the sums thrown away
+                for (int k = threadIdx.x; k < X_ROW; k += THREADS)
+                    row[k] = 0;
+        }
+        __syncthreads();
+#endif
         float sums[TOKENS][PAIRS] = {};
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
@@ -133,7 +159,13 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
             if (next < N_STAGES)
                 copy_stage(shared_memory + next % STAGES * STAGE_BYTES, x, tiles, rows, next);
             copy_commit();
-            multiply(sums, shared_memory + s % STAGES * STAGE_BYTES, stage_k(s));
+            const uint8 *stage = shared_memory + s % STAGES * STAGE_BYTES;
+#ifdef PROLOGUE
+            const uint8 *stage_x = shared_memory + X_AT + s * STAGE_K * 4;
+#else
+            const uint8 *stage_x = stage + WARPS * WARP_BYTES;
+#endif
+            multiply(sums, stage, reinterpret_cast<const float *>(stage_x), stage_k(s));
         }
         for (int t = 0; t < TOKENS; t++)
             if (first + t < rows && unit * 32 < COLUMNS)
