@@ -185,39 +185,44 @@ static bool add_a8(cg_cuda_emitter *em) {
 /* --- f32 activations -----------------------------------------------------------------------------
  */
 
-enum { F32_WARPS = 4, F32_STAGES = 3, F32_STAGE_K = 64 };
+enum { F32_STAGES = 3 };
+
+static int f32_warps(const cg_kernel *k) {
+    return 4 / k->matmul.parts;
+}
 
 /* Bytes of shared memory of f32_matmul, as the header computes them. */
 static int64_t f32_shared(const cg_kernel *k, int tokens) {
     const ir_type *w = &k->args[k->matmul.w].type;
-    int64_t tile = F32_STAGE_K * 16 * (ir_dtype_bits(w->dtype) / 8);
+    int64_t stage_k = w->encoding ? 2 * CG_BLOCK_K : 1024 / ir_dtype_bits(w->dtype), tile = 2048;
     if (w->encoding) {
         cg_packed p = cg_packed_of(w->encoding);
-        tile = p.super_bytes + F32_STAGE_K / CG_BLOCK_K * p.block_bytes;
+        tile = p.super_bytes + 2 * p.block_bytes;
     }
-    int64_t tiles = F32_STAGES * F32_WARPS * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
+    int64_t tiles = F32_STAGES * f32_warps(k) * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
     if (k->matmul.prologue)
         return larger(tiles, prologue_bytes(k)) + tokens * round_up(k->matmul.k, 4) * 4;
-    return tiles + F32_STAGES * tokens * F32_STAGE_K * 4;
+    return tiles + F32_STAGES * tokens * stage_k * 4;
 }
 
 static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens) {
     const cg_kernel *k = em->kernel;
     int64_t shared = f32_shared(k, tokens), units = (part_columns(k) + 31) / 32;
+    int warps = f32_warps(k);
     if (shared > MOST_SHARED)
         return too_large(em, shared);
-    cg_cuda_variant v = {
-        .suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
-        .min_rows = min_rows,
-        .threads = F32_WARPS * 32,
-        .shared_bytes = (uint32_t)shared,
-        .x = cg_cuda_grid(k->rows, tokens, 1),
-        .y = cg_cuda_grid((ir_dim){.c = (units + F32_WARPS - 1) / F32_WARPS}, 1, 1),
-        .constants = with_prologue(em),
-        .include = "matmul_f32.cuh",
-        .call = call_text(
-            em, ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>", F32_WARPS, tokens, F32_STAGES),
-            shared)};
+    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
+                         .min_rows = min_rows,
+                         .threads = (uint32_t)warps * 32,
+                         .shared_bytes = (uint32_t)shared,
+                         .x = cg_cuda_grid(k->rows, tokens, 1),
+                         .y = cg_cuda_grid((ir_dim){.c = (units + warps - 1) / warps}, 1, 1),
+                         .constants = with_prologue(em),
+                         .include = "matmul_f32.cuh",
+                         .call = call_text(em,
+                                           ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>",
+                                                           warps, tokens, F32_STAGES),
+                                           shared)};
     return cg_cuda_add(em, &v);
 }
 

@@ -17,8 +17,8 @@ template <int MOST> INLINE void copy_bytes(uint32 to, const uint8 *from, int byt
 
 #ifdef PLAIN_WEIGHTS // tiles of [k][16 rows]
 
-constexpr int STAGE_K = 64;
 constexpr int LINE = 16 * sizeof(weight::element);
+constexpr int STAGE_K = 2048 / LINE;
 constexpr int64 TILE_BYTES = weight::k * LINE;
 constexpr int TILE_STAGE = lane_stage(STAGE_K * LINE);
 
