@@ -256,13 +256,12 @@ static void add_counters(emu_counters *to, const emu_counters *from) {
 
 static bool check_launch(const emu_launch *launch, char *error, size_t error_bytes) {
     const ptx_function *f = launch->function;
-    uint64_t threads = 1, blocks = 1;
+    uint64_t threads = 1;
     for (int i = 0; i < 3; i++) {
         if (!launch->grid[i] || !launch->block[i] || launch->block[i] > 1024 ||
             launch->grid[i] > INT32_MAX || (i && launch->grid[i] > 65535))
             return refuse(error, error_bytes, f->name, "a grid or block of no size or too large");
         threads *= launch->block[i];
-        blocks *= launch->grid[i];
     }
     char text[160];
     if (threads > f->max_threads) {

@@ -335,6 +335,7 @@ static void begin_function(ptx_parser *parser, ptx_token name) {
     ptx_array_begin(parser, &parser->ops, sizeof(emu_op));
     ptx_array_begin(parser, &parser->uses, sizeof(emu_uses));
     ptx_array_begin(parser, &parser->use_list, sizeof(uint32_t));
+    ptx_push(parser, &parser->use_list); /* never empty: places in it may be computed at once */
     ptx_array_begin(parser, &parser->labels, sizeof(ptx_label));
     ptx_array_begin(parser, &parser->jumps, sizeof(ptx_jump));
     ptx_array_begin(parser, &parser->targets, sizeof(ptx_targets));

@@ -72,7 +72,7 @@ EMU_INLINE uint32_t emu_finish(const emu_format *f, uint32_t magnitude, uint32_t
                                                                : 0;
     uint32_t infinity = satfinite ? f->largest : f->infinity;
     uint32_t over = to_infinity | is_inf ? infinity : f->largest;
-    uint32_t bits = is_inf | (magnitude > f->largest) ? over : magnitude;
+    uint32_t bits = (is_inf | (magnitude > f->largest)) ? over : magnitude;
     bits |= negative ? f->sign : 0;
     bits = is_nan ? f->nan : bits;
     return bits << f->shift;
