@@ -2,6 +2,7 @@
 #include "codegen/cuda/cache.h"
 #include "codegen/cuda/nvrtc.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 bool cg_cuda_compile(const cg_cuda_function *function, const cg_cuda_target *target,
@@ -22,11 +23,18 @@ bool cg_cuda_compile(const cg_cuda_function *function, const cg_cuda_target *tar
         if (cache)
             cg_cuda_cache_put(cache, key, out);
     }
-    if (!ptx_only)
-        out->occupancy_blocks =
-            cg_cuda_occupancy(target, function->threads, out->registers,
-                              function->shared_bytes + out->static_shared_bytes);
-    return true;
+    if (ptx_only)
+        return true;
+    uint32_t shared = function->shared_bytes + out->static_shared_bytes;
+    out->occupancy_blocks = cg_cuda_occupancy(target, function->threads, out->registers, shared);
+    if (out->occupancy_blocks)
+        return true;
+    ir_internal_error(diag, function->name,
+                      "a block of %" PRIu32 " threads with %" PRIu32 " registers each and %" PRIu32
+                      " bytes of shared memory does not fit %s",
+                      function->threads, out->registers, shared, target->arch_name);
+    cg_cuda_image_free(out);
+    return false;
 }
 
 void cg_cuda_image_free(cg_cuda_image *image) {

@@ -176,6 +176,27 @@ START_TEST(compiler_messages) {
 }
 END_TEST
 
+START_TEST(blocks_that_do_not_fit) {
+    if (!cuda_available())
+        return;
+    ir_diag diag = {0};
+    cg_cuda_image image;
+    cg_cuda_function f = {.name = "large",
+                          .threads = 32,
+                          .shared_bytes = 100 * 1024,
+                          .n_params = 1,
+                          .source = "extern \"C\" __global__ void large() {}"};
+    ck_assert(!cg_cuda_compile(&f, cg_cuda_target_find("cuda:sm_86"), NULL, &diag, &image));
+    ck_assert_str_eq(diag.messages[0].where, "large");
+    ck_assert_ptr_nonnull(strstr(diag.messages[0].text, "102400 bytes of shared memory does not"));
+    ck_assert_ptr_null(image.cubin);
+    ir_diag_clear(&diag);
+    image = compile(&f, "cuda:sm_80", NULL);
+    ck_assert_uint_eq(image.occupancy_blocks, 1);
+    cg_cuda_image_free(&image);
+}
+END_TEST
+
 /* --- the cache -----------------------------------------------------------------------------------
  */
 
@@ -344,6 +365,7 @@ static Suite *cuda_suite(void) {
     tcase_add_test(tcase, images);
     tcase_add_test(tcase, facts);
     tcase_add_test(tcase, compiler_messages);
+    tcase_add_test(tcase, blocks_that_do_not_fit);
     tcase_add_test(tcase, cache);
     tcase_add_test(tcase, refusals);
     suite_add_tcase(suite, tcase);

@@ -1,0 +1,96 @@
+# Code for GPUs: built without one, run on the emulator, the same answers as on the CPU.
+if ! "$modelcc" targets --json | python3 -c 'import json, sys
+sys.exit(json.load(sys.stdin)["nvrtc"] is None)'; then
+    echo "skipped in part: no NVRTC: nothing is built for GPUs"
+    expect 1 build "$golden/tiny-llama" --target cuda:sm_80 -q -o none.so
+    says "NVRTC was not found"
+    says "MODELCC_NVRTC"
+    return 0
+fi
+export XDG_CACHE_HOME="$scratch/cache"
+cuda=cuda:sm_80,cuda:sm_90a
+q4="$golden/gguf/llama-q4_1.gguf"
+
+expect 0 build "$q4" --target "$targets,$cuda" --json -o both.so
+quiet
+holds 'd["cuda_functions"] >= d["kernels"] and d["cuda_registers"] > 0 and d["cuda_bytes"] > 0'
+case="the cache"
+if [ -n "$(ls "$XDG_CACHE_HOME/modelcc/cuda")" ]; then pass; else fail "it is empty"; fi
+# The same bytes from the cache, without it, from another directory and with one thread.
+expect 0 build "$q4" --target "$cuda,$targets" -q -o cached.so
+same both.so cached.so
+mkdir -p other && cp "$q4" other/
+(cd other && "$modelcc" build llama-q4_1.gguf --target "$targets,$cuda" --no-cache --jobs 1 -q -o x.so)
+case="a build without the cache in another directory"
+same both.so other/x.so
+expect 0 inspect both.so
+for target in cuda:sm_80 cuda:sm_90a; do prints "$target  *cubin"; done
+prints "registers, .* B spilled"
+expect 0 inspect both.so --json
+holds 'd["cuda_targets"] == ["cuda:sm_80", "cuda:sm_90a"] and d["target"] is not None'
+holds 'all(any(i["target"] == t for k in d["kernels"] for i in k["cuda"]) for t in d["cuda_targets"])'
+holds 'all(i["registers"] > 0 and i["occupancy"] > 0 and "shared_bytes" in i and "spill_bytes" in i
+           for k in d["kernels"] for i in k["cuda"] if i["form"] == "cubin")'
+expect 0 inspect both.so --manifest
+holds 'd["nvrtc"] and {e["target"] for e in d["cuda"]} == {"cuda:sm_80", "cuda:sm_90a"}'
+
+# The same tokens as the CPU, whatever the step has in it.
+run() { expect 0 run "$@" -p "Hello there" --raw --max-tokens 12 --json; }
+tokens() { holds 'd["token_ids"] == json.load(open("expected"))["token_ids"]'; }
+run both.so --device cpu && cp out expected
+run both.so --device emulator && tokens
+run both.so --device emulator --max-num-batched-tokens 2 && tokens
+MODELCC_EMULATOR_GPU=h100 run both.so --device emulator && tokens
+# Only code for GPUs.
+expect 0 build "$q4" --target "$cuda" -q -o gpu.so
+expect 0 inspect gpu.so --json
+holds 'd["target"] is None and d["targets"] == []'
+run gpu.so --device emulator && tokens
+expect 1 run gpu.so -p "Hello" --device cpu
+silent
+says "no code for a CPU"
+# Another architecture, with sliding windows and several encodings of weights; f32 pages.
+expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
+    --kv-cache-dtype f32 -q -o gemma3-gpu.so
+run gemma3-gpu.so --device cpu && cp out expected
+run gemma3-gpu.so --device emulator && tokens
+
+# Texts.
+for kind in cuda ptx; do
+    expect 0 build "$q4" --target cuda:sm_80 --emit "$kind" -q
+    quiet
+    prints matmul
+    mkdir -p "texts-$kind"
+    expect 0 build "$q4" --target "$cuda" --emit "$kind" -q -o "texts-$kind"
+    silent
+done
+case="the files of --emit"
+if ls texts-cuda/*.cu texts-ptx/*.sm_80.ptx texts-ptx/*.sm_90a.ptx >listed 2>err; then
+    pass
+else
+    fail "not one a function"
+fi
+if grep -q "extern \"C\" __global__" texts-cuda/*.cu; then pass; else fail "no kernel in them"; fi
+if "$modelcc" build "$q4" --target cuda:sm_80 --emit sass -q -o sass 2>err; then
+    case="machine code"
+    if grep -q "IMMA" sass; then pass; else fail "no tensor core in it"; fi
+else
+    case="machine code without nvdisasm"
+    says "nvdisasm was not found"
+fi
+
+# What is missing or wrong.
+expect 2 build "$q4" --target cuda:sm_75 -q -o none.so
+says "cuda:sm_75"
+expect 2 build "$q4" --emit ptx -q
+says "cuda:sm_80"
+MODELCC_NVRTC=/nowhere/libnvrtc.so expect 1 build "$q4" --target cuda:sm_80 -q -o none.so
+says "/nowhere/libnvrtc.so"
+MODELCC_NVRTC=/nowhere/libnvrtc.so expect 0 build "$q4" --target "$targets" -q -o cpu-only.so
+MODELCC_NVRTC=/nowhere/libnvrtc.so expect 0 doctor --json
+holds 'any(c["name"] == "NVRTC" and c["verdict"] == "absent" for c in d["checks"])'
+case="a failed build"
+if [ -e none.so ]; then fail "it leaves a file"; else pass; fi
+expect 1 run both.so -p "Hello" --device cuda
+says "driver"
+unset XDG_CACHE_HOME
