@@ -136,7 +136,8 @@ typedef struct prefill {
 /* Bytes of shared memory, as the header computes them. */
 static int64_t prefill_shared(const cg_kernel *k, const cg_packed *p, const prefill *s) {
     int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
-    int64_t w = round_up(tiles * (p->super_bytes + s->stage_blocks * p->block_bytes), 128);
+    int64_t tile = round_up(p->super_bytes + s->stage_blocks * p->block_bytes, 64);
+    int64_t w = round_up(tiles * tile, 128);
     int64_t numbers = s->stage_blocks * (tokens + 8) * 4 * (p->offsets_at ? 2 : 1);
     int64_t stage = round_up(w + tokens * s->stage_blocks * 32 + numbers, 128);
     int64_t out = k->matmul.parts * tokens * (tiles * 16 / k->matmul.parts + 4) * 4;

@@ -133,14 +133,132 @@ START_TEST(f32_activations) {
 }
 END_TEST
 
+/* --- what launches cost --------------------------------------------------------------------------
+ */
+
+enum { COST_N = 512, COST_K = 1024 };
+
+static compiled_graph *cost_graph(const char *type, bool lockstep, bool f32) {
+    text t;
+    graph_seed_case(7500, lockstep);
+    start(&t);
+    int tokens = add_tokens(&t), x = add_rows(&t, tokens, "x", COST_K), y;
+    if (lockstep) {
+        int gate = add_matmul(&t, x, type, COST_N / 2, COST_K, "gate");
+        int up = add_matmul(&t, x, type, COST_N / 2, COST_K, "up");
+        int act = add(&t, "silu(%%%d) : f32[T, %d] @\"act\"", gate, COST_N / 2);
+        y = add(&t, "mul(%%%d, %%%d) : f32[T, %d] @\"product\"", act, up, COST_N / 2);
+    } else {
+        y = add_matmul(&t, x, type, COST_N, COST_K, "m");
+    }
+    add_output(&t, y, "y");
+    pass_options options = {.fusion = "full", .activations_f32 = f32};
+    return graph_compile(parse(&t), &options, type);
+}
+
+static bool is_matmul(const cuda_graph *c, int i) {
+    return c->cpu->program->kernels[c->functions[i].kernel]->anchor == CG_ANCHOR_MATMUL;
+}
+
+/* The variant that a step of T rows takes. */
+static cuda_graph_function *variant_for(cuda_graph *c, int T) {
+    cuda_graph_function *found = NULL;
+    for (int i = 0; i < c->n_functions; i++)
+        if (is_matmul(c, i) && c->functions[i].code.min_rows <= (uint32_t)T)
+            found = &c->functions[i];
+    return found;
+}
+
+/* Each byte of the weights and of x comes from memory once, in whole sectors, and shared memory
+ * answers at once. */
+START_TEST(costs) {
+    static const int steps[] = {1, 8, 32, 64};
+    const char *type = weight_types[_i];
+    bool quantized = _i < N_QUANTIZED;
+    if (!cuda_can_compile())
+        TEST_SKIP("no NVRTC here");
+    compiled_graph *g = cost_graph(type, _i % 2, false);
+    cuda_graph *c = cuda_graph_create(g, targets[_i % 2]);
+    c->checks = 0;
+    uint64_t weights = 0;
+    for (int i = 0; i < g->program->n_weights; i++)
+        if (g->program->weights[i].type.layout)
+            weights += g->program->weights[i].bytes;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        cuda_graph_function *f = variant_for(c, steps[i]);
+        for (int k = 0; k < c->n_functions; k++)
+            c->functions[k].counters = (emu_counters){0};
+        run_tokens(c, steps[i]);
+        const emu_counters *n = &f->counters;
+        uint64_t x = (uint64_t)steps[i] * (quantized ? COST_K * 3 / 2 : COST_K * 4);
+        ck_assert_uint_ge(n->dram_read_sectors * 32, weights);
+        ck_assert_msg((double)n->dram_read_sectors * 32 <= 1.05 * (double)(weights + x),
+                      "%s: %llu bytes read, of weights and x %llu", f->code.name,
+                      (unsigned long long)n->dram_read_sectors * 32,
+                      (unsigned long long)(weights + x));
+        ck_assert_msg(!n->uncoalesced_requests, "%s: %llu uncoalesced requests", f->code.name,
+                      (unsigned long long)n->uncoalesced_requests);
+        ck_assert_msg(!n->bank_conflicts, "%s: %llu bank conflicts", f->code.name,
+                      (unsigned long long)n->bank_conflicts);
+        ck_assert_uint_ge(n->wide_loads * 512, weights * 3 / 4);
+        /* 16 rows, 32 k, 8 tokens an operation; 16 k where groups are of 16 */
+        uint64_t macs = (uint64_t)COST_N * COST_K * (uint64_t)((steps[i] + 7) / 8 * 8);
+        if (quantized)
+            ck_assert_uint_eq(n->mma_macs, macs);
+    }
+    cuda_graph_destroy(c);
+    graph_destroy(g);
+}
+END_TEST
+
+/* Every variant, for every architecture: registers suffice. */
+START_TEST(no_spills) {
+    int n_targets;
+    const cg_cuda_target *all = cg_cuda_targets(&n_targets);
+    if (!cuda_can_compile())
+        TEST_SKIP("no NVRTC here");
+    for (int around = 0; around < 4; around++) {
+        bool lockstep = around & 1, f32 = around & 2;
+        if ((f32 && _i >= N_QUANTIZED) || (!test_full() && around != _i % 4))
+            continue;
+        compiled_graph *g = cost_graph(weight_types[_i], lockstep, f32);
+        for (int k = 0; k < g->program->n_kernels; k++) {
+            cg_cuda_code code;
+            if (g->program->kernels[k]->anchor != CG_ANCHOR_MATMUL)
+                continue;
+            ck_assert(cg_cuda_generate(g->program->kernels[k], g->arena, &g->diag, &code));
+            for (int f = 0; f < code.n_functions; f++)
+                for (int t = 0; t < n_targets; t++) {
+                    int number = (_i * 4 + around) * n_targets + t;
+                    if (test_full() ? !graph_case_is_mine(number) : t != (_i + f) % n_targets)
+                        continue;
+                    cg_cuda_image image;
+                    ck_assert(cg_cuda_compile(&code.functions[f], &all[t], NULL, &g->diag, &image));
+                    ck_assert_msg(!image.spill_bytes, "%s on %s spills %u bytes, %u registers",
+                                  code.functions[f].name, all[t].name, image.spill_bytes,
+                                  image.registers);
+                    ck_assert_msg(image.occupancy_blocks > 0, "%s does not fit %s",
+                                  code.functions[f].name, all[t].name);
+                    cg_cuda_image_free(&image);
+                }
+        }
+        graph_destroy(g);
+    }
+}
+END_TEST
+
 static Suite *cuda_matmul_suite(void) {
     graph_say_seed();
     Suite *suite = suite_create("cuda_matmul");
-    TCase *tcase = tcase_create("cuda_matmul");
-    tcase_set_timeout(tcase, test_full() ? 3600 : 120);
-    tcase_add_loop_test(tcase, int8_activations, 0, N_QUANTIZED);
-    tcase_add_loop_test(tcase, f32_activations, 0, N_WEIGHT_TYPES);
-    suite_add_tcase(suite, tcase);
+    TCase *numbers = tcase_create("numbers"), *code = tcase_create("code");
+    tcase_set_timeout(numbers, test_full() ? 3600 : 120);
+    tcase_set_timeout(code, test_full() ? 3600 : 120);
+    tcase_add_loop_test(numbers, int8_activations, 0, N_QUANTIZED);
+    tcase_add_loop_test(numbers, f32_activations, 0, N_WEIGHT_TYPES);
+    tcase_add_loop_test(code, costs, 0, N_WEIGHT_TYPES);
+    tcase_add_loop_test(code, no_spills, 0, N_WEIGHT_TYPES);
+    suite_add_tcase(suite, numbers);
+    suite_add_tcase(suite, code);
     return suite;
 }
 

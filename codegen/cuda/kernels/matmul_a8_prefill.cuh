@@ -28,7 +28,9 @@ struct a8_prefill {
     static_assert(8 % STAGE_BLOCKS == 0, "a stage is within a run");
 
     // A stage's parts, bytes.
-    static constexpr int TILE_STAGE = weight::super_bytes + STAGE_BLOCKS * weight::block_bytes;
+    // A tile's blocks, then its super line; multiples of 64, for copies without conflicts.
+    static constexpr int SUPER_AT = STAGE_BLOCKS * weight::block_bytes;
+    static constexpr int TILE_STAGE = (SUPER_AT + weight::super_bytes + 63) / 64 * 64;
     static constexpr int W_BYTES = (TILES * TILE_STAGE + 127) / 128 * 128;
     static constexpr int X_ROW = STAGE_BLOCKS * 32;
     static constexpr int X_BYTES = TOKENS * X_ROW;
@@ -66,8 +68,8 @@ struct a8_prefill {
             const uint8 *at = w + (from < LAST ? from : LAST) * TILE_BYTES;
             uint32 offset = tile * TILE_STAGE + lane * 16;
             if (TWO_LEVELS && lane < weight::super_bytes / 16)
-                copy16(to + swizzle(offset), at + run_offset(block) + lane * 16);
-            offset = swizzle(offset + weight::super_bytes);
+                copy16(to + swizzle(offset + SUPER_AT), at + run_offset(block) + lane * 16);
+            offset = swizzle(offset);
             at += block_offset(block) + lane * 16;
 #pragma unroll
             for (int p = 0; p < STAGE_BLOCKS * weight::block_bytes; p += 512)
@@ -123,8 +125,8 @@ struct a8_prefill {
     static __device__ __forceinline__ void load_tile(tile_words &v, const uint8 *stage, int tile,
                                                      int b) {
         int g = lane_id() >> 2, t = lane_id() & 3;
-        uint32 super = tile * TILE_STAGE;
-        uint32 at = super + weight::super_bytes + b * weight::block_bytes;
+        uint32 super = tile * TILE_STAGE + SUPER_AT;
+        uint32 at = tile * TILE_STAGE + b * weight::block_bytes;
         auto two = [&](uint32 offset) {
             return *reinterpret_cast<const uint2 *>(stage + swizzle(offset));
         };
