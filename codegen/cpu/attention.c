@@ -198,12 +198,6 @@ static void find_pages(schedule *s, LLVMValueRef begin, LLVMValueRef end) {
 
 enum { MAX_ACCUMULATORS = 24 };
 
-static void emit_prefetch(cg_cpu_emitter *em, LLVMValueRef at) {
-    LLVMTypeRef ptr = em->ptr; /* for reading, to stay in all caches, data */
-    cg_cpu_intrinsic(em, "llvm.prefetch", 1, &ptr, 4,
-                     (LLVMValueRef[]){at, cg_cpu_i32(em, 0), cg_cpu_i32(em, 3), cg_cpu_i32(em, 1)});
-}
-
 /* Scores of n_tokens tokens from `token` on and `unit` heads from `head` on, against n_pages pages
  * from `page` on, of pages that end at `end`. Keys are loaded once per page and column for all
  * pairs. */
@@ -249,8 +243,8 @@ static void emit_scores(schedule *s, int64_t n_tokens, LLVMValueRef token, LLVMV
                 NULL);
         for (int64_t p = 0; prefetch && u % line == 0 && p < n_pages; p++) {
             LLVMValueRef at = cg_cpu_add_const(em, key_at, u * PAGE * s->size);
-            emit_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)));
-            emit_prefetch(em, cg_cpu_offset(em, next[p], at));
+            cg_cpu_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)));
+            cg_cpu_prefetch(em, cg_cpu_offset(em, next[p], at));
         }
         LLVMValueRef query_at = cg_cpu_offset(em, query, cg_cpu_mul_const(em, column.index, 4));
         for (int64_t i = 0; i < pairs; i++) {

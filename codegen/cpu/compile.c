@@ -5,6 +5,7 @@
 #include "runtime/artifact.h"
 
 #include <llvm-c/Analysis.h>
+#include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
@@ -21,6 +22,12 @@ static void initialize_llvm(void) {
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
     LLVMInitializeX86AsmPrinter();
+    /* The emitters place instructions where the registers last: AVX2's 16 are all taken in the
+     * matmul's inner loop. These two passes would change that order, for models of processors that
+     * gain nothing from it, and spill. */
+    static const char *const options[] = {"modelcc", "-enable-misched=false",
+                                          "-x86-machine-combiner=false"};
+    LLVMParseCommandLineOptions(3, options, NULL);
 }
 
 static void initialize_llvm_once(void) {

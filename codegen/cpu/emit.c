@@ -256,6 +256,12 @@ void cg_cpu_store(cg_cpu_emitter *em, LLVMValueRef value, LLVMValueRef ptr, int 
     LLVMSetAlignment(LLVMBuildStore(em->builder, value, ptr), (unsigned)align);
 }
 
+void cg_cpu_prefetch(cg_cpu_emitter *em, LLVMValueRef ptr) {
+    LLVMTypeRef type = em->ptr; /* for reading, to stay in all caches, data */
+    LLVMValueRef args[] = {ptr, cg_cpu_i32(em, 0), cg_cpu_i32(em, 3), cg_cpu_i32(em, 1)};
+    cg_cpu_intrinsic(em, "llvm.prefetch", 1, &type, 4, args);
+}
+
 LLVMValueRef cg_cpu_load_index(cg_cpu_emitter *em, LLVMValueRef array, LLVMValueRef index) {
     LLVMValueRef at = cg_cpu_offset(em, array, cg_cpu_mul_const(em, index, 4));
     return LLVMBuildSExt(em->builder, cg_cpu_load(em, em->i32, at, 4), em->i64, "");

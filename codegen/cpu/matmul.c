@@ -5,6 +5,7 @@
  * what is left) the chunk's 16-column tiles are multiplied, then the epilogue runs row by row:
  *
  *   for tile in tiles:
+ *     unpack w[tile], if there are many rows
  *     for each block of rows:
  *       for part, for 16 columns: out[row][part][column] = x[row] · w[tile]
  *       for row in block: epilogue(out[row])
@@ -15,7 +16,10 @@
 
 #include <string.h>
 
-enum { WIDE_CHUNK = 32 };
+enum {
+    WIDE_CHUNK = 32,
+    PANEL_LIMIT = 256 * 1024 /* bytes of unpacked weights, which stay in a core's cache */
+};
 
 static int64_t part_columns(const cg_kernel *kernel) {
     return kernel->matmul.n / kernel->matmul.parts;
@@ -48,122 +52,26 @@ static int64_t epilogue_scratch(const cg_kernel *kernel) {
     return bytes;
 }
 
+/* Bytes of a chunk's unpacked tiles, part by part as in the packed weight; 0: they are not unpacked
+ * for many rows. */
+static int64_t panel_bytes(const cg_kernel *kernel) {
+    const cg_matmul *m = &kernel->matmul;
+    const ir_type *w = &kernel->args[m->w].type;
+    if (!w->encoding || !m->x_type.encoding)
+        return 0;
+    int64_t tiles = chunk_columns(kernel) / CG_TILE_ROWS * m->parts;
+    int64_t bytes = tiles * cg_cpu_panel_bytes(w, m->k);
+    return bytes <= PANEL_LIMIT ? bytes : 0;
+}
+
+/* Scratch of what follows on a prologue: the epilogue's, then the unpacked tiles. */
+static int64_t tiles_scratch(const cg_kernel *kernel) {
+    return epilogue_scratch(kernel) + panel_bytes(kernel);
+}
+
 int64_t cg_cpu_matmul_scratch(const cg_kernel *kernel) {
-    int64_t bytes = epilogue_scratch(kernel);
+    int64_t bytes = tiles_scratch(kernel);
     return kernel->matmul.prologue ? cg_cpu_prologue_scratch(kernel, bytes) : bytes;
-}
-
-/* --- quantized tiles
- * ---------------------------------------------------------------------------------- */
-
-int cg_cpu_stored_zero(const ir_encoding *e) {
-    return e->bits == 8 && e->is_signed ? 128 : e->zero_point;
-}
-
-static LLVMValueRef load_half_line(cg_cpu_emitter *em, LLVMValueRef base, int64_t offset) {
-    LLVMValueRef at = cg_cpu_offset_const(em, base, offset);
-    return cg_cpu_load_f32x16(em, IR_F16, at, NULL);
-}
-
-cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p) {
-    cg_cpu_blocks b = {.encoding = p->w_type->encoding,
-                       .packed = cg_packed_of(p->w_type->encoding)};
-    int64_t blocks_per_run = b.packed.run_k / CG_BLOCK_K;
-    b.runs = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k / b.packed.run_k), 1);
-    LLVMValueRef run =
-        cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, b.runs.index, b.packed.run_bytes));
-    if (!b.packed.super_bytes) {
-        b.block = run;
-        b.index = b.runs.index;
-        return b;
-    }
-    b.d = load_half_line(em, run, 0);
-    if (b.packed.offsets_at)
-        b.dmin = load_half_line(em, run, 2 * CG_TILE_ROWS);
-    LLVMValueRef blocks = cg_cpu_offset_const(em, run, b.packed.super_bytes);
-    b.blocks = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, blocks_per_run), 1);
-    b.block = cg_cpu_offset(em, blocks, cg_cpu_mul_const(em, b.blocks.index, b.packed.block_bytes));
-    b.index = cg_cpu_add(em, cg_cpu_mul_const(em, b.runs.index, blocks_per_run), b.blocks.index);
-    return b;
-}
-
-void cg_cpu_end_blocks(cg_cpu_emitter *em, cg_cpu_blocks *b) {
-    if (b->packed.super_bytes)
-        cg_cpu_end_for(em, &b->blocks);
-    cg_cpu_end_for(em, &b->runs);
-}
-
-/* 16 small integers as f32. */
-static LLVMValueRef load_small_scales(cg_cpu_emitter *em, LLVMValueRef at, bool is_signed) {
-    LLVMValueRef v = cg_cpu_load(em, cg_cpu_vector(em->i8, CG_CPU_LANES), at, 1);
-    LLVMValueRef wide = is_signed ? LLVMBuildSExt(em->builder, v, em->i32x16, "")
-                                  : LLVMBuildZExt(em->builder, v, em->i32x16, "");
-    return LLVMBuildSIToFP(em->builder, wide, em->f32x16, "");
-}
-
-void cg_cpu_group_scale(cg_cpu_emitter *em, const cg_cpu_blocks *b, int g, LLVMValueRef *scale,
-                        LLVMValueRef *offset) {
-    const cg_packed *p = &b->packed;
-    *offset = NULL;
-    if (!p->super_bytes) {
-        int64_t at = 2 * CG_TILE_ROWS * g;
-        *scale = load_half_line(em, b->block, p->code_bytes + at);
-        if (p->offsets_at)
-            *offset = load_half_line(em, b->block, p->offsets_at + at);
-        return;
-    }
-    int64_t at = CG_TILE_ROWS * g;
-    LLVMValueRef s = load_small_scales(em, cg_cpu_offset_const(em, b->block, p->code_bytes + at),
-                                       b->encoding->scale == IR_I8);
-    *scale = LLVMBuildFMul(em->builder, b->d, s, ""); /* exact: 11 + 8 bits */
-    if (p->offsets_at) {
-        LLVMValueRef m =
-            load_small_scales(em, cg_cpu_offset_const(em, b->block, p->offsets_at + at), false);
-        *offset = LLVMBuildFNeg(em->builder, LLVMBuildFMul(em->builder, b->dmin, m, ""), "");
-    }
-}
-
-static LLVMValueRef line(cg_cpu_emitter *em, const cg_cpu_blocks *b, int index, int first,
-                         int lanes, LLVMValueRef *lines) {
-    if (!lines[index]) {
-        LLVMValueRef at = cg_cpu_offset_const(em, b->block, index * 64 + first * 4);
-        lines[index] = cg_cpu_load(em, cg_cpu_vector(em->i8, 4 * lanes), at, lanes == 16 ? 32 : 16);
-    }
-    return lines[index];
-}
-
-/* (v >> shift) & mask, byte by byte: a shift of wider lanes, whose stray bits the mask removes. */
-static LLVMValueRef bits_of(cg_cpu_emitter *em, LLVMValueRef v, int lanes, int shift, int mask) {
-    LLVMTypeRef bytes = cg_cpu_vector(em->i8, 4 * lanes), words = cg_cpu_vector(em->i16, 2 * lanes);
-    if (shift) {
-        LLVMValueRef w = LLVMBuildBitCast(em->builder, v, words, "");
-        LLVMValueRef by = cg_cpu_splat(em, LLVMConstInt(em->i16, (unsigned)shift, 0), 2 * lanes);
-        v = LLVMBuildBitCast(em->builder, LLVMBuildLShr(em->builder, w, by, ""), bytes, "");
-    }
-    LLVMValueRef m = cg_cpu_splat(em, LLVMConstInt(em->i8, (unsigned)mask, 0), 4 * lanes);
-    return LLVMBuildAnd(em->builder, v, m, "");
-}
-
-static LLVMValueRef shifted_left(cg_cpu_emitter *em, LLVMValueRef v, int lanes, int by) {
-    LLVMTypeRef bytes = cg_cpu_vector(em->i8, 4 * lanes), words = cg_cpu_vector(em->i16, 2 * lanes);
-    LLVMValueRef w = LLVMBuildBitCast(em->builder, v, words, "");
-    LLVMValueRef n = cg_cpu_splat(em, LLVMConstInt(em->i16, (unsigned)by, 0), 2 * lanes);
-    return LLVMBuildBitCast(em->builder, LLVMBuildShl(em->builder, w, n, ""), bytes, "");
-}
-
-LLVMValueRef cg_cpu_codes(cg_cpu_emitter *em, const cg_cpu_blocks *b, int s, int first, int lanes,
-                          LLVMValueRef *lines) {
-    int bits = b->encoding->bits;
-    if (bits == 8)
-        return line(em, b, s, first, lanes, lines);
-    LLVMValueRef low = bits_of(em, line(em, b, s % 4, first, lanes, lines), lanes, s / 4 * 4, 15);
-    if (bits == 4)
-        return low;
-    /* The high bits of each byte fit below bit 8, so a shift of 16-bit lanes does not mix bytes. */
-    LLVMValueRef high =
-        bits == 5 ? bits_of(em, line(em, b, 4, first, lanes, lines), lanes, s, 1)
-                  : bits_of(em, line(em, b, 4 + s / 4, first, lanes, lines), lanes, s % 4 * 2, 3);
-    return LLVMBuildOr(em->builder, low, shifted_left(em, high, lanes, 4), "");
 }
 
 /* --- the schedule
@@ -176,28 +84,47 @@ typedef struct schedule {
     LLVMValueRef x, w;
     LLVMValueRef x_row;   /* x begins with this row */
     LLVMValueRef scratch; /* the epilogue's */
+    LLVMValueRef panel;   /* NULL: tiles are not unpacked */
+    int64_t panel_bytes;  /* of a tile */
 } schedule;
+
+/* The product of `rows` rows with tile `index` of the chunk, which counts parts first. */
+static cg_cpu_product product_of(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
+                                 int index, int rows) {
+    int64_t tiles = s->chunk / CG_TILE_ROWS * s->kernel->matmul.parts;
+    LLVMValueRef w = cg_cpu_offset(em, s->w, cg_cpu_mul_const(em, tile, tiles * s->tile_bytes));
+    return (cg_cpu_product){.w = cg_cpu_offset_const(em, w, index * s->tile_bytes),
+                            .rows = rows,
+                            .k = s->kernel->matmul.k,
+                            .x_row_bytes = s->x_row_bytes,
+                            .w_type = s->w_type};
+}
+
+static void unpack_chunk(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile) {
+    int tiles = (int)(s->chunk / CG_TILE_ROWS) * s->kernel->matmul.parts;
+    for (int i = 0; i < tiles; i++) {
+        cg_cpu_product p = product_of(em, s, tile, i, 0);
+        p.panel = cg_cpu_offset_const(em, s->panel, i * s->panel_bytes);
+        cg_cpu_unpack_panel(em, &p);
+    }
+}
 
 /* One block of rows of one chunk: products, then the epilogue. */
 static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile, LLVMValueRef row,
-                       int rows) {
+                       int rows, bool unpacked) {
     const cg_matmul *m = &s->kernel->matmul;
     int subtiles = (int)(s->chunk / CG_TILE_ROWS);
     int64_t part_bytes = rows * s->chunk * 4;
     LLVMValueRef out = cg_cpu_local_bytes(em, m->parts * part_bytes);
     LLVMValueRef x = cg_cpu_offset(
         em, s->x, cg_cpu_mul_const(em, cg_cpu_sub(em, row, s->x_row), s->x_row_bytes));
-    LLVMValueRef w =
-        cg_cpu_offset(em, s->w, cg_cpu_mul_const(em, tile, subtiles * m->parts * s->tile_bytes));
     for (int sub = 0; sub < subtiles; sub++)
         for (int part = 0; part < m->parts; part++) {
-            cg_cpu_product p = {
-                .x = x,
-                .w = cg_cpu_offset_const(em, w, (sub * m->parts + part) * s->tile_bytes),
-                .rows = rows,
-                .k = m->k,
-                .x_row_bytes = s->x_row_bytes,
-                .w_type = s->w_type};
+            int index = sub * m->parts + part;
+            cg_cpu_product p = product_of(em, s, tile, index, rows);
+            p.x = x;
+            if (unpacked)
+                p.panel = cg_cpu_offset_const(em, s->panel, index * s->panel_bytes);
             if (s->x_type->encoding)
                 cg_cpu_product_int8(em, &p);
             else
@@ -260,23 +187,55 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
     return true;
 }
 
+/* Rows that are worked on together with unpacked weights, and from how many rows on it pays to
+ * unpack them. */
+static int panel_block(const cg_cpu_emitter *em) {
+    return em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
+}
+
+static int panel_from(const cg_cpu_emitter *em) {
+    return em->target->avx512 ? 64 : 32;
+}
+
+/* Rows from `begin` on in as many blocks as there are before `end`. Returns the first row that is
+ * left. */
+static LLVMValueRef emit_blocks(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
+                                LLVMValueRef begin, LLVMValueRef end, int block, bool unpacked) {
+    LLVMValueRef mask = cg_cpu_i64(em, ~(int64_t)(block - 1));
+    LLVMValueRef whole = LLVMBuildAnd(em->builder, cg_cpu_sub(em, end, begin), mask, "");
+    whole = cg_cpu_add(em, begin, whole);
+    cg_cpu_loop rows = cg_cpu_for(em, begin, whole, block);
+    emit_block(em, s, tile, rows.index, block, unpacked);
+    cg_cpu_end_for(em, &rows);
+    return whole;
+}
+
 /* Rows begin … end-1 of all tiles. */
 static void emit_tiles(cg_cpu_emitter *em, const schedule *s, LLVMValueRef begin,
                        LLVMValueRef end) {
     cg_cpu_loop tiles = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);
+    if (s->panel) {
+        LLVMValueRef first = cg_cpu_local(em, em->i64); /* of the rows that are left */
+        cg_cpu_store(em, begin, first, 8);
+        LLVMValueRef few =
+            cg_cpu_less(em, cg_cpu_sub(em, end, begin), cg_cpu_i64(em, panel_from(em)));
+        cg_cpu_if many = cg_cpu_begin_if(em, LLVMBuildNot(em->builder, few, ""));
+        unpack_chunk(em, s, tiles.index);
+        cg_cpu_store(em, emit_blocks(em, s, tiles.index, begin, end, panel_block(em), true), first,
+                     8);
+        cg_cpu_end_if(em, &many);
+        begin = cg_cpu_load(em, em->i64, first, 8);
+    }
     /* AVX2's 16 registers hold the accumulators of 4 rows. */
     int largest = em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
-    for (int block = largest; block >= 1; block /= 2) {
-        /* As many as there are blocks of this size; what is left goes to the next smaller one. */
-        LLVMValueRef left = cg_cpu_sub(em, end, begin);
-        LLVMValueRef mask = cg_cpu_i64(em, ~(int64_t)(block - 1));
-        LLVMValueRef whole = cg_cpu_add(em, begin, LLVMBuildAnd(em->builder, left, mask, ""));
-        cg_cpu_loop rows = cg_cpu_for(em, begin, whole, block);
-        emit_block(em, s, tiles.index, rows.index, block);
-        cg_cpu_end_for(em, &rows);
-        begin = whole;
-    }
+    for (int block = largest; block >= 1; block /= 2)
+        begin = emit_blocks(em, s, tiles.index, begin, end, block, false);
     cg_cpu_end_for(em, &tiles);
+}
+
+static LLVMValueRef panel_at(cg_cpu_emitter *em, LLVMValueRef scratch) {
+    const cg_kernel *k = em->kernel;
+    return panel_bytes(k) ? cg_cpu_offset_const(em, scratch, epilogue_scratch(k)) : NULL;
 }
 
 bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
@@ -293,19 +252,22 @@ bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
         return false;
     s.tile_bytes = cg_packed_tile_bytes(s.w_type, m->k);
     s.x_row_bytes = s.x_type->encoding ? ir_encoding_row_bytes(s.x_type->encoding, m->k) : 4 * m->k;
+    s.panel_bytes = panel_bytes(k) ? cg_cpu_panel_bytes(s.w_type, m->k) : 0;
     LLVMValueRef rows = cg_cpu_dim(em, k->rows);
     if (!m->prologue) {
         s.x = em->args[m->x];
+        s.panel = panel_at(em, s.scratch);
         emit_tiles(em, &s, s.x_row, rows);
         return true;
     }
     int64_t step = cg_cpu_prologue_rows(k);
     cg_cpu_loop blocks = cg_cpu_for(em, s.x_row, rows, step);
     LLVMValueRef end = cg_cpu_min(em, cg_cpu_add_const(em, blocks.index, step), rows);
-    cg_cpu_emit_prologue(em, epilogue_scratch(k), blocks.index, end);
+    cg_cpu_emit_prologue(em, tiles_scratch(k), blocks.index, end);
     s.x = em->operand;
     s.x_row = blocks.index;
     s.scratch = cg_cpu_prologue_programs(em);
+    s.panel = panel_at(em, s.scratch);
     emit_tiles(em, &s, blocks.index, end);
     cg_cpu_end_for(em, &blocks);
     return true;

@@ -8,10 +8,11 @@
 
 enum { CG_CPU_MAX_BLOCK_ROWS = 8 };
 
-/* The product of `rows` consecutive rows of x, which begin at `x`, and the packed tile at `w`.
- * sums[r] becomes <16 x float>. */
+/* The product of `rows` consecutive rows of x, which begin at `x`, and the packed tile at `w`, or
+ * at `panel` if it has been unpacked. sums[r] becomes <16 x float>. */
 typedef struct cg_cpu_product {
     LLVMValueRef x, w;
+    LLVMValueRef panel; /* NULL: not unpacked */
     int rows;
     int64_t k, x_row_bytes;
     const ir_type *w_type;
@@ -27,7 +28,7 @@ void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
 
 /* How many rows are kept in scratch at once. */
 int64_t cg_cpu_prologue_rows(const cg_kernel *kernel);
-/* Scratch of a kernel with a prologue whose epilogue needs program_bytes. */
+/* Scratch of a kernel with a prologue whose epilogue and tiles need program_bytes. */
 int64_t cg_cpu_prologue_scratch(const cg_kernel *kernel, int64_t program_bytes);
 /* Where in scratch the epilogue has its bytes. */
 LLVMValueRef cg_cpu_prologue_programs(cg_cpu_emitter *em);
@@ -48,6 +49,7 @@ typedef struct cg_cpu_blocks {
     const ir_encoding *encoding;
     LLVMValueRef block, index; /* index: of the block in the row, i64 */
     LLVMValueRef d, dmin;      /* two levels: <16 x float>; dmin NULL without offsets */
+    bool unpacked;             /* `block` is one of a panel's */
 } cg_cpu_blocks;
 
 cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p);
@@ -60,7 +62,19 @@ void cg_cpu_group_scale(cg_cpu_emitter *em, const cg_cpu_blocks *b, int g, LLVMV
  */
 LLVMValueRef cg_cpu_codes(cg_cpu_emitter *em, const cg_cpu_blocks *b, int s, int first, int lanes,
                           LLVMValueRef *lines);
+/* Codes of 8 bits as |code - 128|; *signs: code - 128. For 8 rows. */
+LLVMValueRef cg_cpu_magnitudes(cg_cpu_emitter *em, const cg_cpu_blocks *b, int s, int first,
+                               LLVMValueRef codes, LLVMValueRef *signs);
 /* What to subtract from a code: 128 for 8 bits (as stored), else the encoding's zero point. */
 int cg_cpu_stored_zero(const ir_encoding *e);
+
+/* Unpacked tiles ------------------------------------------------------------------------------
+ *
+ * A panel is a tile with a byte a code and f32 scales, unpacked once for many rows. */
+
+/* Bytes of a quantized tile's panel, a multiple of 64. */
+int64_t cg_cpu_panel_bytes(const ir_type *w_type, int64_t k);
+/* Unpacks the tile p->w to p->panel. */
+void cg_cpu_unpack_panel(cg_cpu_emitter *em, const cg_cpu_product *p);
 
 #endif

@@ -1,7 +1,7 @@
 /* A matmul's prologue: rows of x are computed into this thread's scratch, then multiplied from
  * there as if they were an argument's.
  *
- *   scratch    note | the programs' scratch | rows of x
+ *   scratch    note | the programs' scratch, unpacked tiles | rows of x
  *
  * A launch comes to a thread in several calls, each for some of the outputs and all rows. The note
  * says which block of rows an earlier call of the launch has left behind; the pool clears it when a
