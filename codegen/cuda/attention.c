@@ -37,6 +37,8 @@ static bool check(cg_cuda_emitter *em) {
         return cg_cuda_unsupported(
             em, "attention of %" PRId64 " heads over %" PRId64 " key/value heads of %" PRId64,
             a->heads, kv->heads, kv->head_dim);
+    if (kernel->rows.c || kernel->rows.t != 1 || kernel->rows.s || kernel->rows.r)
+        return cg_cuda_unsupported(em, "attention of other rows than the step's tokens");
     if (a->window < 0 || a->window > INT32_MAX)
         return cg_cuda_unsupported(em, "an attention window of %" PRId64, a->window);
     if (a->q.arg < 0 || a->q.arg >= kernel->n_args || kernel->args[a->q.arg].type.dtype != IR_F32 ||
@@ -52,23 +54,27 @@ static bool check(cg_cuda_emitter *em) {
 }
 
 /* What the kernels' headers want to know. */
-static const char *constants(const schedule *s, int64_t tile, int64_t splits, int64_t threads) {
+static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_t tile,
+                             int64_t splits) {
     const cg_attention *a = s->a;
     return ir_arena_printf(
         s->em->arena,
         "constexpr int KV_HEADS = %" PRId64 ", GROUP = %" PRId64 ", HEAD_DIM = %" PRId64 ";\n"
         "constexpr int WINDOW = %" PRId64 ", KV_GROUP = %d;\n"
         "constexpr float SCALE = %af, SOFTCAP = %af;\n"
-        "constexpr int64 Q_ROW_STRIDE = %" PRId64 ", Q_HEAD_STRIDE = %" PRId64 ";\n"
-        "constexpr int TILE = %" PRId64 ", SPLITS = %" PRId64 ", THREADS = %" PRId64 ";\n"
+        "constexpr int64 Q_ROW_STRIDE = %" PRId64 ", Q_HEAD_STRIDE = %" PRId64
+        ", Q_OFFSET = %" PRId64 ";\n"
+        "constexpr int TILE = %" PRId64 ", SPLITS = %" PRId64 ", THREADS = %" PRIu32
+        ", SHARED_BYTES = %" PRIu32 ";\n"
         "typedef %s kv;\n"
         "INLINE const float *queries(const args &a) {\n"
-        "    return static_cast<const float *>(a.a%d) + %" PRId64 ";\n}\n"
+        "    return static_cast<const float *>(a.a%d) + Q_OFFSET;\n}\n"
         "INLINE const void *pool(const args &a) {\n    return a.a%d;\n}\n"
         "INLINE void *scratch(const args &a) {\n    return %s;\n}\n",
         s->kv->heads, s->group, s->kv->head_dim, a->window, kv_arg(s->em->kernel)->kv_group,
-        (double)(float)a->scale, (double)(float)a->softcap, a->q.row_stride, a->q.head_stride, tile,
-        splits, threads, s->kv->dtype == IR_F32 ? "float" : "uint16", a->q.arg, a->q.offset, a->kv,
+        (double)(float)a->scale, (double)(float)a->softcap, a->q.row_stride, a->q.head_stride,
+        a->q.offset, tile, splits, v->threads, v->shared_bytes,
+        s->kv->dtype == IR_F32 ? "float" : "uint16", a->q.arg, a->kv,
         splits > 1 ? "a.scratch" : "nullptr");
 }
 
@@ -86,7 +92,8 @@ static int64_t splits_of(const schedule *s) {
  * without one leave at once. */
 static bool add(const schedule *s, const cg_cuda_variant *kind, int64_t tile, int64_t splits) {
     cg_cuda_variant v = *kind;
-    v.constants = constants(s, tile, splits, v.threads);
+    v.constants = ir_arena_printf(s->em->arena, "%s%s", v.constants ? v.constants : "",
+                                  constants(s, &v, tile, splits));
     v.x = cg_cuda_grid(s->em->kernel->rows, INT32_MAX, s->kv->heads * splits);
     v.y = (mcc_cuda_grid){.dim = {.t = 1, .s = tile}, .div = tile, .mult = 1};
     if (splits > 1)
@@ -123,6 +130,7 @@ static bool add_f32(const schedule *s) {
         tile--;
     cg_cuda_variant v = {.suffix = "",
                          .threads = THREADS_F32,
+                         .min_blocks = 1,
                          .shared_bytes = (uint32_t)shared_f32(s, tile),
                          .include = "attention_f32.cuh",
                          .call = "attention_f32(a);"};
@@ -133,10 +141,56 @@ static bool add_f32(const schedule *s) {
     return splits == 1 || add(s, &v, tile, 1);
 }
 
+/* --- tensor cores --------------------------------------------------------------------------------
+ */
+
+enum { THREADS_F16 = 128, STAGES_F16 = 3 };
+
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* At least sizeof(attention_f16_shared), and what the epilogue needs in place of q. */
+static int64_t shared_f16(const schedule *s, int64_t m_tiles) {
+    int64_t dim = s->kv->head_dim, rows = 16 * m_tiles, tokens = RANGE;
+    const cg_program *program = &s->em->kernel->programs[0];
+    while (tokens * dim * 2 > 16384)
+        tokens /= 2;
+    int64_t stage = most(RANGE * (dim % 32 ? 16 : 32) * 2, tokens * dim * 2);
+    int64_t tmp = cg_cuda_tmp_floats(s->em->kernel, program) * (THREADS_F16 / 32) * 4;
+    int64_t rest = rows * dim * 4 + rows * RANGE * 2 + rows * (8 * THREADS_F16 / 32 + 12);
+    return STAGES_F16 * stage + most(rest, tmp);
+}
+
+static bool add_f16(const schedule *s) {
+    int64_t splits = splits_of(s), m_tiles = (s->group + 15) / 16, larger = most(m_tiles, 2);
+    cg_cuda_variant v = {.suffix = "",
+                         .threads = THREADS_F16,
+                         .min_blocks = 1,
+                         .include = "attention_f16.cuh",
+                         .call = "attention_f16(a);"};
+    if (splits > 1) {
+        v.shared_bytes = (uint32_t)shared_f16(s, m_tiles);
+        v.constants =
+            ir_arena_printf(s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", m_tiles);
+        if (!add(s, &v, 16 * m_tiles / s->group, splits))
+            return false;
+        v.suffix = "_rows16";
+        v.min_rows = SPLIT_ROWS;
+    }
+    while (larger > m_tiles && shared_f16(s, larger) > MOST_SHARED)
+        larger--;
+    v.shared_bytes = (uint32_t)shared_f16(s, larger);
+    v.constants = ir_arena_printf(s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", larger);
+    return add(s, &v, 16 * larger / s->group, 1);
+}
+
 bool cg_cuda_attention(cg_cuda_emitter *em) {
     if (!check(em))
         return false;
     schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
     s.group = s.a->heads / s.kv->heads;
-    return add_f32(&s);
+    bool tensor_cores =
+        s.kv->dtype == IR_F16 && s.kv->head_dim % 16 == 0 && s.kv->head_dim <= 256 && s.group <= 64;
+    return tensor_cores ? add_f16(&s) : add_f32(&s);
 }

@@ -33,6 +33,10 @@ static const shape shapes[] = {
     {8, 1, 128, IR_F16, 0, 50, 2, 2, {{0, 17}, {260, 2}}},
     {3, 3, 8, IR_F32, 0, 0, 2, 1, {{0, 5}}},
     {16, 1, 16, IR_F16, 0, 0, 2, 2, {{5, 2}, {14, 4}}},
+    {9, 3, 64, IR_F16, 0, 0, 2, 4, {{639, 1}, {300, 1}, {0, 1}, {511, 1}}},
+    {8, 2, 96, IR_F16, 100, 0, 2, 2, {{240, 20}, {530, 1}}},
+    {2, 2, 80, IR_F16, 0, 0, 2, 1, {{0, 33}}},
+    {17, 1, 32, IR_F16, 0, 0, 2, 2, {{255, 2}, {256, 1}}},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -202,7 +206,14 @@ static inline void free_fixture(fixture *f) {
     free(f);
 }
 
-static inline void reference(const fixture *f, int token, int head, double *out) {
+/* What the errors of a result are bounded with. */
+typedef struct magnitudes {
+    double values[256]; /* of a column: the same sum of values' magnitudes */
+    double score;       /* the largest sum of products' magnitudes, scaled */
+} magnitudes;
+
+/* m may be NULL. */
+static inline void reference(const fixture *f, int token, int head, double *out, magnitudes *m) {
     const shape *s = f->s;
     int seq = f->step.seqs[token], position = f->step.positions[token];
     int g = head / (s->heads / s->kv_heads), first = s->window ? position - s->window + 1 : 0;
@@ -211,14 +222,21 @@ static inline void reference(const fixture *f, int token, int head, double *out)
     for (int p = first; p <= position; p++) {
         const float *k =
             f->keys[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
-        double v = 0;
-        for (int c = 0; c < s->dim; c++)
-            v += (double)f->q[(token * s->heads + head) * s->dim + c] * (double)k[c];
+        double v = 0, sizes = 0;
+        for (int c = 0; c < s->dim; c++) {
+            double product = (double)f->q[(token * s->heads + head) * s->dim + c] * (double)k[c];
+            v += product;
+            sizes += fabs(product);
+        }
+        if (m && (p == first || sizes * f->kernel.attention.scale > m->score))
+            m->score = sizes * f->kernel.attention.scale;
         v *= f->kernel.attention.scale;
         scores[p] = s->softcap > 0 ? s->softcap * tanh(v / s->softcap) : v;
         max = fmax(max, scores[p]);
     }
     memset(out, 0, sizeof *out * (size_t)s->dim);
+    if (m)
+        memset(m->values, 0, sizeof m->values);
     for (int p = first; p <= position; p++) {
         const float *v =
             f->values[seq] + ((size_t)p * (size_t)s->kv_heads + (size_t)g) * (size_t)s->dim;
@@ -226,9 +244,13 @@ static inline void reference(const fixture *f, int token, int head, double *out)
         sum += e;
         for (int c = 0; c < s->dim; c++)
             out[c] += e * (double)v[c];
+        for (int c = 0; m && c < s->dim; c++)
+            m->values[c] += e * fabs((double)v[c]);
     }
     for (int c = 0; c < s->dim; c++)
         out[c] = out[c] / sum / 2; /* the epilogue halves */
+    for (int c = 0; m && c < s->dim; c++)
+        m->values[c] = m->values[c] / sum / 2;
 }
 
 #endif

@@ -1,4 +1,6 @@
-/* Attention on the emulated GPU. */
+/* Attention on the emulated GPU, with all its checks: the CPU's bits where the order of arithmetic
+ * is the CPU's, and within a bound of f64 on tensor cores; the same bits however tokens share a
+ * step, whatever lies where no token looks; keys and values read once; no spills. */
 #include "attention_case.h"
 
 #include "codegen/cuda/cuda.h"
@@ -16,6 +18,7 @@ typedef struct gpu {
     emu_memory *memory;
     uint32_t checks;
     uint64_t seed;
+    int mma_sum;
     emu_counters counters;
 } gpu;
 
@@ -97,9 +100,11 @@ static void launch(gpu *g, int variant, const fixture *f, const float *q, float 
         .threads = 1,
         .counters = &g->counters};
     char error[1024];
-    for (int run = 0; run < 2; run++) /* the counters must be as they were */
+    for (int run = 0; run < 2; run++) { /* arrival counters must be as they were */
         if (!emu_run(&l, error, sizeof error))
             ck_abort_msg("%s", error);
+        l.counters = NULL;
+    }
     memcpy(out, a[3]->data, bytes);
     for (int i = 0; i < 5; i++)
         emu_memory_free(g->memory, a[i]->base);
@@ -134,59 +139,200 @@ static void expect_bits(const fixture *f, const char *what, const float *got, co
                          (double)got[i], (double)want[i]);
 }
 
-/* The step in parts of `tokens` tokens. */
+/* The step in parts of `tokens` tokens, with nothing stored after a part's last token. */
 static void run_parts(gpu *g, fixture *f, int tokens, float *out) {
     step_block whole = f->step;
     size_t row = (size_t)(f->s->heads * f->s->dim);
     for (int t = 0; t < f->T; t += tokens) {
         int end = t + tokens < f->T ? t + tokens : f->T;
+        memset(f->pool, 0xff, f->pool_bytes);
+        for (int i = t; i < end; i++)
+            if (i + 1 == end || whole.seqs[i + 1] != whole.seqs[i])
+                fill(f, whole.seqs[i], whole.positions[i] + 1);
         part_of(f, &whole, t, end);
         launch(g, variant_of(g, end - t), f, f->q + (size_t)t * row, out + (size_t)t * row);
+        f->step = whole;
     }
-    f->step = whole;
+}
+
+/* Tensor cores: weights are rounded to f16, so off by 2^-11 of themselves, or 2^-25 where they are
+ * small; queries by 2^-22; all else is f32, with sums of a few hundred terms, which tensor cores
+ * truncate, and a soft cap within 2^-20 of itself. */
+static void expect_close(const fixture *f, const float *got) {
+    double want[256], worst = 0;
+    magnitudes m;
+    for (int t = 0; t < f->T; t++)
+        for (int h = 0; h < f->s->heads; h++) {
+            reference(f, t, h, want, &m);
+            double score = m.score * (f->s->dim + 8) * 0x1p-22 + f->s->softcap * 0x1p-20;
+            for (int c = 0; c < f->s->dim; c++) {
+                double x = (double)got[(t * f->s->heads + h) * f->s->dim + c];
+                double bound = m.values[c] * (0x1p-11 + 2 * score + 0x1p-14) + 256 * 0x1p-25 * 3;
+                double e = fabs(x - want[c]);
+                if (!(e <= bound))
+                    ck_abort_msg("token %d head %d column %d: %.9g, expected %.9g, off by more "
+                                 "than %g",
+                                 t, h, c, x, want[c], bound);
+                worst = e / bound > worst ? e / bound : worst;
+            }
+        }
+    printf("%d heads of %d: error at most %.3f of the bound\n", f->s->heads, f->s->dim, worst);
+    ck_assert(worst > 0);
+}
+
+/* Keys and values that the step's tokens see, read once a sequence and head, and little else. */
+static void expect_traffic(const gpu *g, const fixture *f, bool tensor_cores) {
+    const emu_counters *c = &g->counters;
+    const shape *s = f->s;
+    int64_t seen = 0, small = 4 * f->T * s->heads * s->dim + (int64_t)sizeof f->step;
+    for (int i = 0; i < s->n_seqs; i++) {
+        int first = s->window ? s->seqs[i].start + 1 - s->window : 0;
+        int64_t size = s->dtype == IR_F16 ? 2 : 4;
+        /* K comes in sectors of 16 (f16) or 8 positions */
+        int64_t end = (f->step.lens[i] + 15) / 16 * 16;
+        seen += (end - (first > 0 ? first / 16 * 16 : 0)) * s->kv_heads * s->dim * 2 * size;
+    }
+    int64_t bytes = (int64_t)c->dram_read_sectors * 32, group = s->heads / s->kv_heads;
+    if (group > 8) /* partial results: 1/256 of the range for each head */
+        small += seen * group / 256;
+    ck_assert_msg(bytes <= seen + seen / 20 + small,
+                  "%lld bytes are read for %lld of keys and values and %lld of the step",
+                  (long long)bytes, (long long)seen, (long long)small);
+    if (!tensor_cores)
+        return;
+    ck_assert_uint_gt(c->mma_ops, 0);
+    ck_assert_uint_gt(c->wide_loads, 0);
+    ck_assert_uint_eq(c->bank_conflicts, 0);
+    ck_assert_uint_eq(c->uncoalesced_requests, 0);
 }
 
 static const char *const targets[] = {"cuda:sm_80", "cuda:sm_90a", "cuda:sm_100a", "cuda:sm_120"};
 
-START_TEST(attention) {
-    char nvrtc[256];
-    if (!cg_cuda_nvrtc_find(nvrtc, sizeof nvrtc))
-        TEST_SKIP("no NVRTC: %s", nvrtc);
-    const shape *s = &shapes[_i];
+static void run_case(int index, const char *target, int mma_sum) {
+    const shape *s = &shapes[index];
     fixture *f = make_fixture(s);
     const cg_kernel *kernel = &f->kernel;
-    cpu_code cpu = cpu_load(&kernel, 1);
     size_t row = (size_t)(s->heads * s->dim), bytes = (size_t)f->T * row * 4;
     float *want = aligned(bytes), *out = aligned(bytes);
-    void *args[] = {f->q, f->pool, want};
-    mcc_cpu_call call = {.step = &f->step.head, .args = args, .T = f->T, .S = s->n_seqs, .R = f->T};
-    memset(f->pool, 0xff, f->pool_bytes);
-    for (int i = 0; i < s->n_seqs; i++)
-        fill(f, i, f->step.lens[i]);
-    cpu_run(cpu.functions[0][0], kernel, &call, 0);
+    bool tensor_cores = s->dtype == IR_F16 && s->dim % 16 == 0;
+    if (!tensor_cores) {
+        cpu_code cpu = cpu_load(&kernel, 1);
+        void *args[] = {f->q, f->pool, want};
+        mcc_cpu_call call = {
+            .step = &f->step.head, .args = args, .T = f->T, .S = s->n_seqs, .R = f->T};
+        for (int i = 0; i < s->n_seqs; i++)
+            fill(f, i, f->step.lens[i]);
+        cpu_run(cpu.functions[0][0], kernel, &call, 0);
+        cpu_unload(&cpu);
+    }
     gpu g;
-    make_gpu(&g, kernel, targets[_i % 4]);
-    static const int parts[] = {MAX_TOKENS, 15, 7};
-    for (int i = 0; i < 3; i++) {
+    make_gpu(&g, kernel, target);
+    g.mma_sum = mma_sum;
+    static const int parts[] = {MAX_TOKENS, 15, 7, 1};
+    for (int i = 0; i < 4; i++) {
         char what[64];
         snprintf(what, sizeof what, "%d tokens a step", parts[i]);
-        g.seed = (uint64_t)i;
+        if (parts[i] == 1 && f->T > 12 && !test_full())
+            continue;
+        g.seed = (uint64_t)(4 * index + i);
+        g.counters = (emu_counters){0};
         run_parts(&g, f, parts[i], out);
+        if (i == 0) {
+            expect_traffic(&g, f, tensor_cores);
+            if (tensor_cores)
+                expect_close(f, out);
+            if (tensor_cores)
+                memcpy(want, out, bytes);
+        }
         expect_bits(f, what, out, want, f->T);
     }
     free_gpu(&g);
     free(want);
     free(out);
     free_fixture(f);
-    cpu_unload(&cpu);
+}
+
+#define NEEDS_NVRTC()                                                                              \
+    do {                                                                                           \
+        char text[1024];                                                                           \
+        if (!cg_cuda_nvrtc_find(text, sizeof text))                                                \
+            TEST_SKIP("not run on the emulated GPU: %s", text);                                    \
+    } while (0)
+
+START_TEST(attention) {
+    NEEDS_NVRTC();
+    for (int t = 0; t < 4; t++)
+        if (test_full() || t == _i % 4)
+            run_case(_i, targets[t], (t + _i) % 3);
+}
+END_TEST
+
+/* On every architecture: nothing is spilled, and a block fits. */
+START_TEST(registers) {
+    NEEDS_NVRTC();
+    const shape *s = &shapes[_i];
+    fixture *f = make_fixture(s);
+    ir_arena *arena = ir_arena_create();
+    ir_diag diag = {0};
+    cg_cuda_code code;
+    int count;
+    const cg_cuda_target *all = cg_cuda_targets(&count);
+    ck_assert(cg_cuda_generate(&f->kernel, arena, &diag, &code));
+    for (int i = 0; i < code.n_functions; i++)
+        for (int t = 0; t < count; t++) {
+            cg_cuda_image image;
+            if (!test_full() && (t + 3 * i + _i) % count)
+                continue;
+            ck_assert(cg_cuda_compile(&code.functions[i], &all[t], NULL, &diag, &image));
+            ck_assert_msg(image.spill_bytes == 0 && image.occupancy_blocks > 0,
+                          "%d heads of %d, %s, %s: %u registers, %u bytes spilled, %u blocks an SM",
+                          s->heads, s->dim, code.functions[i].name, all[t].name, image.registers,
+                          image.spill_bytes, image.occupancy_blocks);
+            cg_cuda_image_free(&image);
+        }
+    ir_arena_destroy(arena);
+    ir_diag_clear(&diag);
+    free_fixture(f);
+}
+END_TEST
+
+static void expect_refusal(const cg_kernel *kernel, const char *text) {
+    ir_arena *arena = ir_arena_create();
+    ir_diag diag = {0};
+    cg_cuda_code code;
+    ck_assert(!cg_cuda_generate(kernel, arena, &diag, &code));
+    ck_assert_msg(strstr(diag.messages[0].text, text) != NULL, "%s", diag.messages[0].text);
+    ir_diag_clear(&diag);
+    ir_arena_destroy(arena);
+}
+
+START_TEST(refusals) {
+    fixture *f = make_fixture(&shapes[0]);
+    f->args[1].kv.page_tokens = 32;
+    expect_refusal(&f->kernel, "pages of 32 tokens");
+    f->args[1].kv.page_tokens = PAGE;
+    f->args[1].kv.dtype = IR_I8;
+    expect_refusal(&f->kernel, "pages of i8");
+    f->args[1].kv.dtype = IR_F16;
+    f->kernel.attention.heads = 8;
+    expect_refusal(&f->kernel, "attention of 8 heads");
+    f->kernel.attention.heads = 9;
+    f->kernel.rows = IR_DIM_R;
+    expect_refusal(&f->kernel, "attention of other rows than the step's tokens");
+    f->kernel.rows = IR_DIM_T;
+    f->args[0].type.dtype = IR_F16;
+    expect_refusal(&f->kernel, "queries");
+    free_fixture(f);
 }
 END_TEST
 
 static Suite *attention_suite(void) {
     Suite *suite = suite_create("cuda_attention");
     TCase *tcase = tcase_create("attention");
-    tcase_set_timeout(tcase, 300);
+    tcase_set_timeout(tcase, test_full() ? 3000 : 300);
     tcase_add_loop_test(tcase, attention, 0, N_SHAPES);
+    tcase_add_test(tcase, refusals);
+    tcase_add_loop_test(tcase, registers, 0, N_SHAPES);
     suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -44,6 +44,10 @@ struct attention_tile {
     int n_pages;                  // of that row
 };
 
+INLINE bool is_split(const attention_tile &t) {
+    return SPLITS > 1 && t.splits > 1;
+}
+
 INLINE int window_start(int position) {
     return WINDOW > 0 && position >= WINDOW ? position - WINDOW + 1 : 0;
 }

@@ -7,7 +7,7 @@
 //     l = sum of e[p]                   16 interleaved partials, then halved
 //     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending
 //
-// Constants beside those of attention.cuh: THREADS.
+// Constants beside those of attention.cuh: THREADS, SHARED_BYTES.
 //
 // Positions that a row does not see are never multiplied: they may hold anything.
 #pragma once
@@ -24,7 +24,7 @@ struct attention_f32_shared {
     const kv *keys[RANGE_PAGES]; // of the tile's head, in each page of the range
 };
 
-constexpr int SHARED_BYTES = sizeof(attention_f32_shared);
+static_assert(sizeof(attention_f32_shared) <= SHARED_BYTES, "attention.c");
 
 INLINE float kv_number(float v) {
     return v;
@@ -66,7 +66,7 @@ INLINE void range_scores(const attention_tile &t, int start) {
 #pragma unroll
             for (int i = 0; i < TOGETHER; i++)
                 if (first + i < ROWS)
-                    s.scores[(first + i) * RANGE + at] = softcapped(__fmul_rn(sums[i], SCALE));
+                    s.scores[(first + i) * RANGE + at] = __fmul_rn(sums[i], SCALE);
         }
     }
 }
@@ -83,8 +83,11 @@ INLINE void range_softmax(int start) {
             continue;
         float most = negative_infinity();
         for (int p = lane; p < RANGE; p += 32)
-            if (p >= begin && p < end)
-                most = scores[p] > most ? scores[p] : most;
+            if (p >= begin && p < end) {
+                float score = softcapped(scores[p]);
+                scores[p] = score; // this lane's alone, until the sum
+                most = score > most ? score : most;
+            }
         for (int d = 16; d >= 1; d /= 2) {
             float other = __shfl_xor_sync(ALL_LANES, most, d);
             most = other > most ? other : most;
@@ -184,7 +187,7 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_o
             if (begin >= end)
                 continue;
             float o = range_value(row, element % HEAD_DIM, begin, end);
-            if (t.splits > 1) {
+            if (is_split(t)) {
                 store_partial(a, t, element, range, o);
                 continue;
             }
@@ -230,7 +233,7 @@ INLINE void attention_f32(const args &a) {
         owned.out[i] = 0;
     }
     attention_ranges(a, t, owned);
-    if (t.splits > 1) {
+    if (is_split(t)) {
         if (!last_to_arrive(a, t))
             return;
         merge_partials(a, t, owned);

@@ -1,0 +1,537 @@
+// Attention on tensor cores, over pages of f16; the size of a head is a multiple of 16.
+//
+// Rows are packed into tiles of 16 (m16n8k16). Per row and range of 256 positions:
+//
+//     s[p] = cap((q . k[p]) * scale)   q as the sum of two f16: two products, d ascending by 16
+//     m = max s
+//     e[p] = exp(s[p] - m)             rounded to f16 for the product with v
+//     l = sum of e[p]                  in an order that only p decides
+//     o[d] = sum of e[p]*v[p][d]       p ascending by 16
+//
+// The order is the same whatever the tile's other rows are, and adding what they see and this row
+// does not is adding 0. So all values of a tile's positions must be finite; what lies at positions
+// that none of its rows sees may be anything.
+//
+// A block has four warps. For q.k each takes 64 positions of the range, for e.v a quarter of the
+// columns; e goes from one to the other through shared memory. Keys and values come in slices
+// through a ring of STAGES buffers: K_SLICES slices of 256 positions and SLICE_DIM columns, then
+// V_SLICES of SLICE_TOKENS positions and all columns. Pages that the tile does not see are neither
+// loaded nor multiplied.
+//
+// Constants beside those of attention.cuh: M_TILES, of 16 rows each; THREADS, SHARED_BYTES.
+#pragma once
+#include "attention.cuh"
+#include "mma_f16.cuh"
+
+constexpr int WARPS = 4, STAGES = 3, ROWS = 16 * M_TILES;
+static_assert(THREADS == WARPS * 32 && TILE * GROUP <= ROWS && HEAD_DIM % 16 == 0, "attention.c");
+
+constexpr int SLICE_DIM = HEAD_DIM % 32 ? 16 : 32, K_SLICES = HEAD_DIM / SLICE_DIM;
+constexpr int slice_tokens(int tokens) {
+    return tokens * HEAD_DIM * 2 <= 16384 ? tokens : slice_tokens(tokens / 2);
+}
+constexpr int SLICE_TOKENS = slice_tokens(RANGE), V_SLICES = RANGE / SLICE_TOKENS;
+constexpr int SLICES = K_SLICES + V_SLICES;
+constexpr int K_BYTES = RANGE * SLICE_DIM * 2, V_BYTES = SLICE_TOKENS * HEAD_DIM * 2;
+constexpr int STAGE_BYTES = K_BYTES > V_BYTES ? K_BYTES : V_BYTES;
+constexpr int CHUNKS = HEAD_DIM / 8; // of 16 bytes in a row of q or v
+// n8 tiles of the columns, and how many a warp takes
+constexpr int N_TILES = HEAD_DIM / 8, WARP_TILES = (N_TILES + WARPS - 1) / WARPS;
+// of them loaded together
+constexpr int VALUE_TILES = N_TILES == WARPS * WARP_TILES && WARP_TILES % 2 == 0 ? 2 : 1;
+constexpr int WARP_PAGES = RANGE_PAGES / WARPS;
+constexpr int RESULT_STRIDE = HEAD_DIM + 8; // 4 rows of 32 bytes lie in different banks
+
+struct attention_f16_shared {
+    uint8 stages[STAGES][STAGE_BYTES]; // at the end the results, [row][d] f32
+    uint16 query[2][ROWS * HEAD_DIM];  // high and low part, swizzled
+    uint16 weights[ROWS * RANGE];      // e, swizzled
+    float max[WARPS][ROWS], sum[WARPS][ROWS];
+    float scale[ROWS];         // SCALE, and what q was multiplied by taken back
+    int begin[ROWS], end[ROWS]; // positions that the row sees
+};
+
+static_assert(sizeof(attention_f16_shared) <= SHARED_BYTES, "attention.c");
+static_assert(ROWS * RESULT_STRIDE * 4 <= STAGES * STAGE_BYTES, "results in place of slices");
+
+INLINE attention_f16_shared &attention_shared() {
+    return *reinterpret_cast<attention_f16_shared *>(shared_memory);
+}
+
+// --- queries --------------------------------------------------------------------------------------
+
+// x as a sum of two f16, 22 bits of it
+INLINE void split_f16(float x, float y, uint32 &high, uint32 &low) {
+    high = pack_f16(x, y);
+    low = pack_f16(__fsub_rn(x, f16_to_f32(static_cast<uint16>(high))),
+                   __fsub_rn(y, f16_to_f32(static_cast<uint16>(high >> 16))));
+}
+
+// The power of two that brings a row's largest magnitude, given as bits, to 2^13 … 2^14, so that
+// the f16 parts neither overflow nor lose bits. Infinities and NaNs stay what they are.
+INLINE uint32 query_exponent(uint32 most) {
+    uint32 exponent = most >> 23;
+    return exponent < 16 || exponent == 255 ? 127 : 267 - exponent;
+}
+
+INLINE void load_queries(const args &a, const attention_tile &t) {
+    constexpr int LANES = CHUNKS > 16 ? 32 : CHUNKS > 8 ? 16 : CHUNKS > 4 ? 8 : CHUNKS > 2 ? 4 : 2;
+    attention_f16_shared &s = attention_shared();
+    int chunk = threadIdx.x % LANES;
+    for (int first = 0; first < ROWS; first += THREADS / LANES) {
+        int row = first + threadIdx.x / LANES;
+        bool valid = row < t.tokens * GROUP && chunk < CHUNKS;
+        float x[8] = {};
+        if (valid) {
+            const float *q = row_query(a, t, row) + chunk * 8;
+            if constexpr (Q_ROW_STRIDE % 4 == 0 && Q_HEAD_STRIDE % 4 == 0 && Q_OFFSET % 4 == 0) {
+                *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(q);
+                *reinterpret_cast<float4 *>(x + 4) = *reinterpret_cast<const float4 *>(q + 4);
+            } else {
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    x[i] = q[i];
+            }
+        }
+        uint32 most = 0;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            most = max(most, float_bits(x[i]) & 0x7fffffffu);
+        for (int d = LANES / 2; d >= 1; d /= 2)
+            most = max(most, __shfl_xor_sync(ALL_LANES, most, d));
+        uint32 exponent = query_exponent(most);
+        float factor = bits_float(exponent << 23);
+        uint4 high, low;
+        split_f16(__fmul_rn(x[0], factor), __fmul_rn(x[1], factor), high.x, low.x);
+        split_f16(__fmul_rn(x[2], factor), __fmul_rn(x[3], factor), high.y, low.y);
+        split_f16(__fmul_rn(x[4], factor), __fmul_rn(x[5], factor), high.z, low.z);
+        split_f16(__fmul_rn(x[6], factor), __fmul_rn(x[7], factor), high.w, low.w);
+        if (row < ROWS && chunk < CHUNKS) {
+            int at = swizzled<CHUNKS>(row, chunk);
+            reinterpret_cast<uint4 *>(s.query[0])[at] = high;
+            reinterpret_cast<uint4 *>(s.query[1])[at] = low;
+        }
+        if (row < ROWS && chunk == 0)
+            s.scale[row] = __fmul_rn(SCALE, bits_float((254 - exponent) << 23));
+    }
+}
+
+// --- slices ---------------------------------------------------------------------------------------
+
+// The block's ranges and slices in order; `loaded` slices have been asked for.
+struct attention_slices {
+    int loaded, total;
+};
+
+INLINE int first_position(const attention_tile &t, int turn) {
+    return (t.first_range + t.split + turn * SPLITS) * RANGE;
+}
+
+// Slice `slice` of keys: [page][d][token], where the halves of a [token] row change places every
+// four d, so that 8 d that follow each other lie in different banks.
+INLINE int key_chunk(int page, int d, int half) {
+    return page * SLICE_DIM * 2 + d * 2 + (half ^ (d >> 2 & 1));
+}
+
+INLINE void load_keys(const args &a, const attention_tile &t, int start, int slice, uint32 to) {
+    constexpr int PER_PAGE = SLICE_DIM * 2;
+    int inner = threadIdx.x % PER_PAGE, d = inner / 2, half = inner % 2;
+#pragma unroll
+    for (int i = 0; i < RANGE_PAGES * PER_PAGE / THREADS; i++) {
+        int page = i * (THREADS / PER_PAGE) + threadIdx.x / PER_PAGE;
+        int position = start + page * PAGE;
+        if (position >= t.high || position + PAGE <= t.low)
+            continue;
+        const kv *keys = page_keys(a, t, position / PAGE);
+        int tokens = min(max(t.high - position - half * 8, 0), 8); // others may not be written
+        copy16_of(to + key_chunk(page, d, half) * 16,
+                  keys + (slice * SLICE_DIM + d) * PAGE + half * 8, tokens * 2);
+    }
+}
+
+INLINE void load_values(const args &a, const attention_tile &t, int start, int slice, uint32 to) {
+    constexpr int ALL = SLICE_TOKENS * CHUNKS;
+#pragma unroll
+    for (int i = 0; i < (ALL + THREADS - 1) / THREADS; i++) {
+        int at = i * THREADS + threadIdx.x, token = at / CHUNKS, chunk = at % CHUNKS;
+        int position = start + slice * SLICE_TOKENS + token;
+        int page = position / PAGE * PAGE;
+        if ((ALL % THREADS && at >= ALL) || page >= t.high || page + PAGE <= t.low)
+            continue;
+        const kv *values = page_keys(a, t, position / PAGE) + KV_HEADS * HEAD_ELEMENTS;
+        copy16_of(to + swizzled<CHUNKS>(token, chunk) * 16,
+                  values + token % PAGE * HEAD_DIM + chunk * 8,
+                  position >= t.low && position < t.high ? 16 : 0);
+    }
+}
+
+// Asks for the next slice, if there is one; in any case a group of copies.
+INLINE void load_slice(const args &a, const attention_tile &t, attention_slices &slices) {
+    if (slices.loaded < slices.total) {
+        int start = first_position(t, slices.loaded / SLICES), slice = slices.loaded % SLICES;
+        uint32 to = shared_address(attention_shared().stages[slices.loaded % STAGES]);
+        if (slice < K_SLICES)
+            load_keys(a, t, start, slice, to);
+        else
+            load_values(a, t, start, slice - K_SLICES, to);
+    }
+    slices.loaded++;
+    copy_commit();
+}
+
+// The oldest slice has come, in all threads; its address. The one before it may be overwritten.
+INLINE uint32 next_slice(const args &a, const attention_tile &t, attention_slices &slices) {
+    copy_wait<STAGES - 2>();
+    __syncthreads();
+    uint32 at = shared_address(attention_shared().stages[(slices.loaded - STAGES + 1) % STAGES]);
+    load_slice(a, t, slices);
+    return at;
+}
+
+// --- scores ---------------------------------------------------------------------------------------
+
+typedef float attention_scores[M_TILES][WARP_PAGES * 2][4]; // of the warp's positions
+
+// Whether the tile sees something of a page.
+INLINE bool sees_page(const attention_tile &t, int position) {
+    return position < t.high && position + PAGE > t.low;
+}
+
+INLINE void add_scores(const attention_tile &t, int start, int slice, uint32 keys,
+                       attention_scores &scores) {
+    const attention_f16_shared &s = attention_shared();
+    int lane = lane_id(), row = lane & 15, q_half = lane >> 4;
+    int d = lane & 15, half = lane >> 4; // of keys
+#pragma unroll
+    for (int k = 0; k < SLICE_DIM / 16; k++) {
+        uint32 b[WARP_PAGES][4]; // d 0 … 7 and 8 … 15 of a page's first 8 tokens, then of the others
+#pragma unroll
+        for (int p = 0; p < WARP_PAGES; p++) {
+            int page = warp_id() * WARP_PAGES + p;
+            if (sees_page(t, start + page * PAGE))
+                ldmatrix4_transposed(b[p], keys + key_chunk(page, k * 16 + d, half) * 16);
+        }
+#pragma unroll
+        for (int m = 0; m < M_TILES; m++) {
+            uint32 high[4], low[4];
+            int chunk = (slice * SLICE_DIM + k * 16) / 8 + q_half;
+            int at = swizzled<CHUNKS>(m * 16 + row, chunk) * 8;
+            ldmatrix4(high, shared_address(s.query[0] + at));
+            ldmatrix4(low, shared_address(s.query[1] + at));
+#pragma unroll
+            for (int p = 0; p < WARP_PAGES; p++) {
+                if (!sees_page(t, start + (warp_id() * WARP_PAGES + p) * PAGE))
+                    continue;
+                mma_f16(scores[m][2 * p], high, b[p][0], b[p][1]);
+                mma_f16(scores[m][2 * p + 1], high, b[p][2], b[p][3]);
+                mma_f16(scores[m][2 * p], low, b[p][0], b[p][1]);
+                mma_f16(scores[m][2 * p + 1], low, b[p][2], b[p][3]);
+            }
+        }
+    }
+}
+
+// --- softmax --------------------------------------------------------------------------------------
+
+// cap * tanh(score / cap), within 2^-20 of cap: 1 - 2t / (1 + t) with t = exp(-2|x|)
+INLINE float capped(float score) {
+    if (SOFTCAP == 0)
+        return score;
+    float t = exp_nonpositive(__fmul_rn(magnitude(score), -2.0f / SOFTCAP));
+    float r, d = __fadd_rn(1.0f, t); // 1 … 2
+    asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(d));
+    float q = __fmaf_rn(__fmul_rn(-2.0f, t), r, 1.0f);
+    return copy_sign(__fmul_rn(SOFTCAP, q), score);
+}
+
+INLINE float most_of_four(float x) { // lanes that share a row
+    float other = __shfl_xor_sync(ALL_LANES, x, 1);
+    x = other > x ? other : x;
+    other = __shfl_xor_sync(ALL_LANES, x, 2);
+    return other > x ? other : x;
+}
+
+INLINE float sum_of_four(float x) {
+    x = __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+
+// Scales and masks the warp's scores, and leaves its part of the rows' maxima in shared memory.
+INLINE void mask_scores(const attention_tile &t, int start, attention_scores &scores) {
+    attention_f16_shared &s = attention_shared();
+    int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane / 4;
+            int first = start + warp_id() * (WARP_PAGES * PAGE) + lane % 4 * 2;
+            int begin = s.begin[row] - first, end = s.end[row] - first;
+            float scale = s.scale[row], most = negative_infinity();
+#pragma unroll
+            for (int n = 0; n < WARP_PAGES * 2; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float v = capped(__fmul_rn(scores[m][n][2 * h + i], scale));
+                    v = n * 8 + i >= begin && n * 8 + i < end ? v : negative_infinity();
+                    scores[m][n][2 * h + i] = v;
+                    most = v > most ? v : most;
+                }
+            most = most_of_four(most);
+            if (lane % 4 == 0)
+                s.max[warp_id()][row] = most;
+        }
+}
+
+INLINE float range_max(int row) {
+    const attention_f16_shared &s = attention_shared();
+    float most = s.max[0][row];
+#pragma unroll
+    for (int w = 1; w < WARPS; w++)
+        most = s.max[w][row] > most ? s.max[w][row] : most;
+    return most;
+}
+
+INLINE float range_sum(int row) {
+    const attention_f16_shared &s = attention_shared();
+    float sum = s.sum[0][row];
+#pragma unroll
+    for (int w = 1; w < WARPS; w++)
+        sum = __fadd_rn(sum, s.sum[w][row]);
+    return sum;
+}
+
+// e of the warp's positions into shared memory, and its part of the rows' sums.
+INLINE void store_weights(const attention_tile &t, int start, attention_scores &scores) {
+    attention_f16_shared &s = attention_shared();
+    int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane / 4;
+            float most = range_max(row), sum = 0;
+            most = most == negative_infinity() ? 0.0f : most; // sees nothing: all e are 0
+            uint16 *weights = s.weights + lane % 4 * 2;
+#pragma unroll
+            for (int n = 0; n < WARP_PAGES * 2; n++) {
+                float e0 = exp_nonpositive(__fsub_rn(scores[m][n][2 * h], most));
+                float e1 = exp_nonpositive(__fsub_rn(scores[m][n][2 * h + 1], most));
+                sum = __fadd_rn(sum, __fadd_rn(e0, e1));
+                int chunk = warp_id() * (WARP_PAGES * 2) + n;
+                if (sees_page(t, start + chunk / 2 * PAGE))
+                    *reinterpret_cast<uint32 *>(weights + swizzled<RANGE / 8>(row, chunk) * 8) =
+                        pack_f16(e0, e1);
+            }
+            sum = sum_of_four(sum);
+            if (lane % 4 == 0)
+                s.sum[warp_id()][row] = sum;
+        }
+}
+
+// --- values ---------------------------------------------------------------------------------------
+
+typedef float attention_columns[M_TILES][WARP_TILES][4]; // of the warp's columns: o or O
+
+INLINE void add_values(const attention_tile &t, int start, int slice, uint32 values,
+                       attention_columns &o) {
+    const attention_f16_shared &s = attention_shared();
+    int lane = lane_id();
+#pragma unroll
+    for (int k = 0; k < SLICE_TOKENS / PAGE; k++) {
+        int page = slice * (SLICE_TOKENS / PAGE) + k;
+        if (!sees_page(t, start + page * PAGE))
+            continue;
+        uint32 e[M_TILES][4];
+#pragma unroll
+        for (int m = 0; m < M_TILES; m++)
+            ldmatrix4(e[m], shared_address(s.weights + swizzled<RANGE / 8>(m * 16 + (lane & 15),
+                                                                       page * 2 + (lane >> 4)) *
+                                                           8));
+#pragma unroll
+        for (int n = 0; n < WARP_TILES; n += VALUE_TILES) {
+            int tile = warp_id() * WARP_TILES + n;
+            if constexpr (VALUE_TILES == 2) {
+                uint32 b[4];
+                ldmatrix4_transposed(
+                    b, values + swizzled<CHUNKS>(k * PAGE + (lane & 15), tile + (lane >> 4)) * 16);
+#pragma unroll
+                for (int m = 0; m < M_TILES; m++) {
+                    mma_f16(o[m][n], e[m], b[0], b[1]);
+                    mma_f16(o[m][n + 1], e[m], b[2], b[3]);
+                }
+            } else if (tile < N_TILES) {
+                uint32 b[2];
+                ldmatrix2_transposed(
+                    b, values + swizzled<CHUNKS>(k * PAGE + (lane & 15), tile) * 16);
+#pragma unroll
+                for (int m = 0; m < M_TILES; m++)
+                    mma_f16(o[m][n], e[m], b[0], b[1]);
+            }
+        }
+    }
+}
+
+// --- ranges ---------------------------------------------------------------------------------------
+
+// O, and M and L of rows g and g + 8 of each m16 tile.
+struct attention_state {
+    attention_columns out;
+    attention_sum sums[M_TILES][2];
+};
+
+INLINE bool row_sees(int row, int start) {
+    const attention_f16_shared &s = attention_shared();
+    return s.begin[row] < start + RANGE && s.end[row] > start && s.end[row] > s.begin[row];
+}
+
+INLINE void merge_range(int start, const attention_columns &o, attention_state &state) {
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane_id() / 4;
+            if (!row_sees(row, start))
+                continue;
+            attention_weights w = merge_sums(state.sums[m][h], range_max(row), range_sum(row));
+#pragma unroll
+            for (int n = 0; n < WARP_TILES; n++)
+#pragma unroll
+                for (int i = 2 * h; i < 2 * h + 2; i++)
+                    state.out[m][n][i] = merge(w, state.out[m][n][i], o[m][n][i]);
+        }
+}
+
+INLINE void store_partial(const args &a, const attention_tile &t, int range, int start,
+                          const attention_columns &o) {
+    int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane / 4, head = row % GROUP;
+            if (!row_sees(row, start))
+                continue;
+            float *to = partial_result(a, t, row, range);
+#pragma unroll
+            for (int n = 0; n < WARP_TILES; n++) {
+                int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
+                if (column < HEAD_DIM)
+                    *reinterpret_cast<float2 *>(to + head * HEAD_DIM + column) =
+                        make_float2(o[m][n][2 * h], o[m][n][2 * h + 1]);
+            }
+            if (warp_id() == 0 && lane % 4 == 0) {
+                float2 *pair = reinterpret_cast<float2 *>(to + GROUP * HEAD_DIM) + head;
+                *pair = make_float2(range_max(row), range_sum(row));
+            }
+        }
+}
+
+INLINE void merge_partials(const args &a, const attention_tile &t, attention_state &state) {
+    int lane = lane_id();
+    for (int range = 0; range < t.ranges; range++)
+#pragma unroll
+        for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int row = m * 16 + h * 8 + lane / 4, head = row % GROUP;
+                if (!row_sees(row, (t.first_range + range) * RANGE))
+                    continue;
+                const float *from = partial_result(a, t, row, range);
+                float2 pair =
+                    __ldcg(reinterpret_cast<const float2 *>(from + GROUP * HEAD_DIM) + head);
+                attention_weights w = merge_sums(state.sums[m][h], pair.x, pair.y);
+#pragma unroll
+                for (int n = 0; n < WARP_TILES; n++) {
+                    int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
+                    if (column >= HEAD_DIM)
+                        continue;
+                    float2 o = __ldcg(
+                        reinterpret_cast<const float2 *>(from + head * HEAD_DIM + column));
+                    float *out = &state.out[m][n][2 * h];
+                    out[0] = merge(w, out[0], o.x);
+                    out[1] = merge(w, out[1], o.y);
+                }
+            }
+}
+
+INLINE void attention_ranges(const args &a, const attention_tile &t, attention_slices &slices,
+                             attention_state &state) {
+    for (int range = t.split; range < t.ranges; range += SPLITS) {
+        int start = (t.first_range + range) * RANGE;
+        attention_scores scores = {};
+#pragma unroll 1
+        for (int slice = 0; slice < K_SLICES; slice++)
+            add_scores(t, start, slice, next_slice(a, t, slices), scores);
+        mask_scores(t, start, scores);
+        __syncthreads();
+        store_weights(t, start, scores);
+        attention_columns o = {};
+#pragma unroll 1
+        for (int slice = 0; slice < V_SLICES; slice++)
+            add_values(t, start, slice, next_slice(a, t, slices), o);
+        if (is_split(t))
+            store_partial(a, t, range, start, o);
+        else
+            merge_range(start, o, state);
+    }
+}
+
+INLINE void attention_finish(const args &a, const attention_tile &t,
+                             const attention_state &state) {
+    attention_f16_shared &s = attention_shared();
+    float *results = reinterpret_cast<float *>(s.stages);
+    int lane = lane_id();
+    copy_wait<0>();
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane / 4;
+            if (row >= t.tokens * GROUP)
+                continue;
+#pragma unroll
+            for (int n = 0; n < WARP_TILES; n++) {
+                int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
+                if (column >= HEAD_DIM)
+                    continue;
+                float sum = state.sums[m][h].sum;
+                *reinterpret_cast<float2 *>(results + row * RESULT_STRIDE + column) =
+                    make_float2(__fdiv_rn(state.out[m][n][2 * h], sum),
+                                __fdiv_rn(state.out[m][n][2 * h + 1], sum));
+            }
+        }
+    __syncthreads();
+    attention_epilogue<ROWS, WARPS>(a, t, results, RESULT_STRIDE,
+                                    reinterpret_cast<float *>(s.query));
+}
+
+INLINE void attention_f16(const args &a) {
+    attention_f16_shared &s = attention_shared();
+    attention_tile t = find_tile(a.step, blockIdx.y, blockIdx.x);
+    if (t.tokens == 0 || t.split >= t.splits)
+        return;
+    attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        load_slice(a, t, slices);
+    const int32 *positions = step_array(a.step, a.step->positions) + t.first;
+    for (int row = threadIdx.x; row < ROWS; row += THREADS) {
+        int position = row < t.tokens * GROUP ? positions[row / GROUP] : -1;
+        s.begin[row] = window_start(position);
+        s.end[row] = position + 1;
+    }
+    load_queries(a, t);
+    attention_state state = {};
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+        state.sums[m][0].max = state.sums[m][1].max = negative_infinity();
+    attention_ranges(a, t, slices, state);
+    if (is_split(t)) {
+        if (!last_to_arrive(a, t))
+            return;
+        merge_partials(a, t, state);
+    }
+    attention_finish(a, t, state);
+}
