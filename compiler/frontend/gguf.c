@@ -360,7 +360,8 @@ static bool read_tensors(reader *r, fe_gguf *gguf) {
     for (int64_t i = 0; i < gguf->tensor_count; i++)
         if (!read_tensor(r, &gguf->tensors[i], &type_of[i]))
             return false;
-    if (!report_foreign(r, gguf, type_of))
+    gguf->foreign = !report_foreign(r, gguf, type_of);
+    if (gguf->foreign)
         return false;
     uint64_t data = (r->at + alignment - 1) & ~(alignment - 1); /* at <= file size: no overflow */
     return place_tensors(r, gguf, data, alignment);

@@ -51,11 +51,13 @@ typedef struct fe_gguf {
     int64_t value_count, tensor_count;
     fe_gguf_value *values;   /* in the file's order */
     fe_gguf_tensor *tensors; /* in the file's order */
+    bool foreign; /* some have types without a format: the metadata is sound all the same */
 } fe_gguf;
 
 /* Parses a whole file that lies in memory; `file` names it in messages. Keys and tensor names are
  * unique, tensors lie inside the file, aligned, and do not overlap. Tensor types that modelcc has
- * no format for are all listed, by type and by tensor. `gguf` points into `bytes` and `arena`. */
+ * no format for are all listed, by type and by tensor; then it is false, with gguf->foreign set.
+ * `gguf` points into `bytes` and `arena`. */
 bool fe_gguf_parse(fe_gguf *gguf, fe_bytes bytes, const char *file, ir_arena *arena, ir_diag *diag);
 
 /* The entry with this key, or NULL. */

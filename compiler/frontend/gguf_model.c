@@ -431,8 +431,9 @@ static bool read_architecture(reader *r) {
 bool fe_read_gguf(fe_model *model, ir_diag *diag) {
     reader r = {.model = model, .arena = model->arena, .diag = diag};
     const fe_file *file = fe_model_map(model, model->path, diag);
-    if (!file ||
-        !fe_gguf_parse(&r.gguf, (fe_bytes){file->data, file->size}, file->path, r.arena, diag))
+    bool parsed = file && fe_gguf_parse(&r.gguf, (fe_bytes){file->data, file->size}, file->path,
+                                        r.arena, diag);
+    if (!parsed && !r.gguf.foreign)
         return false;
     model->format = "GGUF";
     if (!read_architecture(&r))
@@ -442,7 +443,7 @@ bool fe_read_gguf(fe_model *model, ir_diag *diag) {
     model->author = text_of(&r, "general.author");
     model->url = text_of(&r, "general.source.url");
     /* All three report what they find, so that one run shows everything. */
-    bool config = read_config(&r), tensors = config && read_tensors(&r);
+    bool config = read_config(&r), tensors = config && parsed && read_tensors(&r);
     bool tokenizer = read_tokenizer(&r);
     return config && tensors && tokenizer && read_rope_factors(&r);
 }

@@ -325,8 +325,10 @@ bool fe_read_hf(fe_model *model, ir_diag *diag) {
     model->license = read_license(&r);
     bool ok = fe_hf_config(model, config, path, diag);
     cJSON_Delete(config);
-    /* A wrong configuration makes wrong shapes, so tensors are only read after a right one. */
-    ok = ok && read_tensors(&r) && fe_model_check_tensors(model, "config.json", diag);
+    /* A wrong configuration makes wrong shapes: then only the tensors' types are looked at. */
+    bool tensors = read_tensors(&r) && (ok ? fe_model_check_tensors(model, "config.json", diag)
+                                           : fe_model_check_types(model, diag));
+    ok &= tensors;
     ok &= read_tokenizer(&r);
     ok &= read_generation_config(&r);
     return ok;

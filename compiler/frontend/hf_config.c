@@ -361,12 +361,15 @@ bool fe_hf_config(fe_model *model, const cJSON *root, const char *file, ir_diag 
     fe_json_bool(r.object, "tie_word_embeddings", &c->tied, file, diag);
     fe_json_int(root, "bos_token_id", &c->bos, file, diag);
     fe_hf_eos(c, root, file, diag);
+    int before_sizes = diag->errors;
     read_sizes(&r);
+    bool sized = diag->errors == before_sizes;
     read_flags(&r);
-    /* The ropes' theta is not yet read, and does not come from here when sizes are wrong. */
+    /* The ropes' theta is not yet read, and does not come from here when sizes are wrong. What is
+     * not supported does not keep us from finding more of it. */
     c->rope_dims = c->head_dim;
     c->rope[0] = c->rope[1] = (fe_rope){.theta = 1, .scale = 1};
-    if (diag->errors != errors || !fe_config_check(c, file, diag))
+    if (!sized || !fe_config_check(c, file, diag))
         return false;
     read_rope(&r);
     read_layers(&r);

@@ -185,9 +185,8 @@ static void check_weight(checker *k, const fe_weight *w, int64_t layer) {
     check_shape(k, w, t);
 }
 
-/* One error for each format that modelcc lacks, with all tensors that have it. */
-static void report_foreign(checker *k) {
-    fe_model *m = k->model;
+bool fe_model_check_types(const fe_model *m, ir_diag *diag) {
+    bool ok = true;
     bool *seen = ir_arena_array(m->arena, (size_t)m->tensor_count, sizeof *seen);
     for (int64_t i = 0; i < m->tensor_count; i++) {
         if (seen[i] || !m->tensors[i].foreign)
@@ -198,11 +197,12 @@ static void report_foreign(checker *k) {
                 seen[j] = true;
                 fe_list_add(&names, m->arena, m->tensors[j].file_name);
             }
-        k->ok = ir_error(k->diag, m->path,
-                         "element type %s is not supported; tensors that have it (%lld): %s "
-                         "(supported:" FE_FORMAT_NAMES ")",
-                         m->tensors[i].foreign, names.count, names.text);
+        ok = ir_error(diag, m->path,
+                      "element type %s is not supported; tensors that have it (%lld): %s "
+                      "(supported:" FE_FORMAT_NAMES ")",
+                      m->tensors[i].foreign, names.count, names.text);
     }
+    return ok;
 }
 
 /* Elements are read as they lie, so they must lie aligned. A file may begin its data anywhere
@@ -247,7 +247,7 @@ bool fe_model_check_tensors(fe_model *model, const char *implied_by, ir_diag *di
         k.ok = ir_error(diag, model->path,
                         "%lld tensors are not part of architecture %s as %s describes it: %s",
                         unknown.count, model->arch->name, implied_by, unknown.text);
-    report_foreign(&k);
+    k.ok &= fe_model_check_types(model, diag);
     for (size_t i = 0; k.ok && i < count; i++)
         align(model, &model->tensors[i]);
     return k.ok;

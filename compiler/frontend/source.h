@@ -106,6 +106,9 @@ const fe_tensor *fe_model_tensor(const fe_model *model, const char *name);
  * missing tensor, every wrong shape, every unsupported format and every tensor that the
  * architecture does not know. `implied_by` says where the shapes come from ("config.json"). */
 bool fe_model_check_tensors(fe_model *model, const char *implied_by, ir_diag *diag);
+/* Of that only the formats: one error for each that modelcc lacks, with all tensors that have it.
+ */
+bool fe_model_check_types(const fe_model *model, ir_diag *diag);
 
 /* Checks hyperparameters that could not come from a model: zero sizes, products that overflow, an
  * odd head_dim. Reports each. */

@@ -432,6 +432,18 @@ START_TEST(unsupported_element_types_are_listed) {
     free(data);
     refuse(directory, "element type I16 is not supported; tensors that have it (3): ");
     expect_said("(supported: F32 F16 BF16 Q4_0");
+    /* … beside what else is not there, */
+    edit("config.json", "\"silu\"", "\"relu\"");
+    edit("config.json", "\"hidden_size\"",
+         "\"rope_scaling\": {\"rope_type\": \"yarn\"}, \"num_experts\": 4, \"hidden_size\"");
+    refuse(directory, "element type I16 is not supported; tensors that have it (3): ");
+    expect_said("activation \"relu\" is not supported");
+    expect_said("rope scaling of type \"yarn\" is not supported");
+    expect_said("mixture of experts");
+    /* even of an architecture that is not. */
+    edit("config.json", "LlamaForCausalLM", "FalconForCausalLM");
+    refuse(directory, "element type I16 is not supported; tensors that have it (3): ");
+    expect_said("architecture \"FalconForCausalLM\" is not supported");
 }
 END_TEST
 
@@ -556,6 +568,17 @@ START_TEST(gguf_without_what_it_needs) {
     put_u32(&file, "split.count", 3);
     write_whole("m.gguf", file.data, file.size);
     refuse(in_directory("m.gguf"), "is one of 3 parts; join them first");
+    file.size = 0;
+    put_header(&file, 3, 1, 1);
+    put_text(&file, "general.architecture", "falcon");
+    put_string(&file, "token_embd.weight");
+    put_int(&file, 1, 4); /* rank, one dimension, the type IQ2_XS, the offset */
+    put_int(&file, 256, 8);
+    put_int(&file, 17, 4);
+    put_int(&file, 0, 8);
+    write_whole("m.gguf", file.data, file.size);
+    refuse(in_directory("m.gguf"), "architecture \"falcon\" is not supported");
+    expect_said("tensor type IQ2_XS is not supported; tensors that have it (1): token_embd.weight");
     free(file.data);
 }
 END_TEST
