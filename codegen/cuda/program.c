@@ -316,6 +316,8 @@ static void write_group(writer *w) {
             "    template <int WARPS>\n"
             "    static __device__ __forceinline__ void group(const args &a, int64 row, %s) {\n",
             prologue ? "void *x, float *tmp" : "int head, const float *input,\n        float *tmp");
+    if (prologue)
+        fputs("        [[maybe_unused]] const int head = 0;\n", f);
     for (int i = 0; i < w->arrays->count; i++)
         fprintf(f, "        float *const t%d = tmp + %" PRId64 ";\n", i, i * width);
     write_places(w);

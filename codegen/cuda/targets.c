@@ -41,6 +41,7 @@ const ir_target *cg_cuda_pass_target(void) {
         .matmul_epilogue = true,
         .matmul_lockstep = true,
         .matmul_group_axis = 32,
+        .matmul_prologue = true,
         .attention_epilogue = true,
         .rows_chain = true,
     };

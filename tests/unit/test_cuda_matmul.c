@@ -37,12 +37,19 @@ static void run_tokens(cuda_graph *c, int T) {
 
 typedef struct shape {
     int n, k;
-    enum { PLAIN, RESIDUAL, LOCKSTEP, CHAIN } around; /* CHAIN: lockstep, stored as a8, matmul */
+    enum {
+        PLAIN,
+        RESIDUAL,
+        LOCKSTEP,
+        CHAIN,   /* lockstep, stored as a8, matmul */
+        PROLOGUE /* a norm and its quantization inside the matmul; lockstep where n is even */
+    } around;
 } shape;
 
 static const shape shapes[] = {
-    {48, 288, RESIDUAL}, {100, 576, PLAIN},  {80, 256, LOCKSTEP}, {160, 512, CHAIN},
-    {17, 32, PLAIN},     {1, 768, RESIDUAL}, {16, 64, LOCKSTEP},  {32, 1024, CHAIN},
+    {48, 288, RESIDUAL}, {100, 576, PLAIN},   {80, 256, LOCKSTEP}, {160, 512, CHAIN},
+    {96, 576, PROLOGUE}, {33, 256, PROLOGUE}, {17, 32, PLAIN},     {1, 768, RESIDUAL},
+    {16, 64, LOCKSTEP},  {32, 1024, CHAIN},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -62,7 +69,11 @@ static void write_case(text *t, const char *type, shape s) {
     }
     start(t);
     int tokens = add_tokens(t), x = add_rows(t, tokens, "x", s.k), y;
-    if (s.around == LOCKSTEP || s.around == CHAIN) {
+    if (s.around == PROLOGUE) {
+        int w = add(t, "weight {name = \"norm\"} : f32[%d]", s.k);
+        x = add(t, "rms_norm(%%%d, %%%d) {eps = 1e-05} : f32[T, %d] @\"normed\"", x, w, s.k);
+    }
+    if (s.around == LOCKSTEP || s.around == CHAIN || (s.around == PROLOGUE && s.n % 2 == 0)) {
         int gate = add_matmul(t, x, type, s.n, s.k, "gate");
         int up = add_matmul(t, x, type, s.n, s.k, "up");
         int act = add(t, "silu(%%%d) : f32[T, %d] @\"act\"", gate, s.n);
@@ -88,8 +99,12 @@ static void run_case(int type, int number, const char *target, bool f32, const i
     snprintf(label, sizeof label, "%s[%d, %d] case %d %s", weight_types[type], s->n, s->k,
              s->around, target);
     write_case(&t, weight_types[type], *s);
-    pass_options options = {.fusion = "full", .activations_f32 = f32};
+    pass_options options = {.fusion = s->around == PROLOGUE ? "prologues" : "full",
+                            .activations_f32 = f32};
     compiled_graph *g = graph_compile(parse(&t), &options, label);
+    for (int i = 0; s->around == PROLOGUE && i < g->program->n_kernels; i++)
+        if (g->program->kernels[i]->anchor == CG_ANCHOR_MATMUL)
+            ck_assert_ptr_nonnull(g->program->kernels[i]->matmul.prologue);
     cuda_graph *c = cuda_graph_create(g, target);
     c->schedule_seed = graph_seed();
     for (int i = 0; i < n_counts; i++)
