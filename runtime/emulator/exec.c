@@ -302,7 +302,7 @@ bool emu_run(const emu_launch *launch, char *error, size_t error_bytes) {
         if (run.n_blocks > EMU_RACES_MOST_BLOCKS)
             return refuse(error, error_bytes, launch->function->name,
                           "races between so many blocks cannot be checked");
-        run.races = emu_races_create((int)n);
+        run.races = emu_races_create();
         good = run.races != NULL;
     }
     for (; run.n_workers < (int)n && good; run.n_workers++) {

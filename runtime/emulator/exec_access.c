@@ -106,6 +106,14 @@ static emu_next fault_misaligned(emu_warp *w, const emu_op *op, uint32_t mask,
 
 static void mark(uint8_t *bits, uint64_t first, uint64_t n) {
     while (n) {
+        if (first % 64 == 0 && n >= 64) { /* the bits begin at a double word */
+            uint64_t *word = (uint64_t *)(void *)bits + first / 64;
+            if (__atomic_load_n(word, __ATOMIC_RELAXED) != UINT64_MAX)
+                __atomic_store_n(word, UINT64_MAX, __ATOMIC_RELAXED);
+            first += 64;
+            n -= 64;
+            continue;
+        }
         uint64_t in = first % 8, now = 8 - in < n ? 8 - in : n;
         uint8_t want = (uint8_t)(((1u << now) - 1) << in), *byte = bits + first / 8;
         if ((__atomic_load_n(byte, __ATOMIC_RELAXED) & want) != want)
@@ -116,6 +124,14 @@ static void mark(uint8_t *bits, uint64_t first, uint64_t n) {
 }
 static bool is_marked(const uint8_t *bits, uint64_t first, uint64_t n) {
     while (n) {
+        if (first % 64 == 0 && n >= 64) {
+            const uint64_t *words = (const uint64_t *)(const void *)bits + first / 64;
+            if (__atomic_load_n(words, __ATOMIC_RELAXED) != UINT64_MAX)
+                return false;
+            first += 64;
+            n -= 64;
+            continue;
+        }
         uint64_t in = first % 8, now = 8 - in < n ? 8 - in : n;
         uint8_t want = (uint8_t)(((1u << now) - 1) << in);
         if ((__atomic_load_n(bits + first / 8, __ATOMIC_RELAXED) & want) != want)
@@ -126,29 +142,62 @@ static bool is_marked(const uint8_t *bits, uint64_t first, uint64_t n) {
     return true;
 }
 
-static emu_next check_initialised(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
-                                  emu_access kind, const emu_access_at *access) {
-    for (int i = 0; i < 32; i++) {
-        if (!(mask >> i & 1))
+/* Lanes whose bytes lie at the same place or side by side. */
+typedef struct run {
+    uint64_t first, bytes;
+} run;
+
+static int find_runs(const emu_access_at *access, uint32_t mask, uint32_t bytes, run runs[32]) {
+    int n = 0;
+    if (access->contiguous) {
+        runs[0] = (run){access->at[0], 32ull * bytes};
+        return 1;
+    }
+    if (access->low == access->high) {
+        runs[0] = (run){access->low, bytes};
+        return 1;
+    }
+    uint64_t last = 0;
+    for (uint32_t left = mask; left; left &= left - 1) {
+        uint64_t at = access->at[__builtin_ctz(left)];
+        if (n && at == last)
             continue;
+        if (n && at == last + bytes && !access->scattered)
+            runs[n - 1].bytes += bytes;
+        else
+            runs[n++] = (run){at, bytes};
+        last = at;
+    }
+    return n;
+}
+
+static int lane_at(const emu_access_at *access, uint32_t mask, uint64_t address, uint32_t bytes) {
+    for (uint32_t left = mask; left; left &= left - 1)
+        if (address - access->at[__builtin_ctz(left)] < bytes)
+            return __builtin_ctz(left);
+    return __builtin_ctz(mask);
+}
+
+static emu_next check_initialised(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                                  emu_access kind, const emu_access_at *access, const run *runs,
+                                  int n_runs) {
+    bool reads =
+        kind == EMU_ACCESS_READ || kind == EMU_ACCESS_STRONG_READ || kind == EMU_ACCESS_ATOMIC;
+    for (int i = 0; i < n_runs; i++) {
         const emu_allocation *a = access->allocation;
         if (access->scattered)
-            a = emu_memory_find(w->worker->launch->memory, access->at[i], bytes);
+            a = emu_memory_find(w->worker->launch->memory, runs[i].first, runs[i].bytes);
         if (!a || !a->initialised)
             continue;
-        uint64_t first = access->at[i] - a->base, n = access->contiguous ? 32ull * bytes : bytes;
-        bool reads =
-            kind == EMU_ACCESS_READ || kind == EMU_ACCESS_STRONG_READ || kind == EMU_ACCESS_ATOMIC;
-        if (reads && !is_marked(a->initialised, first, n)) {
-            if (access->contiguous) /* name the thread */
-                for (n = bytes; is_marked(a->initialised, first, n); first += bytes)
-                    i++;
-            return fault_global(w, op, i, a->base + first, bytes, "read of uninitialised memory");
+        uint64_t first = runs[i].first - a->base;
+        if (!reads) {
+            mark(a->initialised, first, runs[i].bytes);
+        } else if (!is_marked(a->initialised, first, runs[i].bytes)) {
+            while (is_marked(a->initialised, first, bytes))
+                first += bytes;
+            return fault_global(w, op, lane_at(access, mask, a->base + first, bytes),
+                                a->base + first, bytes, "read of uninitialised memory");
         }
-        if (!reads)
-            mark(a->initialised, first, n);
-        if (access->contiguous)
-            break;
     }
     return EMU_NEXT;
 }
@@ -184,26 +233,21 @@ static emu_access seen_by_blocks(const emu_op *op, emu_access kind) {
 }
 
 static emu_next check_blocks(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
-                             emu_access kind, const emu_access_at *access) {
+                             emu_access kind, const emu_access_at *access, const run *runs,
+                             int n_runs) {
     emu_worker *worker = w->worker;
     kind = seen_by_blocks(op, kind);
     bool releases = kind == EMU_ACCESS_ATOMIC || kind == EMU_ACCESS_STRONG_WRITE;
     if (releases && (op->order == EMU_ORDER_RELEASE || op->order == EMU_ORDER_ACQ_REL))
         emu_races_publish(&worker->race_block, w->index);
-    for (uint32_t left = mask; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
+    for (int i = 0; i < n_runs; i++) {
         const emu_allocation *a = access->allocation;
         if (access->scattered)
-            a = emu_memory_find(worker->launch->memory, access->at[i], bytes);
-        uint64_t offset = access->at[i] - a->base, n = access->contiguous ? 32ull * bytes : bytes;
+            a = emu_memory_find(worker->launch->memory, runs[i].first, runs[i].bytes);
         emu_race race;
-        if (!emu_races_access(worker->races, &worker->race_block, a, kind, offset, n, op->size,
-                              &race)) {
-            int lane = access->contiguous ? i + (int)((race.offset - offset) / bytes) : i;
-            return fault_race(w, op, a, lane, &race);
-        }
-        if (access->contiguous)
-            break;
+        if (!emu_races_access(worker->races, &worker->race_block, a, kind, runs[i].first - a->base,
+                              runs[i].bytes, op->size, &race))
+            return fault_race(w, op, a, lane_at(access, mask, a->base + race.offset, bytes), &race);
     }
     for (uint32_t left = releases ? mask : 0; left; left &= left - 1)
         emu_races_release(worker->races, &worker->race_block, w->index,
@@ -256,12 +300,16 @@ static emu_next resolve_global(emu_warp *w, const emu_op *op, uint32_t mask, uin
                 emu_count_global(w, a, access->at, 1u << i, bytes, kind == EMU_ACCESS_WRITE, false);
         }
     }
-    if (w->checks & EMU_CHECK_UNINITIALISED &&
-        check_initialised(w, op, mask, bytes, kind, access) != EMU_NEXT)
-        return EMU_FAULT;
-    if (w->worker->races && op->space != EMU_SPACE_CONST &&
-        check_blocks(w, op, mask, bytes, kind, access) != EMU_NEXT)
-        return EMU_FAULT;
+    bool racing = w->worker->races && op->space != EMU_SPACE_CONST;
+    if (racing || w->checks & EMU_CHECK_UNINITIALISED) {
+        run runs[32];
+        int n = find_runs(access, mask, bytes, runs);
+        if (w->checks & EMU_CHECK_UNINITIALISED &&
+            check_initialised(w, op, mask, bytes, kind, access, runs, n) != EMU_NEXT)
+            return EMU_FAULT;
+        if (racing && check_blocks(w, op, mask, bytes, kind, access, runs, n) != EMU_NEXT)
+            return EMU_FAULT;
+    }
     if (w->counting && !access->scattered)
         emu_count_global(w, access->allocation, access->at, mask, bytes,
                          kind == EMU_ACCESS_WRITE || kind == EMU_ACCESS_STRONG_WRITE,
@@ -354,29 +402,56 @@ emu_next emu_access_resolve(emu_warp *w, const emu_op *op, uint32_t mask, uint32
     return resolve_private(w, op, mask, bytes, kind, access);
 }
 
-const uint8_t *emu_access_global(emu_warp *w, const emu_op *op, int lane, uint64_t address,
-                                 uint32_t bytes) {
-    const emu_memory *memory = w->worker->launch->memory;
-    const emu_allocation *a = w->cached;
-    if (!in_allocation(a, address, address, bytes)) {
-        a = memory ? emu_memory_find(memory, address, bytes) : NULL;
-        if (!a) {
-            fault_global(w, op, lane, address, bytes, "out of bounds access");
-            return NULL;
-        }
-        w->cached = a;
-    }
+static bool check_copy(emu_warp *w, const emu_op *op, const emu_allocation *a,
+                       const emu_access_at *access, uint32_t lanes, uint64_t first, uint64_t n,
+                       uint32_t bytes) {
     if (w->checks & EMU_CHECK_UNINITIALISED && a->initialised &&
-        !is_marked(a->initialised, address - a->base, bytes)) {
-        fault_global(w, op, lane, address, bytes, "read of uninitialised memory");
-        return NULL;
+        !is_marked(a->initialised, first - a->base, n)) {
+        while (is_marked(a->initialised, first - a->base, 1))
+            first++;
+        fault_global(w, op, lane_at(access, lanes, first, bytes), first, bytes,
+                     "read of uninitialised memory");
+        return false;
     }
     emu_race race;
-    if (w->worker->races &&
-        !emu_races_access(w->worker->races, &w->worker->race_block, a, EMU_ACCESS_READ,
-                          address - a->base, bytes, 4, &race)) {
-        fault_race(w, op, a, lane, &race);
-        return NULL;
+    if (!w->worker->races ||
+        emu_races_access(w->worker->races, &w->worker->race_block, a, EMU_ACCESS_READ,
+                         first - a->base, n, bytes % 4 ? 1 : 4, &race))
+        return true;
+    fault_race(w, op, a, lane_at(access, lanes, a->base + race.offset, bytes), &race);
+    return false;
+}
+
+bool emu_access_copy(emu_warp *w, const emu_op *op, uint32_t mask, const uint8_t bytes[32],
+                     emu_access_at *access, const uint8_t *source[32]) {
+    const emu_memory *memory = w->worker->launch->memory;
+    const uint64_t *at = access->at;
+    for (uint32_t left = mask; left;) {
+        int i = __builtin_ctz(left), end = i + 1;
+        uint64_t n = bytes[i];
+        while (end < 32 && left >> end & 1 && bytes[end] == bytes[i] && at[end] == at[i] + n) {
+            n += bytes[i];
+            end++;
+        }
+        const emu_allocation *a = w->cached;
+        if (!in_allocation(a, at[i], at[i], n))
+            a = memory && at[i] <= UINT64_MAX - n ? emu_memory_find(memory, at[i], n) : NULL;
+        if (!a) { /* perhaps not all of them are out of bounds */
+            n = bytes[i];
+            end = i + 1;
+            a = memory ? emu_memory_find(memory, at[i], n) : NULL;
+        }
+        if (!a) {
+            fault_global(w, op, i, at[i], bytes[i], "out of bounds access");
+            return false;
+        }
+        w->cached = a;
+        if ((w->worker->races || w->checks & EMU_CHECK_UNINITIALISED) &&
+            !check_copy(w, op, a, access, left, at[i], n, bytes[i]))
+            return false;
+        for (int k = i; k < end; k++)
+            source[k] = a->data + (at[k] - a->base);
+        left = end < 32 ? left >> end << end : 0;
     }
-    return a->data + (address - a->base);
+    return true;
 }

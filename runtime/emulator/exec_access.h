@@ -35,9 +35,9 @@ EMU_INLINE uint8_t *emu_access_host(const emu_access_at *access, int lane) {
  * another block released. */
 void emu_access_acquire(emu_warp *w, const emu_op *op, uint32_t mask, const emu_access_at *access);
 
-/* Of the global memory at one lane's address, for async copies: as above, but alone. NULL after a
- * fault. */
-const uint8_t *emu_access_global(emu_warp *w, const emu_op *op, int lane, uint64_t address,
-                                 uint32_t bytes);
+/* Of async copies: where on the host the bytes[lane] (not 0) bytes of global memory at access->at
+ * are that each lane of `mask` reads. Only `at` is looked at. False after a fault. */
+bool emu_access_copy(emu_warp *w, const emu_op *op, uint32_t mask, const uint8_t bytes[32],
+                     emu_access_at *access, const uint8_t *source[32]);
 
 #endif

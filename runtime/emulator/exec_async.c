@@ -36,7 +36,8 @@ static emu_next cp_async(emu_warp *w, const emu_op *op, uint32_t mask) {
     copy->size = size;
     uint32_t reads = mask, ignored = op->c >= 0 ? emu_pred(w, op->c, op->flip & 4) : 0;
     bool any_generic = op->space == EMU_SPACE_GENERIC;
-    uint64_t from[32];
+    emu_access_at access;
+    uint64_t *from = access.at;
     for (uint32_t left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         uint64_t to = list[1] ? emu_src64(w, list[0])[i] : emu_src(w, list[0])[i];
@@ -67,10 +68,9 @@ static emu_next cp_async(emu_warp *w, const emu_op *op, uint32_t mask) {
             reads &= ~(1u << i);
             continue;
         }
-        copy->source[i] = emu_access_global(w, op, i, from[i], n);
-        if (!copy->source[i])
-            return EMU_FAULT;
     }
+    if (!emu_access_copy(w, op, reads, copy->bytes, &access, copy->source))
+        return EMU_FAULT;
     emu_shadow_report report;
     if (w->worker->shadow && !emu_shadow_access(w->worker->shadow, EMU_ACCESS_ASYNC, w->index, mask,
                                                 copy->shared, size, &report)) {

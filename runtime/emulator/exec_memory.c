@@ -1,26 +1,74 @@
 /* Loads and stores. */
 #include "runtime/emulator/exec_access.h"
 
-/* Bytes of each lane into a table [lane][bytes]; of whole warps side by side at once. */
+/* Bytes of each lane into a table [lane][bytes]. Those of lanes that are not active come along
+ * where that is harmless: their addresses are an active one's. */
+EMU_CLONES static void collect_near(const uint8_t *base, uint64_t origin, const uint64_t at[32],
+                                    uint32_t bytes, uint8_t *table) {
+    switch (bytes) {
+    case 1:
+        for (int i = 0; i < 32; i++)
+            table[i] = base[at[i] - origin];
+        break;
+    case 2:
+        for (int i = 0; i < 32; i++)
+            memcpy(table + 2 * i, base + (at[i] - origin), 2);
+        break;
+    case 4:
+        for (int i = 0; i < 32; i++)
+            memcpy(table + 4 * i, base + (at[i] - origin), 4);
+        break;
+    case 8:
+        for (int i = 0; i < 32; i++)
+            memcpy(table + 8 * i, base + (at[i] - origin), 8);
+        break;
+    case 16:
+        for (int i = 0; i < 32; i++)
+            memcpy(table + 16 * i, base + (at[i] - origin), 16);
+        break;
+    default:
+        for (int i = 0; i < 32; i++)
+            memcpy(table + (uint32_t)i * bytes, base + (at[i] - origin), bytes);
+    }
+}
+
 static void collect(const emu_access_at *access, uint32_t mask, uint32_t bytes, uint8_t *table) {
-    if (access->contiguous && !access->scattered) {
-        memcpy(table, emu_access_host(access, 0), 32 * (size_t)bytes);
+    if (!access->scattered) {
+        if (access->contiguous)
+            memcpy(table, emu_access_host(access, 0), 32 * (size_t)bytes);
+        else
+            collect_near(access->base, access->origin, access->at, bytes, table);
         return;
     }
     for (uint32_t left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
-        memcpy(table + (uint32_t)i * bytes, emu_access_host(access, i), bytes);
+        memcpy(table + (uint32_t)i * bytes, access->host[i], bytes);
     }
 }
 
-/* The element k of each lane from a table of words or narrower elements, as the register holds it.
- */
-EMU_INLINE uint64_t widen(uint64_t v, uint32_t size, bool sign, uint32_t width) {
-    if (size < 8 && sign && v >> (8 * size - 1) & 1)
-        v |= UINT64_MAX << (8 * size);
-    return width == 16 ? (uint16_t)v : v;
+/* The table's bytes to each lane's place, of two lanes at one the later lane's. */
+static void distribute(const emu_access_at *access, uint32_t mask, uint32_t bytes,
+                       const uint8_t *table) {
+    if (access->contiguous && !access->scattered) {
+        memcpy(emu_access_host(access, 0), table, 32 * (size_t)bytes);
+        return;
+    }
+    for (uint32_t left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        uint8_t *to = emu_access_host(access, i);
+        const uint8_t *from = table + (uint32_t)i * bytes;
+        if (bytes == 4)
+            memcpy(to, from, 4);
+        else if (bytes == 16)
+            memcpy(to, from, 16);
+        else if (bytes == 2)
+            memcpy(to, from, 2);
+        else
+            memcpy(to, from, bytes);
+    }
 }
 
+/* Element k of each lane from the table into a row. */
 EMU_CLONES static void spread32(uint32_t *d, const uint8_t *table, uint32_t stride, uint32_t mask) {
     uint32_t t[32];
     if (stride == 4) {
@@ -38,34 +86,46 @@ EMU_CLONES static void spread32(uint32_t *d, const uint8_t *table, uint32_t stri
         emu_blend(d, t, mask);
 }
 
-static void spread(emu_warp *w, const emu_op *op, int32_t row, const uint8_t *table,
-                   uint32_t stride, uint32_t mask) {
-    if (op->size == 4 && op->width <= 32) {
-        spread32(emu_dst(w, row), table, stride, mask);
+/* Elements of 1 and 2 bytes, and those that fill 64-bit registers. */
+EMU_CLONES static void spread_other(emu_warp *w, const emu_op *op, int32_t row,
+                                    const uint8_t *table, uint32_t stride, uint32_t mask) {
+    uint64_t v[32];
+    if (op->size == 8)
+        for (uint32_t i = 0; i < 32; i++)
+            memcpy(&v[i], table + stride * i, 8);
+    else if (op->size == 4)
+        for (uint32_t i = 0; i < 32; i++) {
+            uint32_t x;
+            memcpy(&x, table + stride * i, 4);
+            v[i] = op->sign ? (uint64_t)(int32_t)x : x;
+        }
+    else if (op->size == 2)
+        for (uint32_t i = 0; i < 32; i++) {
+            uint16_t x;
+            memcpy(&x, table + stride * i, 2);
+            v[i] = op->sign ? (uint64_t)(int16_t)x : x;
+        }
+    else
+        for (uint32_t i = 0; i < 32; i++) {
+            uint8_t x = table[stride * i];
+            v[i] = op->sign ? (uint64_t)(int8_t)x : x;
+        }
+    if (op->width == 64) {
+        emu_blend64(emu_dst64(w, row), v, mask);
         return;
     }
-    for (uint32_t left = mask; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
-        const uint8_t *from = table + stride * (uint32_t)i;
-        uint64_t v;
-        if (op->size == 8) {
-            memcpy(&v, from, 8);
-        } else if (op->size == 4) {
-            uint32_t x;
-            memcpy(&x, from, 4);
-            v = widen(x, 4, op->sign, op->width);
-        } else if (op->size == 2) {
-            uint16_t x;
-            memcpy(&x, from, 2);
-            v = widen(x, 2, op->sign, op->width);
-        } else {
-            v = widen(*from, 1, op->sign, op->width);
-        }
-        if (op->width == 64)
-            emu_dst64(w, row)[i] = v;
-        else
-            emu_dst(w, row)[i] = (uint32_t)v;
-    }
+    uint32_t narrow[32], keep = op->width == 16 ? 0xffff : UINT32_MAX;
+    for (int i = 0; i < 32; i++)
+        narrow[i] = (uint32_t)v[i] & keep;
+    emu_blend(emu_dst(w, row), narrow, mask);
+}
+
+static void spread(emu_warp *w, const emu_op *op, int32_t row, const uint8_t *table,
+                   uint32_t stride, uint32_t mask) {
+    if (op->size == 4 && op->width <= 32)
+        spread32(emu_dst(w, row), table, stride, mask);
+    else
+        spread_other(w, op, row, table, stride, mask);
 }
 
 static emu_next load(emu_warp *w, const emu_op *op, uint32_t mask) {
@@ -75,6 +135,12 @@ static emu_next load(emu_warp *w, const emu_op *op, uint32_t mask) {
     if (emu_access_resolve(w, op, mask, bytes, kind, &access) != EMU_NEXT)
         return EMU_FAULT;
     _Alignas(64) uint8_t table[32 * 64];
+    if (bytes == 4 && op->width <= 32 && op->n == 1 && access.contiguous && !access.scattered) {
+        memcpy(emu_dst(w, op->list[0]), emu_access_host(&access, 0), 128);
+        if (kind == EMU_ACCESS_STRONG_READ)
+            emu_access_acquire(w, op, mask, &access);
+        return EMU_NEXT;
+    }
     collect(&access, mask, bytes, table);
     for (int k = 0; k < op->n; k++)
         spread(w, op, op->list[k], table + k * op->size, bytes, mask);
@@ -83,24 +149,28 @@ static emu_next load(emu_warp *w, const emu_op *op, uint32_t mask) {
     return EMU_NEXT;
 }
 
-static void gather(emu_warp *w, const emu_op *op, int32_t row, uint8_t *table, uint32_t stride) {
+EMU_CLONES static void gather(emu_warp *w, const emu_op *op, int32_t row, uint8_t *table,
+                              uint32_t stride) {
     if (op->width == 64) {
         const uint64_t *s = emu_src64(w, row);
-        for (uint32_t i = 0; i < 32; i++)
-            memcpy(table + stride * i, &s[i], op->size);
-    } else if (op->size == 4) {
-        const uint32_t *s = emu_src(w, row);
+        if (op->size == 8)
+            for (uint32_t i = 0; i < 32; i++)
+                memcpy(table + stride * i, &s[i], 8);
+        else
+            for (uint32_t i = 0; i < 32; i++)
+                memcpy(table + stride * i, &s[i], op->size);
+        return;
+    }
+    const uint32_t *s = emu_src(w, row);
+    if (op->size == 4)
         for (uint32_t i = 0; i < 32; i++)
             memcpy(table + stride * i, &s[i], 4);
-    } else if (op->size == 2) {
-        const uint32_t *s = emu_src(w, row);
+    else if (op->size == 2)
         for (uint32_t i = 0; i < 32; i++)
             memcpy(table + stride * i, &s[i], 2);
-    } else {
-        const uint32_t *s = emu_src(w, row);
+    else
         for (uint32_t i = 0; i < 32; i++)
             table[stride * i] = (uint8_t)s[i];
-    }
 }
 
 static emu_next store(emu_warp *w, const emu_op *op, uint32_t mask) {
@@ -109,17 +179,14 @@ static emu_next store(emu_warp *w, const emu_op *op, uint32_t mask) {
     emu_access kind = op->order == EMU_ORDER_WEAK ? EMU_ACCESS_WRITE : EMU_ACCESS_STRONG_WRITE;
     if (emu_access_resolve(w, op, mask, bytes, kind, &access) != EMU_NEXT)
         return EMU_FAULT;
+    if (bytes == 4 && op->width <= 32 && op->n == 1 && !access.scattered) {
+        distribute(&access, mask, 4, (const uint8_t *)emu_src(w, op->list[0]));
+        return EMU_NEXT;
+    }
     _Alignas(64) uint8_t table[32 * 64];
     for (int k = 0; k < op->n; k++)
         gather(w, op, op->list[k], table + k * op->size, bytes);
-    if (access.contiguous && !access.scattered) {
-        memcpy(emu_access_host(&access, 0), table, 32 * (size_t)bytes);
-        return EMU_NEXT;
-    }
-    for (uint32_t left = mask; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
-        memcpy(emu_access_host(&access, i), table + (uint32_t)i * bytes, bytes);
-    }
+    distribute(&access, mask, bytes, table);
     return EMU_NEXT;
 }
 

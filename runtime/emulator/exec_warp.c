@@ -185,7 +185,9 @@ static bool check_registers(emu_warp *w, const emu_op *op, uint32_t mask) {
     const emu_uses *uses = &f->uses[op - f->ops];
     const uint32_t *use = f->use_list + uses->first;
     uint32_t good = EMU_FULL;
-    if (uses->select) {
+    if (!(op->look & EMU_LOOK_READS)) {
+        /* known to be written */
+    } else if (uses->select) {
         uint32_t p = emu_pred(w, op->c, op->flip & 4);
         good = *valid_lanes(w, use[2]) &
                ((p & *valid_lanes(w, use[0])) | (~p & *valid_lanes(w, use[1])));
@@ -233,9 +235,9 @@ bool emu_warp_run(emu_warp *w, uint64_t budget) {
             counters->by_kind[op->kind]++;
             counters->lane_instructions += (uint32_t)__builtin_popcount(mask);
         }
-        if (checking) {
+        if (checking && op->look) {
             uint32_t unknown = 0;
-            if (op->guard >= 0)
+            if (op->guard >= 0 && op->look & EMU_LOOK_READS)
                 unknown = w->active & ~w->valid[w->function->n_registers + (uint32_t)op->guard];
             if (unknown) {
                 emu_fault(w, op, __builtin_ctz(unknown),

@@ -9,7 +9,7 @@ static emu_next members_of(emu_warp *w, const emu_op *op, int32_t row, uint32_t 
     const uint32_t *m = emu_src(w, row);
     int first = __builtin_ctz(mask);
     *members = m[first];
-    for (int i = 0; i < 32; i++)
+    for (int i = 0; i < 32 && row >= 0; i++) /* a constant is the same in all lanes */
         if (mask >> i & 1 && m[i] != *members)
             return emu_fault(w, op, i, "member mask %08x, but lane %d gives %08x", m[i], first,
                              *members);
@@ -20,6 +20,31 @@ static emu_next members_of(emu_warp *w, const emu_op *op, int32_t row, uint32_t 
     return emu_meet(w, op, mask, *members);
 }
 
+/* The lane that each lane takes its value from; returns those that get another's or may: where the
+ * one wanted is within the bounds. */
+EMU_CLONES static uint32_t find_sources(int how, const uint32_t *b, const uint32_t *c,
+                                        uint32_t from[32]) {
+    uint32_t in[32], good = 0;
+    for (uint32_t i = 0; i < 32; i++) {
+        uint32_t bound = c[i] & 31, segment = c[i] >> 8 & 31, by = b[i] & 31;
+        uint32_t least = i & segment, most = least | (bound & ~segment);
+        uint32_t j = how == 0   ? i - by
+                     : how == 1 ? i + by
+                     : how == 2 ? i ^ by
+                                : least | (by & ~segment);
+        in[i] = how == 0 ? (int32_t)j >= (int32_t)most : j <= most;
+        from[i] = (in[i] ? j : i) & 31;
+    }
+    for (uint32_t i = 0; i < 32; i++)
+        good |= in[i] << i;
+    return good;
+}
+
+EMU_CLONES static void take_values(const uint32_t *a, const uint32_t from[32], uint32_t v[32]) {
+    for (int i = 0; i < 32; i++)
+        v[i] = a[from[i]];
+}
+
 /* shfl.sync d|p, a, b, c, members: list = b's row, the member mask's; c the bounds; sub: 0 up,
  * 1 down, 2 bfly, 3 idx. op->b is the predicate, or -1. */
 static emu_next shfl(emu_warp *w, const emu_op *op, uint32_t mask) {
@@ -27,40 +52,18 @@ static emu_next shfl(emu_warp *w, const emu_op *op, uint32_t mask) {
     emu_next met = members_of(w, op, op->list[1], mask, &members);
     if (met != EMU_NEXT)
         return met;
-    const uint32_t *a = emu_src(w, op->a), *b = emu_src(w, op->list[0]), *c = emu_src(w, op->c);
-    uint32_t v[32], good = 0;
-    for (uint32_t i = 0; i < 32; i++) {
-        v[i] = a[i];
-        if (!(mask >> i & 1))
-            continue;
-        uint32_t bound = c[i] & 31, segment = c[i] >> 8 & 31, by = b[i] & 31;
-        uint32_t most = (i & segment) | (bound & ~segment), least = i & segment, j;
-        bool in;
-        if (op->sub == 0) {
-            j = i - by;
-            in = (int32_t)j >= (int32_t)most;
-        } else if (op->sub == 1) {
-            j = i + by;
-            in = j <= most;
-        } else if (op->sub == 2) {
-            j = i ^ by;
-            in = j <= most;
-        } else {
-            j = least | (by & ~segment);
-            in = j <= most;
-        }
-        if (!in)
-            j = i;
-        else
-            good |= 1u << i;
-        j &= 31;
-        if (!(mask >> j & 1))
-            return emu_fault(w, op, (int)i,
+    uint32_t from[32], v[32];
+    uint32_t good = find_sources(op->sub, emu_src(w, op->list[0]), emu_src(w, op->c), from);
+    const uint32_t *a = emu_src(w, op->a);
+    for (uint32_t left = mask == EMU_FULL ? 0 : mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        if (!(mask >> from[i] & 1))
+            return emu_fault(w, op, i,
                              "shfl.sync takes a value from lane %u, which does not "
                              "take part",
-                             j);
-        v[i] = a[j];
+                             from[i]);
     }
+    take_values(a, from, v);
     emu_blend(emu_dst(w, op->d), v, mask);
     if (op->b >= 0)
         emu_set_pred(w, op->b, good, mask);

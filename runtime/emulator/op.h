@@ -51,6 +51,7 @@ struct emu_op {
     uint8_t order;      /* emu_order of a memory access */
     bool sign;          /* signed */
     bool wide_address;  /* the address register has 64 bits */
+    uint8_t look;       /* under EMU_CHECK_UNINITIALISED: EMU_LOOK_ bits */
     bool in_block;      /* a strong access whose scope is the thread block */
 };
 
@@ -65,6 +66,9 @@ typedef enum emu_space {
 
 /* Where control goes behind an op. */
 typedef enum emu_flow { EMU_FLOW_NEXT, EMU_FLOW_BRA, EMU_FLOW_BRX, EMU_FLOW_RET } emu_flow;
+
+/* What an op's registers need: that those it reads were written; a note that it writes some. */
+enum { EMU_LOOK_READS = 1, EMU_LOOK_WRITES = 2 };
 
 typedef enum emu_order {
     EMU_ORDER_WEAK,

@@ -268,6 +268,9 @@ typedef struct ptx_block {
  */
 ptx_block *ptx_order_blocks(ptx_parser *parser, uint32_t *n_blocks);
 
+/* ptx_known.c: sets `look` of the ops. */
+void ptx_find_known(ptx_parser *parser, const ptx_block *blocks, uint32_t n_blocks);
+
 /* ptx_rows.c: gives virtual registers rows of the register file; two that are never live together
  * may share one. Sets the function's n_words and live_registers. */
 void ptx_assign_rows(ptx_parser *parser, const ptx_block *blocks, uint32_t n_blocks);

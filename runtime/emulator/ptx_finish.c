@@ -130,6 +130,7 @@ void ptx_finish_function(ptx_parser *parser) {
     place_shared(parser);
     uint32_t n_blocks;
     const ptx_block *blocks = ptx_order_blocks(parser, &n_blocks);
+    ptx_find_known(parser, blocks, n_blocks);
     ptx_assign_rows(parser, blocks, n_blocks);
     write_constants(parser);
     f->n_ops = (uint32_t)parser->new_ops.n;

@@ -3,7 +3,6 @@
 #include "runtime/emulator/simd.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 /* A stamp of an access: block + 1, and the block's time in the lower bits. */
@@ -12,18 +11,26 @@ enum { TIME_BITS = 10, LAST_TIME = (1 << TIME_BITS) - 1 };
 
 enum { CHUNK_BYTES = 1 << 16, LOG_SLOTS = 1024 };
 
-/* The accesses noted of CHUNK_BYTES of an allocation; rows that nothing was noted in are NULL. */
+/* The accesses noted of CHUNK_BYTES of an allocation; rows that nothing was noted in are NULL.
+ *
+ * Host threads read and write rows without locks, so that the blocks that all read the same do not
+ * wait for each other. What gets lost is a note of one of two accesses within nanoseconds; what is
+ * read is a note that was made. */
 enum { WRITES, READS, ATOMICS, ROWS };
-typedef struct chunk {
-    uint32_t *rows[ROWS];
+typedef struct notes {
     uint32_t shift; /* a unit has 1 << shift bytes: 4 or 1 */
-    uint32_t lock;
-} chunk;
+    uint32_t *rows[ROWS];
+    struct notes *coarse; /* those before units became bytes, which somebody may still use */
+} notes;
+typedef notes *chunk;
 
-typedef struct tracked {
+/* In front of functions that do so. */
+#define UNORDERED __attribute__((no_sanitize_thread))
+
+typedef struct emu_race_notes {
     const emu_allocation *allocation;
     uint64_t n_chunks;
-    struct tracked *next;
+    struct emu_race_notes *next;
     chunk chunks[];
 } tracked;
 
@@ -49,16 +56,23 @@ struct emu_races {
     tracked *tracked;      /* read without it */
     emu_race_log *logs[LOG_SLOTS];
     uint32_t n_logs; /* read without it */
-    bool alone;
 };
 
-emu_races *emu_races_create(int n_workers) {
+emu_races *emu_races_create(void) {
     emu_races *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
     pthread_mutex_init(&r->mutex, NULL);
-    r->alone = n_workers == 1;
     return r;
+}
+
+static void free_notes(notes *n) {
+    for (notes *coarse; n; n = coarse) {
+        coarse = n->coarse;
+        for (int k = 0; k < ROWS; k++)
+            free(n->rows[k]);
+        free(n);
+    }
 }
 
 void emu_races_destroy(emu_races *r) {
@@ -67,8 +81,7 @@ void emu_races_destroy(emu_races *r) {
     for (tracked *t = r->tracked, *next; t; t = next) {
         next = t->next;
         for (uint64_t i = 0; i < t->n_chunks; i++)
-            for (int k = 0; k < ROWS; k++)
-                free(t->chunks[i].rows[k]);
+            free_notes(t->chunks[i]);
         free(t);
     }
     for (int i = 0; i < LOG_SLOTS; i++)
@@ -269,8 +282,6 @@ static tracked *track(emu_races *r, const emu_allocation *allocation) {
         if (t) {
             t->allocation = allocation;
             t->n_chunks = n;
-            for (uint64_t i = 0; i < n; i++)
-                t->chunks[i].shift = 2;
             t->next = r->tracked;
             __atomic_store_n(&r->tracked, t, __ATOMIC_RELEASE);
         }
@@ -279,24 +290,52 @@ static tracked *track(emu_races *r, const emu_allocation *allocation) {
     return t;
 }
 
-static bool refine(chunk *c) {
-    for (int k = 0; k < ROWS; k++) {
-        if (!c->rows[k])
-            continue;
-        uint32_t *row = realloc(c->rows[k], 4 * (size_t)CHUNK_BYTES);
-        if (!row)
-            return false; /* rows that are larger than needed do no harm */
-        c->rows[k] = row;
+/* A row of words as one of bytes; NULL, as if nothing had been noted, when memory is exhausted. */
+UNORDERED static uint32_t *refine(const notes *coarse, int row) {
+    const uint32_t *words = coarse->rows[row];
+    uint32_t *bytes = words ? malloc(CHUNK_BYTES * sizeof *bytes) : NULL;
+    for (uint32_t i = 0; bytes && i < CHUNK_BYTES; i++)
+        bytes[i] = words[i / 4];
+    return bytes;
+}
+
+/* The notes of a chunk in units of at most `size` bytes. NULL when memory is exhausted. */
+static notes *notes_of(emu_races *r, chunk *c, uint32_t size) {
+    notes *old = __atomic_load_n(c, __ATOMIC_ACQUIRE), *made;
+    if (old && (size >= 4 || !old->shift))
+        return old;
+    pthread_mutex_lock(&r->mutex);
+    old = *c;
+    made = old;
+    if (!old || (size < 4 && old->shift))
+        made = calloc(1, sizeof *made);
+    if (made && made != old) {
+        made->shift = size < 4 ? 0 : 2;
+        made->coarse = old;
+        for (int k = 0; k < ROWS && old; k++)
+            made->rows[k] = refine(old, k);
+        __atomic_store_n(c, made, __ATOMIC_RELEASE);
     }
-    for (int k = 0; k < ROWS; k++)
-        for (uint32_t i = CHUNK_BYTES; c->rows[k] && i-- > 0;)
-            c->rows[k][i] = c->rows[k][i / 4];
-    c->shift = 0;
-    return true;
+    pthread_mutex_unlock(&r->mutex);
+    return made;
+}
+
+static uint32_t *row_of(emu_races *r, notes *n, int row) {
+    uint32_t *found = __atomic_load_n(&n->rows[row], __ATOMIC_ACQUIRE);
+    if (found)
+        return found;
+    pthread_mutex_lock(&r->mutex);
+    found = n->rows[row];
+    if (!found) {
+        found = calloc((size_t)CHUNK_BYTES >> n->shift, sizeof *found);
+        __atomic_store_n(&n->rows[row], found, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return found;
 }
 
 /* Whether units were touched by other blocks. */
-EMU_CLONES static bool is_foreign(const uint32_t *row, uint32_t n, uint32_t stamp) {
+UNORDERED EMU_CLONES static bool is_foreign(const uint32_t *row, uint32_t n, uint32_t stamp) {
     uint32_t foreign = 0;
     for (uint32_t i = 0; i < n; i++)
         foreign |= row[i] ? (row[i] ^ stamp) >> TIME_BITS : 0;
@@ -304,79 +343,75 @@ EMU_CLONES static bool is_foreign(const uint32_t *row, uint32_t n, uint32_t stam
 }
 
 /* Adds the block to those that touched the units. */
-EMU_CLONES static void join(uint32_t *row, uint32_t n, uint32_t stamp) {
+UNORDERED EMU_CLONES static void join(uint32_t *row, uint32_t n, uint32_t stamp) {
     for (uint32_t i = 0; i < n; i++)
         row[i] = !row[i] || !((row[i] ^ stamp) >> TIME_BITS) ? stamp : SEVERAL;
 }
 
-static bool check_row(emu_races *r, emu_race_block *b, const chunk *c, int row, uint32_t first,
-                      uint32_t n, emu_race *race) {
-    const uint32_t *units = c->rows[row];
+UNORDERED EMU_CLONES static void fill(uint32_t *row, uint32_t n, uint32_t stamp) {
+    for (uint32_t i = 0; i < n; i++)
+        row[i] = stamp;
+}
+
+UNORDERED static bool check_row(emu_races *r, emu_race_block *b, const notes *noted, int row,
+                                uint32_t first, uint32_t n, emu_race *race) {
+    const uint32_t *units = __atomic_load_n(&noted->rows[row], __ATOMIC_ACQUIRE);
     if (!units || !is_foreign(units + first, n, b->stamp))
         return true;
     for (uint32_t i = first; i < first + n; i++) {
-        if (is_known(r, b, units[i]))
+        uint32_t stamp = units[i];
+        if (is_known(r, b, stamp))
             continue;
-        race->offset = (uint64_t)i << c->shift;
+        race->offset = (uint64_t)i << noted->shift;
         race->other_access = row == WRITES  ? EMU_ACCESS_WRITE
                              : row == READS ? EMU_ACCESS_READ
                                             : EMU_ACCESS_ATOMIC;
-        race->other_block =
-            units[i] == SEVERAL ? UINT64_MAX : (uint64_t)(units[i] >> TIME_BITS) - 1;
+        race->other_block = stamp == SEVERAL ? UINT64_MAX : (uint64_t)(stamp >> TIME_BITS) - 1;
         return false;
     }
     return true;
 }
 
-static uint32_t *row_of(chunk *c, int row) {
-    if (!c->rows[row])
-        c->rows[row] = calloc((size_t)CHUNK_BYTES >> c->shift, sizeof *c->rows[row]);
-    return c->rows[row];
-}
-
+/* Notes first what it then looks for in the other rows, so that of two accesses at once one sees
+ * the other. */
 static bool check_chunk(emu_races *r, emu_race_block *b, chunk *c, emu_access access,
                         uint32_t offset, uint32_t bytes, uint32_t size, emu_race *race) {
-    if (c->shift && size < 4 && !refine(c))
+    notes *noted = notes_of(r, c, size);
+    if (!noted)
         return true;
-    uint32_t first = offset >> c->shift, n = bytes >> c->shift;
+    uint32_t first = offset >> noted->shift, n = bytes >> noted->shift;
     bool atomic = access == EMU_ACCESS_ATOMIC || access == EMU_ACCESS_STRONG_WRITE;
     bool strong = atomic || access == EMU_ACCESS_STRONG_READ, write = access == EMU_ACCESS_WRITE;
-    if (!check_row(r, b, c, WRITES, first, n, race) ||
-        ((write || atomic) && !check_row(r, b, c, READS, first, n, race)) ||
-        (!strong && !check_row(r, b, c, ATOMICS, first, n, race)))
-        return false;
-    if (access == EMU_ACCESS_STRONG_READ)
-        return true;
-    uint32_t *row = row_of(c, write ? WRITES : atomic ? ATOMICS : READS);
     uint32_t stamp = b->stamp | (b->time < LAST_TIME ? b->time : LAST_TIME);
-    if (!row)
-        return true;
-    if (write)
-        for (uint32_t i = first; i < first + n; i++)
-            row[i] = stamp;
-    else
+    if (write && !check_row(r, b, noted, WRITES, first, n, race))
+        return false;
+    uint32_t *row = access == EMU_ACCESS_STRONG_READ ? NULL
+                                                     : row_of(r, noted,
+                                                              write    ? WRITES
+                                                              : atomic ? ATOMICS
+                                                                       : READS);
+    if (row && write)
+        fill(row + first, n, stamp);
+    else if (row)
         join(row + first, n, stamp);
-    return true;
+    return (write || check_row(r, b, noted, WRITES, first, n, race)) &&
+           ((!write && !atomic) || check_row(r, b, noted, READS, first, n, race)) &&
+           (strong || check_row(r, b, noted, ATOMICS, first, n, race));
 }
 
 bool emu_races_access(emu_races *r, emu_race_block *b, const emu_allocation *allocation,
                       emu_access access, uint64_t offset, uint64_t bytes, uint32_t size,
                       emu_race *race) {
-    tracked *t = track(r, allocation);
+    tracked **recent = &b->recent[allocation->serial % 8], *t = *recent;
+    if (!t || t->allocation != allocation)
+        t = *recent = track(r, allocation);
     if (!t)
         return true;
     b->touched = true;
     while (bytes) {
         uint32_t in = (uint32_t)(offset % CHUNK_BYTES);
         uint32_t now = CHUNK_BYTES - in < bytes ? CHUNK_BYTES - in : (uint32_t)bytes;
-        chunk *c = &t->chunks[offset / CHUNK_BYTES];
-        if (!r->alone)
-            while (__atomic_exchange_n(&c->lock, 1, __ATOMIC_ACQUIRE))
-                sched_yield();
-        bool good = check_chunk(r, b, c, access, in, now, size, race);
-        if (!r->alone)
-            __atomic_store_n(&c->lock, 0, __ATOMIC_RELEASE);
-        if (!good) {
+        if (!check_chunk(r, b, &t->chunks[offset / CHUNK_BYTES], access, in, now, size, race)) {
             race->access = access;
             race->offset += offset - in;
             return false;

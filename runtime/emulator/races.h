@@ -25,6 +25,7 @@
 typedef struct emu_races emu_races;
 
 typedef struct emu_race_log emu_race_log;
+struct emu_race_notes;     /* of an allocation */
 typedef struct emu_heard { /* the first n entries of a log */
     emu_race_log *log;
     uint32_t n;
@@ -39,6 +40,7 @@ typedef struct emu_race_block {
     emu_heard *heard;       /* reads of logs: those before the last fence … */
     uint32_t n_heard, n_fenced, heard_room; /* … come first, n_fenced of them */
     uint32_t known_block, known_time;       /* the last answer: accesses of it before that time */
+    struct emu_race_notes *recent[8];       /* of allocations accessed lately */
 } emu_race_block;
 
 typedef struct emu_race {
@@ -49,8 +51,8 @@ typedef struct emu_race {
 
 enum { EMU_RACES_MOST_BLOCKS = (1 << 22) - 2 };
 
-/* n_workers: host threads that use it. NULL when memory is exhausted. */
-emu_races *emu_races_create(int n_workers);
+/* NULL when memory is exhausted. */
+emu_races *emu_races_create(void);
 void emu_races_destroy(emu_races *races);
 
 void emu_races_block_begin(emu_race_block *block, uint64_t index);

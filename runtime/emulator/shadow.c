@@ -50,6 +50,18 @@ static bool make_room(emu_shadow *s, uint32_t units) {
     return good;
 }
 
+static void reset_clocks(emu_shadow *s) {
+    memset(s->published, 0, sizeof s->published);
+    for (uint32_t i = 0; i < s->n_warps; i++) {
+        shadow_warp *w = &s->warps[i];
+        *w = (shadow_warp){.time = 1, .phase = 1, .lanes = w->lanes};
+        w->others = s->n_warps == 1 ? UINT32_MAX : 0;
+    }
+    s->n_free = 0;
+    for (uint32_t i = s->n_lists; i-- > 0;)
+        s->free_lists[s->n_free++] = i;
+}
+
 /* All that has been accessed is known to everybody: as after a barrier of the whole block. */
 static void forget_order(emu_shadow *s) {
     for (uint32_t i = 0; i < s->units; i++) {
@@ -63,15 +75,7 @@ static void forget_order(emu_shadow *s) {
     for (int i = 0; i < 3; i++)
         if (sets[i]->used)
             memset(sets[i]->key, 0, 4 * (size_t)s->units);
-    s->n_free = 0;
-    for (uint32_t i = s->n_lists; i-- > 0;)
-        s->free_lists[s->n_free++] = i;
-    memset(s->published, 0, sizeof s->published);
-    for (uint32_t i = 0; i < s->n_warps; i++) {
-        shadow_warp *w = &s->warps[i];
-        *w = (shadow_warp){.time = 1, .phase = 1, .lanes = w->lanes};
-        w->others = s->n_warps == 1 ? UINT32_MAX : 0;
-    }
+    reset_clocks(s);
 }
 
 bool emu_shadow_begin(emu_shadow *s, uint32_t bytes, uint32_t threads) {
@@ -94,7 +98,7 @@ bool emu_shadow_begin(emu_shadow *s, uint32_t bytes, uint32_t threads) {
         if (sets[i]->used)
             memset(sets[i]->key, 0, 4 * (size_t)units);
     }
-    forget_order(s);
+    reset_clocks(s);
     return true;
 }
 

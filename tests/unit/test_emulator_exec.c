@@ -8,12 +8,12 @@ enum { N = 64 };
  * %r0 = tid. */
 #define KERNEL(body)                                                                               \
     PTX_HEADER                                                                                     \
-        ".visible .entry k(.param .u64 out, .param .u64 in)\n"                                     \
-        "{\n.reg .pred %p<9>;\n.reg .b16 %h<9>;\n.reg .b32 %r<40>;\n.reg .f32 %f<20>;\n"           \
-        ".reg .b64 %rd<20>;\n"                                                                     \
-        "ld.param.u64 %rd1, [out];\nld.param.u64 %rd2, [in];\nmov.u32 %r0, %tid.x;\n"              \
-        "mul.wide.u32 %rd3, %r0, 4;\nadd.s64 %rd1, %rd1, %rd3;\nadd.s64 %rd2, %rd2, %rd3;\n" body  \
-        "\nret;\n}\n"
+    ".visible .entry k(.param .u64 out, .param .u64 in)\n"                                         \
+    "{\n.reg .pred %p<9>;\n.reg .b16 %h<9>;\n.reg .b32 %r<40>;\n.reg .f32 %f<20>;\n"               \
+    ".reg .b64 %rd<20>;\n"                                                                         \
+    "ld.param.u64 %rd1, [out];\nld.param.u64 %rd2, [in];\nmov.u32 %r0, %tid.x;\n"                  \
+    "mul.wide.u32 %rd3, %r0, 4;\nadd.s64 %rd1, %rd1, %rd3;\nadd.s64 %rd2, %rd2, %rd3;\n" body      \
+    "\nret;\n}\n"
 
 /* The words that a block of n threads stores, each at its own place. */
 static void run_block(const char *ptx, uint32_t n, const uint32_t *in, uint32_t *out) {
@@ -414,6 +414,37 @@ START_TEST(faults_say_where) {
 }
 END_TEST
 
+START_TEST(registers_written_on_some_paths) {
+    /* Only odd threads write %r1; a move hands that on. */
+    must_fail(KERNEL("and.b32 %r2, %r0, 1;\nsetp.eq.u32 %p1, %r2, 0;\n@%p1 bra J;\n"
+                     "mov.u32 %r1, 7;\nJ:\nmov.u32 %r3, %r1;\nadd.u32 %r4, %r3, 1;"),
+              32, "reads a register that this thread has not written", "PTX line 23",
+              "thread (0,0,0)");
+    /* The first turn of the loop reads what its end writes. */
+    must_fail(KERNEL("mov.u32 %r1, 0;\nL:\nsetp.eq.u32 %p1, %r1, 5;\n@%p1 add.u32 %r3, %r3, 1;\n"
+                     "setp.eq.u32 %p2, %r1, 2;\n@%p2 mov.u32 %r4, 3;\nadd.u32 %r1, %r1, 1;\n"
+                     "setp.eq.u32 %p3, %r1, 4;\n@%p3 add.u32 %r5, %r4, 1;\n"
+                     "setp.lt.u32 %p4, %r1, 9;\n@%p4 bra L;"),
+              32, "reads a register that this thread has not written", "PTX line 20", "");
+    must_fail(KERNEL("setp.eq.u32 %p1, %r0, 5;\n@%p1 setp.eq.u32 %p2, %r0, 5;\n"
+                     "@%p2 mov.u32 %r1, 1;"),
+              32, "the guard is a predicate that this thread has not written", "PTX line 19",
+              "thread (0,0,0)");
+    /* selp of the other one; a loop that writes before it reads; both branches write. */
+    uint32_t out[32];
+    run_block(KERNEL("setp.lt.u32 %p1, %r0, 16;\n@%p1 mov.u32 %r1, 1;\n@!%p1 mov.u32 %r2, 2;\n"
+                     "selp.u32 %r3, %r1, %r2, %p1;\nmov.u32 %r4, 0;\nL:\n"
+                     "setp.eq.u32 %p2, %r4, 0;\n@%p2 mov.u32 %r5, 10;\nadd.u32 %r5, %r5, 1;\n"
+                     "add.u32 %r4, %r4, 1;\nsetp.lt.u32 %p3, %r4, 4;\n@%p3 bra L;\n"
+                     "@%p1 bra A;\nmov.u32 %r6, 100;\nbra J;\nA:\nmov.u32 %r6, 200;\nJ:\n"
+                     "add.u32 %r3, %r3, %r5;\nadd.u32 %r3, %r3, %r6;\n"
+                     "st.global.u32 [%rd1], %r3;"),
+              32, NULL, out);
+    for (int i = 0; i < 32; i++)
+        SAME(out[i], i < 16 ? 1 + 14 + 200 : 2 + 14 + 100, i);
+}
+END_TEST
+
 START_TEST(barriers_that_do_not_match) {
     must_fail(KERNEL("setp.lt.u32 %p1, %r0, 7;\n@%p1 bar.sync 0;"), 32, "divergent barrier",
               "thread", "");
@@ -494,6 +525,7 @@ static Suite *suite(void) {
     suite_add_tcase(s, c);
     c = tcase_create("faults");
     tcase_add_test(c, faults_say_where);
+    tcase_add_test(c, registers_written_on_some_paths);
     tcase_add_test(c, barriers_that_do_not_match);
     tcase_add_test(c, shared_memory_faults);
     tcase_add_test(c, launches_that_do_not_fit);
