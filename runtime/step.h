@@ -63,8 +63,8 @@ typedef struct mcc_cpu_call {
 
 /* Computes tiles tile_begin … tile_end-1 of a launch. Tiles are independent and may run on any
  * thread in any order; scratch is this thread's own, 64-byte aligned, of the size the tables say.
- * Its first 8 bytes are 0 in a thread's first call of a launch; what a call leaves in scratch, the
- * thread's later calls of that launch find. */
+ * Its first 8 bytes are 0 in a thread's first call of a launch; its later calls of that launch find
+ * in scratch what they left there, except that the first 8 bytes may be 0 again. */
 typedef void mcc_cpu_kernel(const mcc_cpu_call *call, int64_t tile_begin, int64_t tile_end,
                             void *scratch);
 

@@ -99,7 +99,7 @@ static bool check_store_kv(cg_cpu_emitter *em, const cg_program *program, const 
 
 bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_store *store,
                         int64_t n_cols) {
-    bool operand = store->access.arg == CG_ARG_OPERAND && em->kernel->matmul.prologue;
+    bool operand = store->access.arg == CG_ARG_OPERAND && program == em->kernel->matmul.prologue;
     if (!operand && !check_access(em, &store->access))
         return false;
     if (store->access.row_map == CG_ROW_GATHERED)

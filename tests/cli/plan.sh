@@ -38,6 +38,18 @@ edit "^kernel $layer.self_attn.rope_q .*" '' # unmentioned ops are kernels of th
 fine
 edit '^graph.*' '# any graph'
 fine
+# What computes a matmul's input may be part of its kernel.
+norm=layers.1.input_layernorm qkv=layers.1.self_attn.q_proj\\+k_proj\\+v_proj
+sed -E "/^kernel $norm rows/d; s/^(kernel $qkv matmul = )/\\1$norm /" plan.txt >edited.txt
+fine
+prints "matmul = $norm layers.1.self_attn.q_proj+k_proj+v_proj$"
+sed -E "s/^(kernel $layer.mlp.gate_proj.*) $layer.mlp.act $layer.mlp.mul/\\1/
+        s/^(kernel $layer.mlp.down_proj.*)/\\1 $layer.mlp.act $layer.mlp.mul/" plan.txt >edited.txt
+fine
+prints "down_proj $layer.mlp.residual $layer.mlp.act $layer.mlp.mul$"
+expect 0 build "$golden/tiny-llama" --target "$targets" --fusion prologues -q -o edited.so
+expect 0 eval edited.so --text short.txt --reference llama.so --json
+holds 'd["max_kl"] == 0 and d["top1_agreement"] == 1'
 
 edit 'modelcc-plan 1' 'modelcc-plan 2'
 refused 'edited.txt:1: expected "modelcc-plan 1", found "modelcc-plan 2"'
@@ -77,6 +89,18 @@ refused "$layer.post_attention_layernorm: no schedule covers rms_norm in kernel 
 sed -E "s/^(kernel $layer.self_attn.attention .*)/\1 $layer.self_attn.o_proj $layer.self_attn.residual/
         /^kernel $layer.self_attn.o_proj/d" plan.txt >edited.txt
 refused "$layer.self_attn.o_proj: no schedule covers matmul" "a kernel has one anchor"
+sed -E "/^kernel (layers.1.mlp.residual|norm|output_rows) /d
+        s/^(kernel lm_head .*)/\\1 norm layers.1.mlp.residual/" plan.txt >edited.txt
+refused "edited.txt:[0-9]*: layers.1.mlp.residual: it is already part of another kernel"
+sed -E "/^kernel embed_tokens /d
+        s/^(kernel $qkv matmul.*)/\\1 $norm/; /^kernel $norm rows/d
+        s/^(kernel layers.0.self_attn.q_proj\\+k_proj.*)/\\1 layers.0.input_layernorm embed_tokens/" \
+    plan.txt >edited.txt
+refused 'edited.txt:[0-9]*: embed_tokens: other kernels need it, and what is in front of a matmul stays'
+sed -E "/^kernel $layer.(self_attn.o_proj|post_attention_layernorm) /d
+        s/^(kernel $layer.mlp.gate_proj.*)/\\1 $layer.post_attention_layernorm $layer.self_attn.residual $layer.self_attn.o_proj/" \
+    plan.txt >edited.txt
+refused 'edited.txt:[0-9]*: layers.0.self_attn.residual: other kernels need it'
 : >edited.txt
 refused 'edited.txt: empty; expected "modelcc-plan 1"'
 expect 2 build "$golden/tiny-llama" --fusion missing.txt -q -o edited.so

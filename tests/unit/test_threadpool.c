@@ -13,7 +13,7 @@ enum { MAX_TILES = 3000 };
 typedef struct counts {
     atomic_int tile[MAX_TILES];
     atomic_int done;   /* tiles of this job */
-    atomic_int errors; /* tiles that ran before the job before was complete */
+    atomic_int errors; /* calls before the job before was complete, empty ones, foreign notes */
     const struct counts *before;
     int64_t before_tiles;
     char *scratch;
@@ -26,7 +26,12 @@ static void count(const mcc_cpu_call *call, int64_t begin, int64_t end, void *sc
         atomic_fetch_add(&c->errors, 1);
     if (begin >= end)
         atomic_fetch_add(&c->errors, 1);
-    *(int *)scratch += 1; /* races show under a sanitizer if two threads had the same */
+    /* What this thread left there in this job, or nothing; races show under a sanitizer if two
+     * threads had the same. */
+    int64_t *note = scratch, own = (int64_t)(intptr_t)c;
+    if (*note != 0 && *note != own)
+        atomic_fetch_add(&c->errors, 1);
+    *note = own;
     for (int64_t i = begin; i < end; i++)
         atomic_fetch_add(&c->tile[i], 1);
     atomic_fetch_add(&c->done, (int)(end - begin));
@@ -38,7 +43,7 @@ static void run_jobs(rt_pool *pool, const int64_t *tiles, int n) {
     void **args = calloc((size_t)n, sizeof *args);
     rt_job *jobs = calloc((size_t)n, sizeof *jobs);
     char *scratch = aligned_alloc(64, 64 * (size_t)rt_pool_threads(pool));
-    memset(scratch, 0, 64 * (size_t)rt_pool_threads(pool));
+    memset(scratch, 0xff, 64 * (size_t)rt_pool_threads(pool));
     const counts *before = NULL;
     int64_t before_tiles = 0;
     for (int i = 0; i < n; i++) {
