@@ -3,15 +3,17 @@
  * is a multiple of 16; all else is computed as the CPU does.
  *
  * Steps of few tokens, which would leave most of a GPU idle, split what a tile sees among several
- * blocks; others do not, and their tiles are as large as registers and shared memory allow. Bits
- * are the same in both. */
+ * blocks; others do not, and their tiles are larger. Bits are the same in all. */
 #include "codegen/cuda/internal.h"
 
 #include <inttypes.h>
 
 enum {
     MOST_SHARED = 99 * 1024, /* of a block, on every architecture of targets.def */
-    SPLIT_ROWS = 16,         /* steps of fewer tokens are split */
+    MOST_SPLIT_ROWS = 64,    /* steps of so many tokens are never split: scratch memory grows */
+    BLOCKS = 128,            /* that keep a GPU busy: as many as a large one has processors */
+    MORE_ROWS = 4,           /* from here on fewer splits */
+    MOST_VARIANTS = 3,
     RANGE = CG_ATTENTION_RANGE,
     COUNTERS = MCC_CUDA_COUNTER_BYTES / 4 /* of blocks that have arrived: a token and head each */
 };
@@ -78,24 +80,42 @@ static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_
         splits > 1 ? "a.scratch" : "nullptr");
 }
 
-/* Blocks for a tile's ranges, enough of them that even one sequence is spread over the GPU. */
-static int64_t splits_of(const schedule *s) {
-    int64_t splits = 4;
-    if ((SPLIT_ROWS - 1) * s->kv->heads > COUNTERS)
+typedef struct variant {
+    const char *suffix;
+    int64_t min_rows, splits;
+} variant;
+
+/* Splits for one token, fewer for some, none where tokens and heads suffice. Returns how many. */
+static int variants_of(const schedule *s, variant v[MOST_VARIANTS]) {
+    int64_t heads = s->kv->heads, whole = (BLOCKS + heads - 1) / heads, splits = 4;
+    whole = whole < MOST_SPLIT_ROWS ? whole : MOST_SPLIT_ROWS;
+    v[0] = (variant){"", 0, 1};
+    if (whole == 1 || whole * heads > COUNTERS)
         return 1;
-    while (splits < 32 && splits * s->kv->heads < 96)
+    while (splits < 32 && splits * heads < 96)
         splits *= 2;
-    return splits;
+    v[0].splits = splits;
+    int n = 1;
+    if (whole > MORE_ROWS && splits > 4)
+        v[n++] = (variant){"_rows4", MORE_ROWS, splits / 4};
+    v[n++] = (variant){ir_arena_printf(s->em->arena, "_rows%" PRId64, whole), whole, 1};
+    return n;
 }
 
-/* Blocks: x the head and split, y the tile; there are at most floor(T / tile) + S tiles, and blocks
- * without one leave at once. */
-static bool add(const schedule *s, const cg_cuda_variant *kind, int64_t tile, int64_t splits) {
+/* Blocks: x the head and split, y the tile; there are at most T tiles, and at most floor(T / tile)
+ * + S. Blocks without one leave at once. */
+static bool add(const schedule *s, const cg_cuda_variant *kind, const variant *which,
+                int64_t tile) {
     cg_cuda_variant v = *kind;
+    int64_t splits = which->splits;
+    v.suffix = which->suffix;
+    v.min_rows = (uint32_t)which->min_rows;
     v.constants = ir_arena_printf(s->em->arena, "%s%s", v.constants ? v.constants : "",
                                   constants(s, &v, tile, splits));
     v.x = cg_cuda_grid(s->em->kernel->rows, INT32_MAX, s->kv->heads * splits);
-    v.y = (mcc_cuda_grid){.dim = {.t = 1, .s = tile}, .div = tile, .mult = 1};
+    v.y = cg_cuda_grid(s->em->kernel->rows, 1, 1);
+    if (which->min_rows > 0)
+        v.y = (mcc_cuda_grid){.dim = {.t = 1, .s = tile}, .div = tile, .mult = 1};
     if (splits > 1)
         v.scratch_bytes = (uint64_t)(s->kv->heads * s->group * (s->kv->head_dim + 2) * 4);
     if (v.shared_bytes > MOST_SHARED)
@@ -125,20 +145,20 @@ static int64_t shared_f32(const schedule *s, int64_t tile) {
 }
 
 static bool add_f32(const schedule *s) {
-    int64_t tile = s->group < 16 ? 16 / s->group : 1, splits = splits_of(s);
+    variant variants[MOST_VARIANTS];
+    int n = variants_of(s, variants);
+    int64_t tile = s->group < 16 ? 16 / s->group : 1;
     while (tile > 1 && shared_f32(s, tile) > MOST_SHARED)
         tile--;
-    cg_cuda_variant v = {.suffix = "",
-                         .threads = THREADS_F32,
+    cg_cuda_variant v = {.threads = THREADS_F32,
                          .min_blocks = 1,
                          .shared_bytes = (uint32_t)shared_f32(s, tile),
                          .include = "attention_f32.cuh",
                          .call = "attention_f32(a);"};
-    if (!add(s, &v, tile, splits))
-        return false;
-    v.suffix = "_rows16";
-    v.min_rows = SPLIT_ROWS;
-    return splits == 1 || add(s, &v, tile, 1);
+    bool ok = true;
+    for (int i = 0; i < n; i++)
+        ok = ok && add(s, &v, &variants[i], tile);
+    return ok;
 }
 
 /* --- tensor cores --------------------------------------------------------------------------------
@@ -163,26 +183,23 @@ static int64_t shared_f16(const schedule *s, int64_t m_tiles) {
 }
 
 static bool add_f16(const schedule *s) {
-    int64_t splits = splits_of(s), m_tiles = (s->group + 15) / 16, larger = most(m_tiles, 2);
-    cg_cuda_variant v = {.suffix = "",
-                         .threads = THREADS_F16,
-                         .min_blocks = 1,
-                         .include = "attention_f16.cuh",
-                         .call = "attention_f16(a);"};
-    if (splits > 1) {
-        v.shared_bytes = (uint32_t)shared_f16(s, m_tiles);
-        v.constants =
-            ir_arena_printf(s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", m_tiles);
-        if (!add(s, &v, 16 * m_tiles / s->group, splits))
-            return false;
-        v.suffix = "_rows16";
-        v.min_rows = SPLIT_ROWS;
+    variant variants[MOST_VARIANTS];
+    int n = variants_of(s, variants);
+    bool ok = true;
+    for (int i = 0; i < n && ok; i++) {
+        int64_t m_tiles = (s->group + 15) / 16;
+        while (variants[i].splits == 1 && m_tiles < 2 && shared_f16(s, m_tiles + 1) <= MOST_SHARED)
+            m_tiles++;
+        cg_cuda_variant v = {.threads = THREADS_F16,
+                             .min_blocks = 1,
+                             .shared_bytes = (uint32_t)shared_f16(s, m_tiles),
+                             .constants = ir_arena_printf(
+                                 s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", m_tiles),
+                             .include = "attention_f16.cuh",
+                             .call = "attention_f16(a);"};
+        ok = add(s, &v, &variants[i], 16 * m_tiles / s->group);
     }
-    while (larger > m_tiles && shared_f16(s, larger) > MOST_SHARED)
-        larger--;
-    v.shared_bytes = (uint32_t)shared_f16(s, larger);
-    v.constants = ir_arena_printf(s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", larger);
-    return add(s, &v, 16 * larger / s->group, 1);
+    return ok;
 }
 
 bool cg_cuda_attention(cg_cuda_emitter *em) {

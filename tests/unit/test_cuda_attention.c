@@ -6,7 +6,7 @@
 #include "codegen/cuda/cuda.h"
 #include "runtime/emulator/exec.h"
 
-enum { MAX_VARIANTS = 4, SCRATCH_ROWS = 16 };
+enum { MAX_VARIANTS = 4 };
 
 /* A kernel's functions for one architecture, and a GPU that runs them. */
 typedef struct gpu {
@@ -77,7 +77,7 @@ static void launch(gpu *g, int variant, const fixture *f, const float *q, float 
     const mcc_step *h = &f->step.head;
     size_t row = (size_t)(f->s->heads * f->s->dim) * 4, bytes = row * (size_t)h->T;
     size_t ranges = (P * PAGE + 255) / 256;
-    size_t scratch = MCC_CUDA_COUNTER_BYTES + ranges * function->scratch_bytes * SCRATCH_ROWS;
+    size_t scratch = MCC_CUDA_COUNTER_BYTES + ranges * function->scratch_bytes * (size_t)h->T;
     const emu_allocation *a[5] = {upload(g, &f->step, sizeof f->step), upload(g, q, bytes),
                                   upload(g, f->pool, f->pool_bytes), upload(g, NULL, bytes),
                                   upload(g, NULL, scratch)};
@@ -139,8 +139,9 @@ static void expect_bits(const fixture *f, const char *what, const float *got, co
                          (double)got[i], (double)want[i]);
 }
 
-/* The step in parts of `tokens` tokens, with nothing stored after a part's last token. */
-static void run_parts(gpu *g, fixture *f, int tokens, float *out) {
+/* The step in parts of `tokens` tokens, with nothing stored after a part's last token; on one
+ * variant, or with -1 on that which the runtime takes. */
+static void run_parts(gpu *g, fixture *f, int tokens, int variant, float *out) {
     step_block whole = f->step;
     size_t row = (size_t)(f->s->heads * f->s->dim);
     for (int t = 0; t < f->T; t += tokens) {
@@ -150,7 +151,8 @@ static void run_parts(gpu *g, fixture *f, int tokens, float *out) {
             if (i + 1 == end || whole.seqs[i + 1] != whole.seqs[i])
                 fill(f, whole.seqs[i], whole.positions[i] + 1);
         part_of(f, &whole, t, end);
-        launch(g, variant_of(g, end - t), f, f->q + (size_t)t * row, out + (size_t)t * row);
+        launch(g, variant < 0 ? variant_of(g, end - t) : variant, f, f->q + (size_t)t * row,
+               out + (size_t)t * row);
         f->step = whole;
     }
 }
@@ -228,22 +230,24 @@ static void run_case(int index, const char *target, int mma_sum) {
     gpu g;
     make_gpu(&g, kernel, target);
     g.mma_sum = mma_sum;
-    static const int parts[] = {MAX_TOKENS, 15, 7, 1};
-    for (int i = 0; i < 4; i++) {
+    /* The last variant, whole; the others, whole and in parts. */
+    static const int parts[] = {15, 7, 1};
+    int n = g.code.n_functions;
+    for (int i = 0; i < n + 3; i++) {
+        int tokens = i < n ? MAX_TOKENS : parts[i - n];
         char what[64];
-        snprintf(what, sizeof what, "%d tokens a step", parts[i]);
-        if (parts[i] == 1 && f->T > 12 && !test_full())
+        snprintf(what, sizeof what, "variant %d, %d tokens a step", i < n ? n - 1 - i : -1, tokens);
+        if (tokens == 1 && f->T > 12 && !test_full())
             continue;
-        g.seed = (uint64_t)(4 * index + i);
+        g.seed = (uint64_t)(8 * index + i);
         g.counters = (emu_counters){0};
-        run_parts(&g, f, parts[i], out);
-        if (i == 0) {
-            expect_traffic(&g, f, tensor_cores);
-            if (tensor_cores)
-                expect_close(f, out);
-            if (tensor_cores)
-                memcpy(want, out, bytes);
+        run_parts(&g, f, tokens, i < n ? n - 1 - i : -1, out);
+        if (i == 0 && tensor_cores) {
+            expect_close(f, out);
+            memcpy(want, out, bytes);
         }
+        if (i == 0 || (i < n && f->T == s->n_seqs)) /* not where chunks of prompts are split */
+            expect_traffic(&g, f, tensor_cores);
         expect_bits(f, what, out, want, f->T);
     }
     free_gpu(&g);

@@ -52,9 +52,17 @@ INLINE int window_start(int position) {
     return WINDOW > 0 && position >= WINDOW ? position - WINDOW + 1 : 0;
 }
 
-// Tile number `index`, counting the tiles of sequence after sequence. The same in all lanes.
-INLINE attention_tile find_tile(const mcc_step *step, int index, int part) {
+// The tile of this block: blockIdx.y counts the tiles of sequence after sequence, from the last one
+// so that those which see most come first; blockIdx.x has the head and the split. The same in all
+// lanes.
+INLINE attention_tile find_tile(const mcc_step *step) {
     attention_tile t = {};
+    int index = gridDim.y - 1 - blockIdx.y;
+    t.kv_head = blockIdx.x / SPLITS;
+    t.split = blockIdx.x % SPLITS;
+    t.n_pages = step->P;
+    if (t.split > 0 && t.split * RANGE_PAGES >= t.n_pages)
+        return t;
     const int32 *offsets = step_array(step, step->seq_offsets);
     int n_seqs = step->S, lane = lane_id();
     for (int base = 0; base < n_seqs; base += 32) {
@@ -97,10 +105,7 @@ INLINE attention_tile find_tile(const mcc_step *step, int index, int part) {
     t.high = high;
     t.first_range = low / RANGE;
     t.ranges = (high + RANGE - 1) / RANGE - t.first_range;
-    t.kv_head = part / SPLITS;
-    t.split = part % SPLITS;
     t.splits = t.ranges < SPLITS ? t.ranges : SPLITS;
-    t.n_pages = step->P;
     t.pages = step_array(step, step->page_tables) +
               (static_cast<int64>(KV_GROUP) * step->S + t.seq) * t.n_pages;
     return t;

@@ -509,7 +509,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
 
 INLINE void attention_f16(const args &a) {
     attention_f16_shared &s = attention_shared();
-    attention_tile t = find_tile(a.step, blockIdx.y, blockIdx.x);
+    attention_tile t = find_tile(a.step);
     if (t.tokens == 0 || t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};

@@ -213,7 +213,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t, const atten
 
 INLINE void attention_f32(const args &a) {
     attention_f32_shared &s = attention_shared();
-    attention_tile t = find_tile(a.step, blockIdx.y, blockIdx.x);
+    attention_tile t = find_tile(a.step);
     if (t.tokens == 0 || t.split >= t.splits)
         return;
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
