@@ -481,11 +481,11 @@ static bound_cache *bound_layer(bounds *b, const ir_value *kv) {
 
 /* What the step stores; the watch is not called for caches, so the attention that reads them asks.
  */
-static void bound_append(bounds *b, const ir_value *kv) {
+static void bound_append(bounds *b, const ir_value *kv, bool exact) {
     kv = bound_source(kv);
     const ir_op *op = kv->def;
     if (op->code == IR_OP_KERNEL) {
-        bound_append(b, op->body->last->operands[kv->index]);
+        bound_append(b, op->body->last->operands[kv->index], b->caches_replaced);
         return;
     }
     if (op->code != IR_OP_KV_APPEND)
@@ -498,7 +498,7 @@ static void bound_append(bounds *b, const ir_value *kv) {
         double *most = k == 1 ? &c->key : &c->value;
         double *error = k == 1 ? &c->key_error : &c->value_error;
         for (int64_t i = 0; i < x->count; i++) {
-            double v = fabs((double)x->value[i]) * 1.001, e = x->error[i];
+            double v = fabs((double)x->value[i]) * 1.001, e = exact ? 0 : x->error[i];
             if (f16 && e > 0)
                 e += 0x1p-10 * (v + e) + 0x1p-24;
             *most = fmax(*most, v);
@@ -508,7 +508,7 @@ static void bound_append(bounds *b, const ir_value *kv) {
 }
 
 static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
-    bound_append(b, op->operands[1]);
+    bound_append(b, op->operands[1], false);
     const bound_value *q = bound_operand(b, op, 0);
     const bound_cache *c = bound_layer(b, op->operands[1]);
     bound_shape s = bound_shape_of(b, &op->results[0]->type);

@@ -28,7 +28,10 @@ typedef struct bounds {
     const ir_interp_step *step;
     bound_value *values; /* by value id, of the last step */
     bound_cache **cache; /* by KV group and layer, over all steps */
-    char failure[160];   /* what no bound is known for, "" if nothing: bounds then mean nothing */
+    /* Set by whoever also puts the interpreter's keys and values back into pages: errors of what
+     * another kernel stored are then none. */
+    bool caches_replaced;
+    char failure[160]; /* what no bound is known for, "" if nothing: bounds then mean nothing */
 } bounds;
 
 bounds *bounds_create(const ir_module *module);
@@ -42,7 +45,7 @@ void bound_watch(void *user, const ir_op *op, int result, const float *data, int
 
 /* A kernel's result with its error, given that the kernel's inputs were the interpreter's: whoever
  * compares puts them back, so errors do not add up from kernel to kernel. Only what is in the cache
- * keeps its errors. */
+ * keeps its errors, unless caches_replaced. */
 const bound_value *bound_result(const bounds *b, const ir_op *kernel, int result);
 
 /* What a region's argument stands for. */

@@ -17,7 +17,8 @@ static const char help[] =
     "reference\n"
     "interpreter computes from the graph inside the artifact. Accesses out of bounds, races,\n"
     "uninitialised reads and missing waits are errors; results must be within bounds that follow\n"
-    "from the number formats. Then the engine runs the same steps as a whole.\n\n"
+    "from the number formats. Then the engine runs the same steps as a whole, which must give the\n"
+    "bits that the kernels give one by one.\n\n"
     "      --against MODEL        the model that it was built from: the graph is made of that "
     "again,\n"
     "                             and the weights must be the same, byte for byte\n"
@@ -72,6 +73,7 @@ static cJSON *whole_json(const verify_step *step, const verify_whole *w) {
     cJSON_AddNumberToObject(j, "rows", w->rows);
     add_number(j, "relative_difference", w->ran ? w->relative : INFINITY);
     cJSON_AddNumberToObject(j, "limit", w->limit);
+    cJSON_AddNumberToObject(j, "other_bits", (double)w->other_bits);
     cJSON_AddNumberToObject(j, "other_tokens", w->other_tokens);
     if (w->failure[0])
         cJSON_AddStringToObject(j, "failure", w->failure);
@@ -138,7 +140,10 @@ static void print_whole(const verify_step *step, const verify_whole *w) {
     if (w->ran)
         printf("; logits differ by %.2e of their size (at most %.2e)\n", w->relative, w->limit);
     else
-        printf("; %s\n", w->failure[0] ? w->failure : "not run, after an earlier failure");
+        printf("; %s\n", w->failure[0] ? w->failure : "not run: an earlier failure tells enough");
+    if (w->other_bits)
+        printf("         %" PRId64 " logits have other bits than the kernels give one by one\n",
+               w->other_bits);
     if (w->other_tokens)
         printf("         %d rows have another most probable token\n", w->other_tokens);
 }
@@ -163,6 +168,16 @@ static void print_report(const verify_report *r, const verify_options *o) {
     printf("\n%s\n", verify_is_right(r) ? "everything is right" : "NOT right");
 }
 
+/* Without the notes on what passes chose: build has them. */
+static void print_messages(const ir_diag *diag) {
+    for (int i = 0; i < diag->count; i++) {
+        const ir_message *m = &diag->messages[i];
+        if (m->severity != IR_NOTE)
+            fprintf(stderr, "%s: %s%s%s\n", m->severity == IR_WARNING ? "warning" : "error",
+                    m->where ? m->where : "", m->where ? ": " : "", m->text);
+    }
+}
+
 static void show(void *user, const char *text) {
     (void)user;
     fprintf(stderr, "\r%-70s", text);
@@ -175,7 +190,7 @@ static int verify(const verify_options *o, bool json, bool quiet) {
     bool done = verify_run(o, &report, &diag);
     if (o->progress)
         fprintf(stderr, "\r%-70s\r", "");
-    ir_diag_print(&diag, stderr);
+    print_messages(&diag);
     ir_diag_clear(&diag);
     int code = done && verify_is_right(&report) ? EXIT_FINE : EXIT_FAILED;
     if (done && json) {

@@ -251,6 +251,28 @@ static bool compare_bits(const job *j, uint32_t function, uint8_t *const *result
     return true;
 }
 
+/* The pages as verify_compare_kv left them; also of a kernel that failed, so that those after it
+ * are not blamed. */
+static bool replace_caches(const job *j, uint8_t **results, ir_arena *arena) {
+    const ir_op *op = j->launch->op;
+    for (int k = 0; k < op->n_results; k++) {
+        if (op->results[k]->type.kind != IR_KV)
+            continue;
+        verify_count unused = {0};
+        const mcc_arg_entry *arg = result_arg(j, k);
+        if (!results[k]) {
+            results[k] = fetch(j, k, arena);
+            if (!results[k])
+                return false;
+            verify_compare_kv(&unused, j->run->bounds, op, k, j->step, results[k]);
+        }
+        if (!verify_gpu_write(j->gpu, arg, j->step, results[k],
+                              verify_gpu_layer_bytes(j->gpu, arg->index), j->run->diag))
+            return false;
+    }
+    return true;
+}
+
 static bool run_launch(const job *j, bool every_variant) {
     const rt_cuda_code *code = &j->run->report->model.artifact->cuda;
     uint32_t kernel = (uint32_t)j->launch->kernel,
@@ -276,8 +298,9 @@ static bool run_launch(const job *j, bool every_variant) {
         if (good && ran)
             good = compare_bits(j, f, results, arena);
     }
+    good = good && replace(j) && replace_caches(j, results, arena);
     ir_arena_destroy(arena);
-    return good && replace(j);
+    return good;
 }
 
 /* --- one step ------------------------------------------------------------------------------------
@@ -348,15 +371,51 @@ static int64_t top_of(const float *logits, int64_t n) {
     return top;
 }
 
-/* Kernels now read what kernels wrote, so roundings do add up. How far that may take the logits is
- * no theorem: one unit of the coarsest number between kernels (int8 codes: 1/127 of a group's
- * largest; f16 caches: 2^-11) in every value is taken for the limit. A wrong kernel is far beyond.
- */
+/* Kernels now read what kernels wrote, so roundings do add up, and where numbers between kernels
+ * are coarse (int8) they can take the logits far. What proves a whole step right is that its
+ * kernels are, and that it gives the bits of its kernels one by one; this limit only tells that
+ * both are still of the same model. */
 static double limit_of(const verify_model *m) {
     for (int i = 0; i < m->program->n_buffers; i++)
         if (m->program->buffers[i].type.encoding)
-            return 1.0 / 127;
-    return 0x1p-9;
+            return 0.25;
+    return 0x1p-6;
+}
+
+/* The kernels of all steps one by one, without the checks that they have passed. */
+static bool run_chain(run *r, const verify_arch *a) {
+    const verify_model *m = &r->report->model;
+    verify_gpu *gpu = &r->gpus[0];
+    const rt_tables *t = &m->artifact->tables;
+    mcc_arg_entry logits = {.kind = MCC_ARG_BUFFER};
+    for (uint32_t i = 0; i < t->n_outputs; i++)
+        if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
+            logits.index = t->outputs[i].buffer;
+    snprintf(r->emulator.options.gpu, sizeof r->emulator.options.gpu, "%s", a->gpu->name);
+    r->emulator.options.seed = 0;
+    r->emulator.options.checks = 0;
+    if (!verify_emulator_set(&r->emulator, r->diag) ||
+        !verify_gpu_open(gpu, &r->emulator, m, &r->report->steps, a->gpu, 0, r->diag))
+        return false;
+    bool good = true;
+    for (int i = 0; i < r->report->steps.n && good; i++) {
+        verify_step *step = &r->report->steps.steps[i];
+        uint64_t bytes = (uint64_t)(step->interp.R * t->header->vocab_size) * sizeof(float);
+        say(r, "kernels one by one", a, i, r->report->steps.n);
+        good = verify_gpu_begin(gpu, step, r->diag);
+        for (int k = 0; k < m->program->n_launches && good; k++) {
+            char error[1024];
+            uint32_t f =
+                verify_gpu_choose(gpu, (uint32_t)m->program->launches[k].kernel, &step->interp);
+            good = !is_cancelled(r) &&
+                   (verify_gpu_launch(gpu, (uint32_t)k, f, step, error, sizeof error) ||
+                    ir_error(r->diag, ir_op_label(m->program->launches[k].op), "%s", error));
+        }
+        good = good && verify_gpu_read(gpu, &logits, step, step->chained, bytes, r->diag);
+    }
+    verify_gpu_close(gpu);
+    r->emulator.options.checks = r->report->checks;
+    return good;
 }
 
 static void compare_logits(const verify_step *step, const float *got, int64_t vocab,
@@ -364,12 +423,14 @@ static void compare_logits(const verify_step *step, const float *got, int64_t vo
     double square = 0, difference = 0;
     for (int32_t r = 0; r < step->interp.R; r++) {
         const float *a = step->logits + r * vocab, *b = got + r * vocab;
+        const float *chained = step->chained + r * vocab;
         double most = 0;
         for (int64_t i = 0; i < vocab; i++) {
             double d = (double)b[i] - (double)a[i];
             square += (double)a[i] * (double)a[i];
             difference += d * d;
             most = fmax(most, fabs(d));
+            w->other_bits += memcmp(&b[i], &chained[i], sizeof b[i]) != 0;
         }
         int64_t ours = top_of(a, vocab), theirs = top_of(b, vocab);
         /* Beyond doubt: the logits differ by more than the differences there are. */
@@ -438,6 +499,14 @@ static bool run_whole_on(run *r, verify_arch *a) {
     return r->diag->errors == 0;
 }
 
+/* Whole steps of wrong kernels tell nothing more. */
+static bool kernels_are_right(const verify_report *report, const verify_arch *a) {
+    for (int k = 0; k < report->model.program->n_kernels; k++)
+        if (!verify_kernel_is_right(&a->kernels[k]))
+            return false;
+    return true;
+}
+
 /* --- all of it -----------------------------------------------------------------------------------
  */
 
@@ -454,12 +523,14 @@ static bool all(run *r) {
     if (!r->interp || !open_gpus(r))
         return false;
     r->bounds = bounds_create(report->model.module);
+    r->bounds->caches_replaced = true;
     ir_interp_set_watch(r->interp, bound_watch, r->bounds);
     if (!run_launches(r))
         return false;
     close_gpus(r);
     for (int i = 0; i < report->n_archs; i++)
-        if (!run_whole_on(r, &report->archs[i]))
+        if (kernels_are_right(report, &report->archs[i]) &&
+            (!run_chain(r, &report->archs[i]) || !run_whole_on(r, &report->archs[i])))
             return false;
     return true;
 }
@@ -494,14 +565,14 @@ bool verify_kernel_is_right(const verify_kernel *k) {
 }
 
 bool verify_whole_is_right(const verify_whole *w) {
-    return w->ran && !w->failure[0] && w->relative <= w->limit && w->other_tokens == 0;
+    return w->ran && !w->failure[0] && w->other_bits == 0 && w->relative <= w->limit &&
+           w->other_tokens == 0;
 }
 
 bool verify_is_right(const verify_report *report) {
     for (int a = 0; a < report->n_archs; a++) {
-        for (int k = 0; k < report->model.program->n_kernels; k++)
-            if (!verify_kernel_is_right(&report->archs[a].kernels[k]))
-                return false;
+        if (!kernels_are_right(report, &report->archs[a]))
+            return false;
         for (int s = 0; s < report->steps.n; s++)
             if (!verify_whole_is_right(&report->archs[a].whole[s]))
                 return false;

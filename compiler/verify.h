@@ -48,6 +48,7 @@ typedef struct verify_step {
     ir_interp_step interp;
     mcc_step *block; /* the step block */
     float *logits;   /* the interpreter's, [R][vocab]; once it has run */
+    float *chained;  /* those of the architecture at hand, kernel by kernel */
 } verify_step;
 
 typedef struct verify_steps {
@@ -144,9 +145,9 @@ void verify_compare(verify_count *count, const bounds *b, const ir_op *op, int r
                     const uint8_t *got);
 /* The bytes that the interpreter's value has there. */
 void verify_encode(const bounds *b, const ir_op *op, int result, uint8_t *to);
-/* What a kernel appended to a layer's pages. */
+/* What a kernel appended to a layer's pages; the interpreter's values are put in its place. */
 void verify_compare_kv(verify_count *count, const bounds *b, const ir_op *op, int result,
-                       const verify_step *step, const uint8_t *layer);
+                       const verify_step *step, uint8_t *layer);
 
 /* --- all of it: verify.c -------------------------------------------------------------------------
  */
@@ -159,9 +160,11 @@ typedef struct verify_kernel {
     char failure[1024]; /* the first */
 } verify_kernel;
 
-/* … and on a whole step, run by the engine. */
+/* … and on a whole step, run by the engine: its logits must be, bit for bit, those of the same
+ * kernels run one by one on each other's results, with other pages; and about the interpreter's. */
 typedef struct verify_whole {
     bool ran;
+    int64_t other_bits;     /* logits that differ from those of the kernels run one by one */
     double relative;        /* root mean square of the difference, of the reference's */
     double limit;           /* for `relative` */
     int rows, other_tokens; /* rows whose most probable token is another one, beyond doubt */

@@ -139,13 +139,16 @@ static const ir_op *append_of(const ir_op *op, int result) {
     return v->def && v->def->code == IR_OP_KV_APPEND ? v->def : NULL;
 }
 
-/* Element (head, d) of position `in_page` of a page: K as [head][d][token], V as [head][token][d].
+/* Where element (head, d) of position `in_page` is: K as [head][d][token], V as [head][token][d].
  */
-static double page_at(const ir_kv_group *g, const uint8_t *page, bool is_v, int64_t in_page,
-                      int64_t head, int64_t d) {
-    int64_t at = is_v ? g->heads * g->head_dim * g->page_tokens +
-                            (head * g->page_tokens + in_page) * g->head_dim + d
-                      : (head * g->head_dim + d) * g->page_tokens + in_page;
+static int64_t place_in_page(const ir_kv_group *g, bool is_v, int64_t in_page, int64_t head,
+                             int64_t d) {
+    return is_v ? g->heads * g->head_dim * g->page_tokens +
+                      (head * g->page_tokens + in_page) * g->head_dim + d
+                : (head * g->head_dim + d) * g->page_tokens + in_page;
+}
+
+static double element(const ir_kv_group *g, const uint8_t *page, int64_t at) {
     uint16_t half;
     float f;
     if (g->dtype == IR_F16) {
@@ -156,13 +159,21 @@ static double page_at(const ir_kv_group *g, const uint8_t *page, bool is_v, int6
     return (double)f;
 }
 
+static void set_element(const ir_kv_group *g, uint8_t *page, int64_t at, float f) {
+    uint16_t half = ir_f32_to_f16(f);
+    if (g->dtype == IR_F16)
+        memcpy(page + 2 * at, &half, 2);
+    else
+        memcpy(page + 4 * at, &f, 4);
+}
+
 /* What rounding to the page's type adds to an error: half a unit in the last place. */
 static double rounded(const ir_kv_group *g, double value, double error) {
     return g->dtype == IR_F16 ? error + 0x1p-11 * (fabs(value) + error) + 0x1p-25 : error;
 }
 
 void verify_compare_kv(verify_count *c, const bounds *b, const ir_op *op, int result,
-                       const verify_step *step, const uint8_t *layer) {
+                       const verify_step *step, uint8_t *layer) {
     const ir_op *append = append_of(op, result);
     if (!append)
         return;
@@ -184,14 +195,16 @@ void verify_compare_kv(verify_count *c, const bounds *b, const ir_op *op, int re
         for (int64_t i = 0; i < want->count; i++) {
             int64_t t = i / per_token, head = i % per_token / g->head_dim, d = i % g->head_dim;
             int64_t position = step->interp.positions[t];
-            int64_t page = tables[(group * s->S + seqs[t]) * s->P + position / g->page_tokens];
-            double got =
-                page_at(g, layer + page * page_bytes, is_v, position % g->page_tokens, head, d);
+            int64_t number = tables[(group * s->S + seqs[t]) * s->P + position / g->page_tokens];
+            uint8_t *page = layer + number * page_bytes;
+            int64_t at = place_in_page(g, is_v, position % g->page_tokens, head, d);
+            double got = element(g, page, at);
             double reference = (double)want->value[i];
             double bound = rounded(g, reference, want->error[i]);
             if (!count_value(c, got, reference, bound))
                 note(c, op, is_v ? "stored value" : "stored key", t, i % per_token, got, reference,
                      bound);
+            set_element(g, page, at, want->value[i]);
         }
     }
 }

@@ -147,8 +147,12 @@ static bool rebuild(verify_model *m, const char *against, ir_diag *diag) {
                             .options = &options,
                             .target = m->artifact->tables.n_targets ? cg_cpu_pass_target()
                                                                     : cg_cuda_pass_target()};
-    if (!m->source_module || !pass_run_pipeline(&context, NULL, NULL))
+    if (!m->source_module)
         return false;
+    if (!pass_run_pipeline(&context, NULL, NULL))
+        return ir_error(diag, against,
+                        "it is not the model that the artifact was built from, or "
+                        "this is another version of modelcc");
     char *ours = print_graph(m->module), *theirs = print_graph(m->source_module);
     bool same = ours && theirs && strcmp(ours, theirs) == 0;
     free(ours);

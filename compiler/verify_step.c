@@ -59,6 +59,7 @@ static void add_step(maker *m, const char *name, const int32_t counts[VERIFY_SLO
                                      .seq_slots = slots,
                                      .output_rows = rows}};
     step->logits = ir_arena_array(m->arena, (size_t)R * (size_t)vocab, sizeof(float));
+    step->chained = ir_arena_array(m->arena, (size_t)R * (size_t)vocab, sizeof(float));
     m->out->max_T = T > m->out->max_T ? T : m->out->max_T;
     m->out->max_S = S > m->out->max_S ? S : m->out->max_S;
     m->out->max_R = R > m->out->max_R ? R : m->out->max_R;

@@ -1,0 +1,59 @@
+# GPU code proven on the emulator, and what is wrong noticed.
+expect 2 verify
+silent
+expect 2 verify a.so b.so
+expect 2 verify q4_1.so --tokens 1
+expect 0 verify --help
+prints "usage: modelcc verify"
+expect 1 verify missing.so
+silent
+expect 1 verify q4_1.so
+says "no code for GPUs: build it with --target cuda:sm_80"
+silent
+if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target "$targets,cuda:sm_80" -q -o gpu.so 2>err; then
+    expect 0 verify gpu.so
+    quiet
+    prints "everything is right"
+    expect 0 verify gpu.so --json --against "$golden/gguf/llama-q4_1.gguf"
+    quiet
+    holds 'd["verdict"] == "right" and d["weights_equal"] > 10 and len(d["architectures"]) == 1'
+    holds 'all(k["verdict"] == "right" and k["values"] > 0 and k["launches"] > 0 and k["max_error_of_bound"] < 1 for k in d["architectures"][0]["kernels"])'
+    holds 'any(k["variants"] > 1 for k in d["architectures"][0]["kernels"])'
+    holds '[s["step"] for s in d["architectures"][0]["steps"]] == ["prefill", "decode", "mixed", "batch"]'
+    holds 'all(s["verdict"] == "right" and s["other_bits"] == 0 and s["relative_difference"] < 1e-4 for s in d["architectures"][0]["steps"])'
+    expect 1 verify gpu.so --arch sm_90a
+    says "it has no PTX for sm_90a; it has some for sm_80"
+    expect 1 verify gpu.so --against "$golden/gguf/llama-q5_0.gguf"
+    says "not the model that the artifact was built from"
+    silent
+
+    # A weight that is not the model's. Its hash is not looked at here.
+    expect 0 inspect gpu.so --json
+    python3 - <<'PY'
+import json
+weight = next(w for w in json.load(open("out"))["weights"] if "q4_1" in w["type"])
+data = bytearray(open("gpu.so", "rb").read())
+data[weight["file_offset"] + 5] ^= 0x10
+open("bad.so", "wb").write(data)
+PY
+    expect 1 verify bad.so --against "$golden/gguf/llama-q4_1.gguf"
+    says "is not that of"
+    expect 0 verify bad.so -q # the kernels do compute what these weights say
+
+    # Code that is wrong.
+    mutate() { # mutate KERNEL FROM TO: gpu.so with other PTX, as bad.so
+        case="mutation of $1: $2"
+        if python3 "$here/mutate_ptx.py" gpu.so bad.so "$@" 2>err; then pass; else fail "nothing to change"; fi
+    }
+    mutate matmul 'bar.sync' '//r.sync'
+    expect 1 verify bad.so
+    quiet
+    prints "WRONG"
+    prints "NOT right"
+    expect 1 verify bad.so --json
+    holds 'd["verdict"] == "wrong"'
+    holds 'any(k["verdict"] == "wrong" and "race" in k.get("failure", "") for k in d["architectures"][0]["kernels"])'
+    holds 'any(k["verdict"] == "right" for k in d["architectures"][0]["kernels"])'
+else
+    echo "skipped in part: GPU code cannot be built here: $(head -1 err)"
+fi
