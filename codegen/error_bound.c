@@ -514,6 +514,8 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
     bound_shape s = bound_shape_of(b, &op->results[0]->type);
     int64_t dim = s.dims[2], window = ir_op_int(op, "window");
     double scale = fabs(ir_op_float(op, "scale")), cap = ir_op_float(op, "softcap");
+    int64_t group = ir_op_int(bound_kv_source(op->operands[1])->def, "group");
+    bool tensor = b->tensor_attention && b->module->kv_groups[group].dtype == IR_F16;
     for (int64_t i = 0; i < out->count; i += dim) {
         double size = 0, error = 0;
         for (int64_t k = i; k < i + dim; k++) {
@@ -527,14 +529,20 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
             e += 12 * U * fmin(score, cap);
             score = fmin(score, cap);
         }
+        if (tensor) /* of queries, and of sums that are truncated */
+            e += ((double)dim + 8) * 0x1p-22 * score + cap * 0x1p-20;
         e += 2 * U * score; /* subtracting the maximum */
         int64_t n = b->step->positions[i / (s.dims[1] * dim)] + 1;
         n = window > 0 && n > window ? window : n;
         /* Numerators, their sum, rescaling to the running maximum; at most n steps each. */
-        double relative = 2 * (expm1(2 * e) + ELEMENTARY) + (2 * (double)n + 16) * U;
+        double relative = 2 * (expm1(2 * e) + ELEMENTARY) + (2 * (double)n + 16) * U, least = 0;
+        if (tensor) { /* exponentials, of which one is 1, to f16; truncated sums */
+            relative += 0x1p-11 + 0x1p-14;
+            least = (double)n * 0x1p-25;
+        }
         for (int64_t k = i; k < i + dim; k++)
             out->error[k] =
-                relative * (1 + relative) * (c->value + c->value_error) + c->value_error;
+                (relative * (1 + relative) + least) * (c->value + c->value_error) + c->value_error;
     }
 }
 

@@ -31,6 +31,10 @@ typedef struct bounds {
     /* Set by whoever also puts the interpreter's keys and values back into pages: errors of what
      * another kernel stored are then none. */
     bool caches_replaced;
+    /* Attention over pages of f16 runs on tensor cores: queries are the sum of two f16,
+     * exponentials are rounded to f16, sums are truncated (codegen/cuda/kernels/attention_f16.cuh).
+     */
+    bool tensor_attention;
     char failure[160]; /* what no bound is known for, "" if nothing: bounds then mean nothing */
 } bounds;
 

@@ -524,6 +524,7 @@ static bool all(run *r) {
         return false;
     r->bounds = bounds_create(report->model.module);
     r->bounds->caches_replaced = true;
+    r->bounds->tensor_attention = true;
     ir_interp_set_watch(r->interp, bound_watch, r->bounds);
     if (!run_launches(r))
         return false;
