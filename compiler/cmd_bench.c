@@ -407,7 +407,7 @@ static int set_option(bench_options *o, int option, const char *value) {
         o->json = true;
         return EXIT_FINE;
     default:
-        return command_usage("bench", "unknown option, or its value is missing");
+        return EXIT_USAGE;
     }
 }
 
@@ -427,7 +427,7 @@ int cmd_bench(int argc, char **argv) {
         {"help", no_argument, NULL, 'h'},
         {0}};
     bench b = {.o = {.prompt = 512, .decode = 64, .context = 1024, .repeat = 5, .seed = 1}};
-    for (int option, code; (option = getopt_long(argc, argv, "t:h", longs, NULL)) != -1;) {
+    for (int option, code; (option = command_option(argc, argv, "t:h", longs)) != -1;) {
         if (option == 'h') {
             fputs(help, stdout);
             return EXIT_FINE;

@@ -228,7 +228,7 @@ static int set_option(build_options *o, int option, const char *value, const cha
         o->quiet = true;
         return EXIT_FINE;
     default:
-        return command_usage("build", "unknown option, or its value is missing");
+        return EXIT_USAGE;
     }
 }
 
@@ -253,14 +253,11 @@ int cmd_build(int argc, char **argv) {
                                                  : (int)processors};
     const char *fusion = NULL, *targets = "cpu";
     int option, code;
-    while ((option = getopt_long(argc, argv, "o:j:vqh", long_options, NULL)) != -1) {
+    while ((option = command_option(argc, argv, "o:j:vqh", long_options)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             return EXIT_FINE;
         }
-        if (option == '?')
-            return command_usage("build", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
         if ((code = set_option(&o, option, optarg, &fusion, &targets)) != EXIT_FINE)
             return code;
     }

@@ -226,7 +226,7 @@ int cmd_chat(int argc, char **argv) {
     chat c = {.terminal = isatty(STDIN_FILENO)};
     const char *system = NULL;
     generate_defaults(&c.common);
-    for (int option, code; (option = getopt_long(argc, argv, "n:t:h", longs, NULL)) != -1;) {
+    for (int option, code; (option = command_option(argc, argv, "n:t:h", longs)) != -1;) {
         switch (option) {
         case OPT_SYSTEM:
             system = optarg;
@@ -239,9 +239,6 @@ int cmd_chat(int argc, char **argv) {
             return EXIT_FINE;
         default:
             code = generate_option("chat", &c.common, option, optarg);
-            if (code < 0)
-                return command_usage("chat", "%s: unknown option, or its value is missing",
-                                     argv[optind - 1]);
             if (code != EXIT_FINE)
                 return code;
         }

@@ -474,7 +474,7 @@ int cmd_eval(int argc, char **argv) {
         {0}};
     eval e = {.o = {.window = 512}};
     long long n;
-    for (int option; (option = getopt_long(argc, argv, "t:h", longs, NULL)) != -1;) {
+    for (int option; (option = command_option(argc, argv, "t:h", longs)) != -1;) {
         switch (option) {
         case OPT_TEXT:
             e.o.text = optarg;
@@ -525,8 +525,7 @@ int cmd_eval(int argc, char **argv) {
             fputs(help, stdout);
             return EXIT_FINE;
         default:
-            return command_usage("eval", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
+            return EXIT_USAGE;
         }
     }
     if (optind + 1 != argc)

@@ -70,7 +70,7 @@ int cmd_inspect(int argc, char **argv) {
         {0}};
     inspect_options o = {0};
     int part = 0;
-    for (int option; (option = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
+    for (int option; (option = command_option(argc, argv, "h", longs)) != -1;) {
         switch (option) {
         case OPT_WEIGHTS:
             o.weights = true;
@@ -89,8 +89,7 @@ int cmd_inspect(int argc, char **argv) {
             return EXIT_FINE;
         default:
             if (option < OPT_PART)
-                return command_usage("inspect", "%s: unknown option, or its value is missing",
-                                     argv[optind - 1]);
+                return EXIT_USAGE;
             if (part)
                 return command_usage("inspect", "one part at a time");
             part = option - OPT_PART;

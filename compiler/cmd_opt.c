@@ -100,8 +100,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
     case 'h':
         opt->help = true;
         return true;
-    default: /* getopt has said what is wrong */
-        command_usage("opt", "the options are wrong");
+    default:
         return false;
     }
 }
@@ -120,7 +119,7 @@ static bool parse_options(int argc, char **argv, struct opt *opt) {
                                           {"output", required_argument, NULL, 'o'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "o:h", longs, NULL)) != -1;)
+    for (int c; (c = command_option(argc, argv, "o:h", longs)) != -1;)
         if (!set_option(opt, c, optarg))
             return false;
     if (optind < argc)

@@ -119,7 +119,7 @@ int cmd_run(int argc, char **argv) {
     run_options o = {0};
     generate_defaults(&o.common);
     int option;
-    while ((option = getopt_long(argc, argv, "p:n:t:h", long_options, NULL)) != -1) {
+    while ((option = command_option(argc, argv, "p:n:t:h", long_options)) != -1) {
         switch (option) {
         case 'p':
             o.prompt = optarg;
@@ -141,9 +141,6 @@ int cmd_run(int argc, char **argv) {
             return EXIT_FINE;
         default: {
             int code = generate_option("run", &o.common, option, optarg);
-            if (code < 0)
-                return command_usage("run", "%s: unknown option, or its value is missing",
-                                     argv[optind - 1]);
             if (code != EXIT_FINE)
                 return code;
         }

@@ -188,7 +188,7 @@ int cmd_tokenize(int argc, char **argv) {
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
     tokenize_options o = {0};
-    for (int option; (option = getopt_long(argc, argv, "p:h", longs, NULL)) != -1;) {
+    for (int option; (option = command_option(argc, argv, "p:h", longs)) != -1;) {
         switch (option) {
         case 'p':
             o.prompt = optarg;
@@ -212,8 +212,7 @@ int cmd_tokenize(int argc, char **argv) {
             fputs(help, stdout);
             return EXIT_FINE;
         default:
-            return command_usage("tokenize", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
+            return EXIT_USAGE;
         }
     }
     if (optind + 1 != argc)

@@ -21,18 +21,24 @@ int command_usage(const char *name, const char *format, ...) {
     return EXIT_USAGE;
 }
 
+int command_option(int argc, char **argv, const char *letters, const struct option *longs) {
+    int option = getopt_long(argc, argv, letters, longs, NULL);
+    if (option == '?')
+        command_usage(argv[0], "%s: unknown option, or its value is missing", argv[optind - 1]);
+    return option;
+}
+
 int command_json_option(int argc, char **argv, const char *help, bool *json) {
     static const struct option longs[] = {
         {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     *json = false;
-    for (int option; (option = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
+    for (int option; (option = command_option(argc, argv, "h", longs)) != -1;) {
         if (option == 'h') {
             fputs(help, stdout);
             return -1;
         }
-        if (option != 'j')
-            return command_usage(argv[0], "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
+        if (option == '?')
+            return EXIT_USAGE;
         *json = true;
     }
     return optind == argc

@@ -23,6 +23,10 @@ extern atomic_int command_cancelled;
 /* Prints "modelcc NAME: message" and a hint to --help; returns EXIT_USAGE. */
 int command_usage(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* getopt_long; where an option is unknown or lacks its value it says so, and returns '?'. */
+struct option;
+int command_option(int argc, char **argv, const char *letters, const struct option *longs);
+
 /* Takes the options of a command that has --json and --help only. EXIT_FINE; EXIT_USAGE after a
  * message; -1 after printing the help. */
 int command_json_option(int argc, char **argv, const char *help, bool *json);

@@ -107,7 +107,7 @@ int generate_option(const char *command, generate_options *o, int option, const 
         o->device = value;
         return EXIT_FINE;
     default:
-        return -1;
+        return EXIT_USAGE;
     }
 }
 

@@ -44,7 +44,7 @@ enum { GENERATE_FIRST = 1000 };
 extern const char generate_help[];
 
 void generate_defaults(generate_options *o);
-/* Takes one option; EXIT_FINE, or EXIT_USAGE after a message, or -1 when it is none of these. */
+/* Takes one option; EXIT_FINE, or EXIT_USAGE after a message. */
 int generate_option(const char *command, generate_options *o, int option, const char *value);
 
 /* Opens the artifact and makes an engine of it. EXIT_FINE or EXIT_FAILED, after a message. */

@@ -15,6 +15,7 @@ for command in $(sed -n 's/^  \([a-z]*\) .*/\1/p' all-help | grep -v modelcc); d
     expect 2 "$command" --no-such-option
     silent
     says "modelcc $command --help"
+    says "modelcc $command: --no-such-option: unknown option"
     case $command in
     targets | doctor) expect 2 "$command" surplus ;;
     *) expect 2 "$command" ;;
