@@ -255,7 +255,7 @@ static emu_next testp(emu_warp *w, const emu_op *op, uint32_t mask) {
                            exponent == top && !fraction,
                            !nan,
                            nan,
-                           exponent && exponent != top,
+                           exponent != top && (exponent || !fraction), /* zeros are normal */
                            !exponent && fraction};
         m |= (uint32_t)results[op->sub] << i;
     }
