@@ -207,7 +207,7 @@ bool cg_cuda_attention(cg_cuda_emitter *em) {
         return false;
     schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
     s.group = s.a->heads / s.kv->heads;
-    bool tensor_cores =
-        s.kv->dtype == IR_F16 && s.kv->head_dim % 16 == 0 && s.kv->head_dim <= 256 && s.group <= 64;
+    bool tensor_cores = s.kv->dtype == IR_F16 && s.kv->head_dim % 16 == 0 &&
+                        s.kv->head_dim <= 256 && s.group <= 64 && s.a->scale > 0;
     return tensor_cores ? add_f16(&s) : add_f32(&s);
 }

@@ -13,7 +13,7 @@
 // whatever else the tile holds. Ranges are merged in ascending order, from M = -inf, L = 0, O = 0
 // (Dao et al. 2022, section 3.1; the result is O/L):
 //
-//     m' = max(M, m), a = exp(M - m'), b = exp(m - m')
+//     m' = max(M, m), a = weight(M - m'), b = weight(m - m')    (the kernel's: exp or exp2)
 //     L = fma(l, b, L*a), O[d] = fma(o[d], b, O[d]*a), M = m'
 //
 // With SPLITS > 1 partial results go to global memory, and the last block of a tile and head to
@@ -27,17 +27,12 @@ INLINE float negative_infinity() {
     return -bits_float(INFINITY_BITS);
 }
 
-INLINE float softcapped(float score) {
-    if (SOFTCAP == 0)
-        return score;
-    return __fmul_rn(scalar_tanh(__fdiv_rn(score, SOFTCAP)), SOFTCAP);
-}
-
 // --- tiles ----------------------------------------------------------------------------------------
 
 struct attention_tile {
     int first, tokens, seq;       // tokens first … first + tokens - 1; 0 tokens: no such tile
     int low, high;                // positions that any of them sees: [low, high)
+    int all_low, all_high;        // positions that each of them sees
     int first_range, ranges;      // absolute ranges that hold them
     int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head
     const int32 *pages;           // the sequence's row of the page table
@@ -68,8 +63,8 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     for (int base = 0; base < n_seqs; base += 32) {
         int seq = base + lane, begin = 0, tiles = 0;
         if (seq < n_seqs) {
-            begin = offsets[seq];
-            tiles = (offsets[seq + 1] - begin + TILE - 1) / TILE;
+            begin = __ldg(offsets + seq);
+            tiles = (__ldg(offsets + seq + 1) - begin + TILE - 1) / TILE;
         }
         int upto = tiles; // of this lane's sequence and those before it
         for (int d = 1; d < 32; d *= 2) {
@@ -82,7 +77,7 @@ INLINE attention_tile find_tile(const mcc_step *step) {
             t.seq = base + owner;
             int within = index - __shfl_sync(ALL_LANES, upto - tiles, owner);
             t.first = __shfl_sync(ALL_LANES, begin, owner) + within * TILE;
-            int left = offsets[t.seq + 1] - t.first;
+            int left = __ldg(offsets + t.seq + 1) - t.first;
             t.tokens = left < TILE ? left : TILE;
             break;
         }
@@ -91,18 +86,24 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     if (t.tokens == 0)
         return t;
     const int32 *positions = step_array(step, step->positions) + t.first;
-    int low = 0x7fffffff, high = 0;
+    int low = 0x7fffffff, high = 0, all_low = 0, all_high = 0x7fffffff;
     for (int i = lane; i < t.tokens; i += 32) {
-        int position = positions[i];
+        int position = __ldg(positions + i);
         low = min(low, window_start(position));
         high = max(high, position + 1);
+        all_low = max(all_low, window_start(position));
+        all_high = min(all_high, position + 1);
     }
     for (int d = 16; d >= 1; d /= 2) {
         low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
         high = max(high, __shfl_xor_sync(ALL_LANES, high, d));
+        all_low = max(all_low, __shfl_xor_sync(ALL_LANES, all_low, d));
+        all_high = min(all_high, __shfl_xor_sync(ALL_LANES, all_high, d));
     }
     t.low = low;
     t.high = high;
+    t.all_low = all_low;
+    t.all_high = all_high;
     t.first_range = low / RANGE;
     t.ranges = (high + RANGE - 1) / RANGE - t.first_range;
     t.splits = t.ranges < SPLITS ? t.ranges : SPLITS;
@@ -118,7 +119,7 @@ constexpr int64 HEAD_ELEMENTS = static_cast<int64>(HEAD_DIM) * PAGE;
 // KV_HEADS * HEAD_ELEMENTS behind. A page that the step does not have, which an engine never asks
 // for, reads page 0 rather than what lies before the pool.
 INLINE const kv *page_keys(const args &a, const attention_tile &t, int index) {
-    int number = t.pages[min(index, t.n_pages - 1)];
+    int number = __ldg(t.pages + min(index, t.n_pages - 1));
     return static_cast<const kv *>(pool(a)) + max(number, 0) * PAGE_ELEMENTS +
            t.kv_head * HEAD_ELEMENTS;
 }
@@ -139,10 +140,11 @@ struct attention_weights {
     float old, now;
 };
 
+INLINE float weight(float x);
+
 INLINE attention_weights merge_sums(attention_sum &s, float max, float sum) {
     float most = max > s.max ? max : s.max;
-    attention_weights w = {exp_nonpositive(__fsub_rn(s.max, most)),
-                           exp_nonpositive(__fsub_rn(max, most))};
+    attention_weights w = {weight(__fsub_rn(s.max, most)), weight(__fsub_rn(max, most))};
     s.sum = __fmaf_rn(sum, w.now, __fmul_rn(s.sum, w.old));
     s.max = most;
     return w;

@@ -2,9 +2,10 @@
 //
 // Rows are packed into tiles of 16 (m16n8k16). Per row and range of 256 positions:
 //
-//     s[p] = cap((q . k[p]) * scale)   q as the sum of two f16: two products, d ascending by 16
-//     m = max s
-//     e[p] = exp(s[p] - m)             rounded to f16 for the product with v
+//     s[p] = q . k[p]                  q as the sum of two f16: two products, d ascending by 16;
+//                                      with a soft cap, cap(s[p] * scale)
+//     m = max s, times unit            unit = scale * log2(e), or log2(e)
+//     e[p] = exp2(s[p] * unit - m)     rounded to f16 for the product with v
 //     l = sum of e[p]                  in an order that only p decides
 //     o[d] = sum of e[p]*v[p][d]       p ascending by 16
 //
@@ -47,7 +48,7 @@ struct attention_f16_shared {
     uint16 query[2][ROWS * HEAD_DIM];  // high and low part, swizzled
     uint16 weights[ROWS * RANGE];      // e, swizzled
     float max[WARPS][ROWS], sum[WARPS][ROWS];
-    float scale[ROWS];         // SCALE, and what q was multiplied by taken back
+    float unit[ROWS];          // of scores in base 2, what q was multiplied by taken back
     int begin[ROWS], end[ROWS]; // positions that the row sees
 };
 
@@ -56,6 +57,15 @@ static_assert(ROWS * RESULT_STRIDE * 4 <= STAGES * STAGE_BYTES, "results in plac
 
 INLINE attention_f16_shared &attention_shared() {
     return *reinterpret_cast<attention_f16_shared *>(shared_memory);
+}
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// 2^x, within 2 units of the last place; 0 below -126
+INLINE float weight(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 // --- queries --------------------------------------------------------------------------------------
@@ -112,7 +122,8 @@ INLINE void load_queries(const args &a, const attention_tile &t) {
             reinterpret_cast<uint4 *>(s.query[1])[at] = low;
         }
         if (row < ROWS && chunk == 0)
-            s.scale[row] = __fmul_rn(SCALE, bits_float((254 - exponent) << 23));
+            s.unit[row] = __fmul_rn(SOFTCAP == 0 ? SCALE * LOG2_E : SCALE,
+                                    bits_float((254 - exponent) << 23));
     }
 }
 
@@ -237,7 +248,7 @@ INLINE void add_scores(const attention_tile &t, int start, int slice, uint32 key
 INLINE float capped(float score) {
     if (SOFTCAP == 0)
         return score;
-    float t = exp_nonpositive(__fmul_rn(magnitude(score), -2.0f / SOFTCAP));
+    float t = weight(__fmul_rn(magnitude(score), -2.0f * LOG2_E / SOFTCAP));
     float r, d = __fadd_rn(1.0f, t); // 1 … 2
     asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(d));
     float q = __fmaf_rn(__fmul_rn(-2.0f, t), r, 1.0f);
@@ -245,10 +256,8 @@ INLINE float capped(float score) {
 }
 
 INLINE float most_of_four(float x) { // lanes that share a row
-    float other = __shfl_xor_sync(ALL_LANES, x, 1);
-    x = other > x ? other : x;
-    other = __shfl_xor_sync(ALL_LANES, x, 2);
-    return other > x ? other : x;
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 INLINE float sum_of_four(float x) {
@@ -256,40 +265,57 @@ INLINE float sum_of_four(float x) {
     return __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
-// Scales and masks the warp's scores, and leaves its part of the rows' maxima in shared memory.
+// Caps and masks the warp's scores, and leaves its part of the rows' maxima in shared memory.
 INLINE void mask_scores(const attention_tile &t, int start, attention_scores &scores) {
     attention_f16_shared &s = attention_shared();
-    int lane = lane_id();
+    int lane = lane_id(), warp_start = start + warp_id() * (WARP_PAGES * PAGE);
+    bool all = warp_start >= t.all_low && warp_start + WARP_PAGES * PAGE <= t.all_high;
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int row = m * 16 + h * 8 + lane / 4;
-            int first = start + warp_id() * (WARP_PAGES * PAGE) + lane % 4 * 2;
-            int begin = s.begin[row] - first, end = s.end[row] - first;
-            float scale = s.scale[row], most = negative_infinity();
+            if constexpr (SOFTCAP != 0) {
+                float scale = s.unit[row];
+#pragma unroll
+                for (int n = 0; n < WARP_PAGES * 2; n++)
+#pragma unroll
+                    for (int i = 2 * h; i < 2 * h + 2; i++)
+                        scores[m][n][i] = capped(__fmul_rn(scores[m][n][i], scale));
+            }
+            if (!all) {
+                int first = warp_start + lane % 4 * 2;
+                int begin = s.begin[row] - first;
+                uint32 count = s.end[row] - s.begin[row];
+#pragma unroll
+                for (int n = 0; n < WARP_PAGES * 2; n++)
+#pragma unroll
+                    for (int i = 0; i < 2; i++)
+                        if (static_cast<uint32>(n * 8 + i - begin) >= count)
+                            scores[m][n][2 * h + i] = negative_infinity();
+            }
+            float most = negative_infinity();
 #pragma unroll
             for (int n = 0; n < WARP_PAGES * 2; n++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float v = capped(__fmul_rn(scores[m][n][2 * h + i], scale));
-                    v = n * 8 + i >= begin && n * 8 + i < end ? v : negative_infinity();
-                    scores[m][n][2 * h + i] = v;
-                    most = v > most ? v : most;
-                }
+                most = fmaxf(most, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
             most = most_of_four(most);
             if (lane % 4 == 0)
                 s.max[warp_id()][row] = most;
         }
 }
 
-INLINE float range_max(int row) {
+// The row's unit, and its m: in base 2, 0 where it sees nothing.
+INLINE float row_unit(int row) {
+    return SOFTCAP == 0 ? attention_shared().unit[row] : LOG2_E;
+}
+
+INLINE float range_max(int row, float unit) {
     const attention_f16_shared &s = attention_shared();
     float most = s.max[0][row];
 #pragma unroll
     for (int w = 1; w < WARPS; w++)
-        most = s.max[w][row] > most ? s.max[w][row] : most;
-    return most;
+        most = fmaxf(most, s.max[w][row]);
+    return most == negative_infinity() ? 0.0f : __fmul_rn(most, unit);
 }
 
 INLINE float range_sum(int row) {
@@ -310,13 +336,12 @@ INLINE void store_weights(const attention_tile &t, int start, attention_scores &
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int row = m * 16 + h * 8 + lane / 4;
-            float most = range_max(row), sum = 0;
-            most = most == negative_infinity() ? 0.0f : most; // sees nothing: all e are 0
+            float unit = row_unit(row), most = range_max(row, unit), sum = 0;
             uint16 *weights = s.weights + lane % 4 * 2;
 #pragma unroll
             for (int n = 0; n < WARP_PAGES * 2; n++) {
-                float e0 = exp_nonpositive(__fsub_rn(scores[m][n][2 * h], most));
-                float e1 = exp_nonpositive(__fsub_rn(scores[m][n][2 * h + 1], most));
+                float e0 = weight(__fmaf_rn(scores[m][n][2 * h], unit, -most));
+                float e1 = weight(__fmaf_rn(scores[m][n][2 * h + 1], unit, -most));
                 sum = __fadd_rn(sum, __fadd_rn(e0, e1));
                 int chunk = warp_id() * (WARP_PAGES * 2) + n;
                 if (sees_page(t, start + chunk / 2 * PAGE))
@@ -393,7 +418,7 @@ INLINE void merge_range(int start, const attention_columns &o, attention_state &
             int row = m * 16 + h * 8 + lane_id() / 4;
             if (!row_sees(row, start))
                 continue;
-            attention_weights w = merge_sums(state.sums[m][h], range_max(row), range_sum(row));
+            attention_weights w = merge_sums(state.sums[m][h], range_max(row, row_unit(row)), range_sum(row));
 #pragma unroll
             for (int n = 0; n < WARP_TILES; n++)
 #pragma unroll
@@ -422,7 +447,7 @@ INLINE void store_partial(const args &a, const attention_tile &t, int range, int
             }
             if (warp_id() == 0 && lane % 4 == 0) {
                 float2 *pair = reinterpret_cast<float2 *>(to + GROUP * HEAD_DIM) + head;
-                *pair = make_float2(range_max(row), range_sum(row));
+                *pair = make_float2(range_max(row, row_unit(row)), range_sum(row));
             }
         }
 }
@@ -491,15 +516,15 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
             int row = m * 16 + h * 8 + lane / 4;
             if (row >= t.tokens * GROUP)
                 continue;
+            float inverse = __frcp_rn(state.sums[m][h].sum);
 #pragma unroll
             for (int n = 0; n < WARP_TILES; n++) {
                 int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
                 if (column >= HEAD_DIM)
                     continue;
-                float sum = state.sums[m][h].sum;
                 *reinterpret_cast<float2 *>(results + row * RESULT_STRIDE + column) =
-                    make_float2(__fdiv_rn(state.out[m][n][2 * h], sum),
-                                __fdiv_rn(state.out[m][n][2 * h + 1], sum));
+                    make_float2(__fmul_rn(state.out[m][n][2 * h], inverse),
+                                __fmul_rn(state.out[m][n][2 * h + 1], inverse));
             }
         }
     __syncthreads();
@@ -513,7 +538,7 @@ INLINE void attention_f16(const args &a) {
     if (t.tokens == 0 || t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < STAGES - 1; i++)
         load_slice(a, t, slices);
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;

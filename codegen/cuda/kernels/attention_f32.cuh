@@ -26,6 +26,16 @@ struct attention_f32_shared {
 
 static_assert(sizeof(attention_f32_shared) <= SHARED_BYTES, "attention.c");
 
+INLINE float weight(float x) {
+    return exp_nonpositive(x);
+}
+
+INLINE float softcapped(float score) {
+    if (SOFTCAP == 0)
+        return score;
+    return __fmul_rn(scalar_tanh(__fdiv_rn(score, SOFTCAP)), SOFTCAP);
+}
+
 INLINE float kv_number(float v) {
     return v;
 }
