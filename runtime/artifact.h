@@ -160,7 +160,7 @@ typedef struct mcc_tables {
  * The kernels of the tables once more, for GPUs. A kernel is one or several __global__ functions,
  * its variants by number of rows; all compute the same bits. A function takes, as its parameters,
  * the device address of the step block, then of each argument of the launch, in order, and then,
- * with scratch_bytes, of scratch memory, all 8 bytes each: what mcc_cpu_call has, with `step`
+ * if it has any, of scratch memory, all 8 bytes each: what mcc_cpu_call has, with `step`
  * arrays read from the block (their argument is the address of the array inside the device's copy).
  * T, S, R are read from the step block, so parameters never change between steps. Weights and KV
  * pages have the same layout as on the CPU.
@@ -188,6 +188,12 @@ typedef struct mcc_cuda_function_entry {
      * most that this variant is taken for) and each range of MCC_CUDA_RANGE positions that a
      * sequence can have. 0: none. */
     uint64_t scratch_bytes;
+    uint64_t
+        row_scratch_bytes; /* the same for each row alone; a function has one of them or none */
+    /* 1: the next function of this table, which has the same kernel and min_rows, is launched after
+     * it: the two are one variant, and what one leaves in scratch memory the other finds. */
+    uint32_t first_of_two;
+    uint32_t reserved;
 } mcc_cuda_function_entry;
 
 enum { MCC_CUDA_COUNTER_BYTES = 16384, MCC_CUDA_RANGE = 256 };

@@ -28,6 +28,17 @@ static bool check_function(const rt_checker *c, const rt_cuda_code *code, const 
     if (f->scratch_bytes > RT_CUDA_MAX_SCRATCH || f->scratch_bytes % 4)
         return BAD(c, "function %s: %" PRIu64 " bytes of scratch memory a row: out of range",
                    c->path, code->strings + f->name, f->scratch_bytes);
+    if (f->row_scratch_bytes > RT_CUDA_MAX_SCRATCH || f->row_scratch_bytes % 4 ||
+        (f->scratch_bytes && f->row_scratch_bytes))
+        return BAD(c,
+                   "function %s: %" PRIu64 " bytes of scratch memory a row, %" PRIu64
+                   " a row and range: out of range",
+                   c->path, code->strings + f->name, f->row_scratch_bytes, f->scratch_bytes);
+    const mcc_cuda_function_entry *next = i + 1 < code->n_functions ? f + 1 : NULL;
+    if (f->first_of_two && (f->first_of_two != 1 || !next || next->kernel != f->kernel ||
+                            next->min_rows != f->min_rows || next->first_of_two))
+        return BAD(c, "function %s: the first of two, but the second does not follow", c->path,
+                   code->strings + f->name);
     return true;
 }
 
@@ -40,7 +51,7 @@ static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const r
     bool ok = true;
     for (uint32_t i = 0; ok && i < code->n_functions; i++) {
         const mcc_cuda_function_entry *f = &code->functions[i];
-        uint32_t n_params = f->n_params - (f->scratch_bytes > 0);
+        uint32_t n_params = f->n_params - rt_cuda_has_scratch(f);
         if (n_params == 0)
             ok = BAD(c, "function %s: no parameter for the step block", c->path,
                      code->strings + f->name);
@@ -127,8 +138,8 @@ static int64_t most_rows(const rt_cuda_code *code, uint32_t i, int64_t T, int64_
     int64_t most = rt_dim(&code->functions[i].x.dim, T, S, R);
     for (uint32_t k = i + 1; k < code->n_functions; k++) {
         const mcc_cuda_function_entry *next = &code->functions[k];
-        if (next->kernel == code->functions[i].kernel && next->min_rows > 0 &&
-            next->min_rows - INT64_C(1) < most)
+        if (next->kernel == code->functions[i].kernel &&
+            next->min_rows > code->functions[i].min_rows && next->min_rows - INT64_C(1) < most)
             most = next->min_rows - INT64_C(1);
     }
     return most;
@@ -140,10 +151,12 @@ uint64_t rt_cuda_scratch_bytes(const rt_cuda_code *code, int64_t positions, int6
     uint64_t most = 0;
     for (uint32_t i = 0; i < code->n_functions; i++) {
         uint64_t bytes, rows = (uint64_t)most_rows(code, i, T, S, R);
-        if (code->functions[i].scratch_bytes == 0)
+        const mcc_cuda_function_entry *f = &code->functions[i];
+        uint64_t each = f->scratch_bytes ? f->scratch_bytes : f->row_scratch_bytes;
+        if (each == 0)
             continue;
-        if (__builtin_mul_overflow(rows, ranges, &bytes) ||
-            __builtin_mul_overflow(bytes, code->functions[i].scratch_bytes, &bytes) ||
+        if (__builtin_mul_overflow(rows, f->scratch_bytes ? ranges : 1, &bytes) ||
+            __builtin_mul_overflow(bytes, each, &bytes) ||
             __builtin_add_overflow(bytes, MCC_CUDA_COUNTER_BYTES, &bytes))
             return UINT64_MAX;
         most = bytes > most ? bytes : most;

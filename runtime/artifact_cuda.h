@@ -26,10 +26,14 @@ enum {
 /* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string,
  * span and image is in bounds; PTX is zero-terminated; the first function of each kernel takes any
  * number of rows; functions take as many parameters as the launches of their kernel have arguments,
- * and the step block, and scratch memory if they have any; every kernel that is launched has a
- * function; grids are exact for T, S, R below 2^31. */
+ * and the step block, and scratch memory if they have any; the second of two functions follows the
+ * first; every kernel that is launched has a function; grids are exact for T, S, R below 2^31. */
 bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, const char *path,
                    rt_cuda_code *code, rt_error *error);
+
+static inline bool rt_cuda_has_scratch(const mcc_cuda_function_entry *f) {
+    return f->scratch_bytes > 0 || f->row_scratch_bytes > 0;
+}
 
 /* Blocks along one axis, at most INT64_MAX for T, S, R below 2^31. */
 static inline int64_t rt_cuda_blocks(const mcc_cuda_grid *grid, int64_t T, int64_t S, int64_t R) {

@@ -83,21 +83,31 @@ static uint32_t choose_variant(const device_cuda *d, uint32_t kernel, int64_t T,
     return d->variants[begin];
 }
 
+static CUresult launch(device_cuda *d, uint32_t function, uint32_t at, int64_t T, int64_t S,
+                       int64_t R, uint64_t *n) {
+    const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[function];
+    int64_t x = rt_cuda_blocks(&f->x, T, S, R), y = rt_cuda_blocks(&f->y, T, S, R);
+    if (x == 0 || y == 0)
+        return CUDA_SUCCESS;
+    CUresult result = RT_CUDA(&d->driver, cuLaunchKernel, d->modules.functions[function],
+                              (unsigned)x, (unsigned)y, 1, f->threads, 1, 1, f->shared_bytes,
+                              d->stream, d->params + d->first_param[at], NULL);
+    *n += result == CUDA_SUCCESS;
+    return result;
+}
+
 /* Submits the launches of a step of this size; *n counts them. */
 static CUresult submit(device_cuda *d, int64_t T, int64_t S, int64_t R, uint64_t *n) {
     const rt_tables *t = &d->artifact->tables;
     for (uint32_t i = 0; i < t->n_launches; i++) {
         uint32_t v = choose_variant(d, t->launches[i].kernel, T, S, R);
-        const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[v];
-        int64_t x = rt_cuda_blocks(&f->x, T, S, R), y = rt_cuda_blocks(&f->y, T, S, R);
-        if (x == 0 || y == 0)
-            continue;
-        CUresult result = RT_CUDA(&d->driver, cuLaunchKernel, d->modules.functions[v], (unsigned)x,
-                                  (unsigned)y, 1, f->threads, 1, 1, f->shared_bytes, d->stream,
-                                  d->params + d->first_param[i], NULL);
+        CUresult result = CUDA_SUCCESS;
+        if (v > 0 && d->artifact->cuda.functions[v - 1].first_of_two)
+            result = launch(d, v - 1, i, T, S, R, n);
+        if (result == CUDA_SUCCESS)
+            result = launch(d, v, i, T, S, R, n);
         if (result != CUDA_SUCCESS)
             return result;
-        ++*n;
     }
     return CUDA_SUCCESS;
 }

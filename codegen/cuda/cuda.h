@@ -48,7 +48,8 @@ typedef struct cg_cuda_function {
     uint32_t min_blocks;   /* an SM that registers are limited for; 0: no matter */
     uint32_t shared_bytes; /* dynamic */
     uint32_t n_params;
-    uint64_t scratch_bytes; /* of mcc_cuda_function_entry */
+    uint64_t scratch_bytes, row_scratch_bytes; /* of mcc_cuda_function_entry */
+    bool first_of_two;                         /* likewise */
     mcc_cuda_grid x, y;
     const char *source; /* CUDA C that needs only the embedded headers */
 } cg_cuda_function;

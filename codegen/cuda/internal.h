@@ -53,7 +53,8 @@
 typedef struct cg_cuda_variant {
     const char *suffix; /* of the symbol: "" or "_rows16" */
     uint32_t min_rows, threads, min_blocks, shared_bytes;
-    uint64_t scratch_bytes; /* of mcc_cuda_function_entry */
+    uint64_t scratch_bytes, row_scratch_bytes; /* of mcc_cuda_function_entry */
+    bool first_of_two;                         /* likewise; the next one added is the second */
     mcc_cuda_grid x, y;
     const char *constants, *include, *call; /* include: "matmul_int8.cuh" */
 } cg_cuda_variant;

@@ -66,20 +66,71 @@ static int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-/* Runs a schedule, and holds its shared memory against what the launch asks for. */
-static const char *call_text(cg_cuda_emitter *em, const char *schedule, int64_t shared_bytes) {
-    const cg_matmul *m = &em->kernel->matmul;
+static bool too_large(cg_cuda_emitter *em, int64_t bytes) {
+    return cg_cuda_unsupported(em,
+                               "the rows that a block multiplies need %" PRId64
+                               " bytes of shared memory, at most %d can be had",
+                               bytes, MOST_SHARED);
+}
+
+/* Runs a schedule, and holds its shared memory against what the launch asks for. x: its text. */
+static const char *call_text(cg_cuda_emitter *em, const char *schedule, int64_t shared_bytes,
+                             const char *x) {
     ir_dim d = em->kernel->rows;
-    const char *x = m->x < 0
-                        ? "nullptr"
-                        : ir_arena_printf(em->arena, "static_cast<const uint8 *>(a.a%d)", m->x);
     return ir_arena_printf(
         em->arena,
         "using schedule = %s;\n"
         "    static_assert(schedule::SHARED_BYTES == %" PRId64 ", \"as matmul.c computes it\");\n"
         "    schedule::run(a, %s, static_cast<const uint8 *>(a.a%d),\n"
         "                  step_dim<%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 ">(step));",
-        schedule, shared_bytes, x, m->w, d.c, d.t, d.s, d.r);
+        schedule, shared_bytes, x, em->kernel->matmul.w, d.c, d.t, d.s, d.r);
+}
+
+/* x of a function that reads it where the argument is, or has a prologue of its own. */
+static const char *x_text(cg_cuda_emitter *em) {
+    int x = em->kernel->matmul.x;
+    return x < 0 ? "nullptr" : ir_arena_printf(em->arena, "static_cast<const uint8 *>(a.a%d)", x);
+}
+
+/* For functions of many rows: x is an argument, or what the first of two functions leaves in
+ * scratch memory. */
+static const char *many_x_text(cg_cuda_emitter *em) {
+    if (em->kernel->matmul.prologue)
+        return ir_arena_printf(em->arena, "static_cast<const uint8 *>(a.scratch) + %d",
+                               MCC_CUDA_COUNTER_BYTES);
+    return x_text(em);
+}
+
+static uint64_t many_scratch(const cg_kernel *k) {
+    const cg_matmul *m = &k->matmul;
+    if (!m->prologue)
+        return 0;
+    return (uint64_t)(m->x_type.encoding ? ir_encoding_row_bytes(m->x_type.encoding, m->k)
+                                         : 4 * m->k);
+}
+
+/* The first of two functions, where the kernel has a prologue. */
+static bool add_prologue(cg_cuda_emitter *em, const char *suffix, uint32_t min_rows) {
+    enum { WARPS = 4 };
+    const cg_kernel *k = em->kernel;
+    int64_t shared = prologue_bytes(k);
+    if (!k->matmul.prologue)
+        return true;
+    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "%s_x", suffix),
+                         .min_rows = min_rows,
+                         .threads = WARPS * 32,
+                         .shared_bytes = (uint32_t)shared,
+                         .row_scratch_bytes = many_scratch(k),
+                         .first_of_two = true,
+                         .x = cg_cuda_grid(k->rows, 1, 1),
+                         .y = cg_cuda_grid((ir_dim){.c = 1}, 1, 1),
+                         .include = "matmul_prologue.cuh",
+                         .call =
+                             call_text(em,
+                                       ir_arena_printf(em->arena, "prologue_rows<%d, %" PRIu64 ">",
+                                                       WARPS, many_scratch(k)),
+                                       shared, "nullptr")};
+    return (shared <= MOST_SHARED || too_large(em, shared)) && cg_cuda_add(em, &v);
 }
 
 /* --- a8 activations ------------------------------------------------------------------------------
@@ -87,13 +138,6 @@ static const char *call_text(cg_cuda_emitter *em, const char *schedule, int64_t 
 
 static int decode_unroll(const cg_kernel *k) {
     return k->matmul.parts == 2 ? 1 : 2;
-}
-
-static bool too_large(cg_cuda_emitter *em, int64_t bytes) {
-    return cg_cuda_unsupported(em,
-                               "the rows that a block multiplies need %" PRId64
-                               " bytes of shared memory, at most %d can be had",
-                               bytes, MOST_SHARED);
 }
 
 /* Bytes of shared memory of a8_decode, as the header computes them. */
@@ -124,7 +168,7 @@ static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_row
                          .call = call_text(em,
                                            ir_arena_printf(em->arena, "a8_decode<%d, %d, %d>",
                                                            DECODE_WARPS, unroll, tokens),
-                                           shared)};
+                                           shared, x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
@@ -150,8 +194,12 @@ static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_ro
     int tokens = s->warps_n * s->tiles_n * 8;
     int64_t columns = s->warps_m * s->tiles_m * 16 / k->matmul.parts,
             shared = prefill_shared(k, p, s);
+    const char *suffix = ir_arena_printf(em->arena, "_prefill%d", tokens);
+    if (!add_prologue(em, suffix, min_rows))
+        return false;
     cg_cuda_variant v = {
-        .suffix = ir_arena_printf(em->arena, "_prefill%d", tokens),
+        .suffix = suffix,
+        .row_scratch_bytes = many_scratch(k),
         .min_rows = min_rows,
         .threads = (uint32_t)(s->warps_m * s->warps_n * 32),
         .min_blocks = 2,
@@ -164,23 +212,21 @@ static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_ro
                           ir_arena_printf(em->arena, "a8_prefill<%d, %d, %d, %d, %d, %d>",
                                           s->warps_m, s->warps_n, s->tiles_m, s->tiles_n,
                                           s->stage_blocks, s->stages),
-                          shared)};
+                          shared, many_x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
 static bool add_a8(cg_cuda_emitter *em) {
     const cg_kernel *k = em->kernel;
     cg_packed p = cg_packed_of(k->args[k->matmul.w].type.encoding);
-    if (k->matmul.prologue) {
-        int tokens = 8;
-        while (tokens > 2 &&
-               decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), tokens) > MOST_SHARED)
-            tokens /= 2;
-        return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, tokens);
-    }
+    int tokens = 8;
+    while (tokens > 2 &&
+           decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), tokens) > MOST_SHARED)
+        tokens /= 2;
     prefill narrow = {4, 1, 1, 4, 4, 3}, wide = {4, 1, 2, 8, 4, 3};
-    return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, 8) &&
-           add_prefill(em, &p, 17, &narrow) && add_prefill(em, &p, 33, &wide);
+    return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, tokens) &&
+           add_prefill(em, &p, k->matmul.prologue ? 9 : 17, &narrow) &&
+           add_prefill(em, &p, 33, &wide);
 }
 
 /* --- f32 activations -----------------------------------------------------------------------------
@@ -193,7 +239,7 @@ static int f32_warps(const cg_kernel *k) {
 }
 
 /* Bytes of shared memory of f32_matmul, as the header computes them. */
-static int64_t f32_shared(const cg_kernel *k, int tokens) {
+static int64_t f32_shared(const cg_kernel *k, int tokens, bool prologue) {
     const ir_type *w = &k->args[k->matmul.w].type;
     int64_t stage_k = w->encoding ? 2 * CG_BLOCK_K : 1024 / ir_dtype_bits(w->dtype), tile = 2048;
     if (w->encoding) {
@@ -201,37 +247,47 @@ static int64_t f32_shared(const cg_kernel *k, int tokens) {
         tile = p.super_bytes + 2 * p.block_bytes;
     }
     int64_t tiles = F32_STAGES * f32_warps(k) * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
-    if (k->matmul.prologue)
+    if (prologue)
         return larger(tiles, prologue_bytes(k)) + tokens * round_up(k->matmul.k, 4) * 4;
     return tiles + F32_STAGES * tokens * stage_k * 4;
 }
 
-static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens) {
+/* prologue: blocks compute their rows of x themselves. */
+static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens, bool prologue) {
     const cg_kernel *k = em->kernel;
-    int64_t shared = f32_shared(k, tokens), units = (part_columns(k) + 31) / 32;
+    int64_t shared = f32_shared(k, tokens, prologue), units = (part_columns(k) + 31) / 32;
     int warps = f32_warps(k);
+    bool two = k->matmul.prologue && !prologue;
+    const char *suffix =
+        ir_arena_printf(em->arena, "%s%d", min_rows > 2 ? "_many" : "_rows", tokens);
     if (shared > MOST_SHARED)
         return too_large(em, shared);
-    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_rows%d", tokens),
+    if (two && !add_prologue(em, suffix, min_rows))
+        return false;
+    cg_cuda_variant v = {.suffix = suffix,
                          .min_rows = min_rows,
                          .threads = (uint32_t)warps * 32,
                          .shared_bytes = (uint32_t)shared,
+                         .row_scratch_bytes = two ? many_scratch(k) : 0,
                          .x = cg_cuda_grid(k->rows, tokens, 1),
                          .y = cg_cuda_grid((ir_dim){.c = (units + warps - 1) / warps}, 1, 1),
-                         .constants = with_prologue(em),
+                         .constants = prologue ? with_prologue(em) : weight_text(em),
                          .include = "matmul_f32.cuh",
                          .call = call_text(em,
                                            ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>",
                                                            warps, tokens, F32_STAGES),
-                                           shared)};
+                                           shared, prologue ? "nullptr" : many_x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
 static bool add_f32_variants(cg_cuda_emitter *em) {
+    bool prologue = em->kernel->matmul.prologue;
     int tokens = 8;
-    while (tokens > 1 && f32_shared(em->kernel, tokens) > MOST_SHARED)
+    while (tokens > 1 && f32_shared(em->kernel, tokens, prologue) > MOST_SHARED)
         tokens /= 2;
-    return add_f32(em, 0, 1) && (tokens == 1 || add_f32(em, 2, tokens));
+    return add_f32(em, 0, 1, prologue) && (tokens == 1 || add_f32(em, 2, tokens, prologue)) &&
+           (!prologue ||
+            add_f32(em, (uint32_t)tokens + 1 > 3 ? (uint32_t)tokens + 1 : 3, 8, false));
 }
 
 /* --- checks --------------------------------------------------------------------------------------

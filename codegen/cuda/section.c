@@ -93,6 +93,8 @@ void *cg_cuda_section_create(const cg_cuda_unit *units, int n_units,
                                                  .shared_bytes = f->shared_bytes,
                                                  .n_params = f->n_params,
                                                  .scratch_bytes = f->scratch_bytes,
+                                                 .row_scratch_bytes = f->row_scratch_bytes,
+                                                 .first_of_two = f->first_of_two,
                                                  .x = f->x,
                                                  .y = f->y};
         size_t length = strlen(f->name) + 1;

@@ -28,11 +28,16 @@ static const char *symbol(ir_arena *arena, const char *name, const char *suffix)
     return s;
 }
 
+static bool has_scratch(const cg_cuda_variant *v) {
+    return v->scratch_bytes > 0 || v->row_scratch_bytes > 0;
+}
+
 static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const char *name,
                          const char **out) {
     char *bytes = NULL;
     size_t size = 0;
     const cg_kernel *k = em->kernel;
+    bool scratch = has_scratch(v);
     FILE *f = open_memstream(&bytes, &size);
     if (!f)
         return ir_error(em->diag, k->name, "out of memory while generating code");
@@ -40,7 +45,7 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, "    void *a%d; // %s\n", i,
                 k->args[i].kind == CG_ARG_KV ? "kv" : ir_type_text(em->arena, &k->args[i].type));
-    fprintf(f, "%s};\n\n", v->scratch_bytes ? "    void *scratch;\n" : "");
+    fprintf(f, "%s};\n\n", scratch ? "    void *scratch;\n" : "");
     bool ok = true;
     if (k->anchor == CG_ANCHOR_MATMUL && k->matmul.prologue) {
         const char *prologue = cg_cuda_prologue(em);
@@ -60,10 +65,10 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
     fprintf(f, ")\n%s(const mcc_step *step", name);
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, ", void *a%d", i);
-    fprintf(f, "%s) {\n    const args a = {step", v->scratch_bytes ? ", void *scratch" : "");
+    fprintf(f, "%s) {\n    const args a = {step", scratch ? ", void *scratch" : "");
     for (int i = 0; i < k->n_args; i++)
         fprintf(f, ", a%d", i);
-    fprintf(f, "%s};\n    %s\n}\n", v->scratch_bytes ? ", scratch" : "", v->call);
+    fprintf(f, "%s};\n    %s\n}\n", scratch ? ", scratch" : "", v->call);
     if (fclose(f)) {
         free(bytes);
         return ir_error(em->diag, k->name, "out of memory while generating code");
@@ -81,7 +86,9 @@ bool cg_cuda_add(cg_cuda_emitter *em, const cg_cuda_variant *v) {
                           .min_blocks = v->min_blocks,
                           .shared_bytes = v->shared_bytes,
                           .scratch_bytes = v->scratch_bytes,
-                          .n_params = 1 + (uint32_t)em->kernel->n_args + (v->scratch_bytes > 0),
+                          .row_scratch_bytes = v->row_scratch_bytes,
+                          .first_of_two = v->first_of_two,
+                          .n_params = 1 + (uint32_t)em->kernel->n_args + has_scratch(v),
                           .x = v->x,
                           .y = v->y};
     if (!write_source(em, v, name, &f.source))

@@ -153,22 +153,15 @@ static inline uint64_t cuda_arg(const cuda_graph *c, const mcc_arg_entry *a, con
 
 /* Runs one function; its error ends the test. */
 static inline void cuda_launch(cuda_graph *c, cuda_graph_function *f, const cg_launch *l,
-                               const cuda_step *s) {
+                               const cuda_step *s, const emu_allocation *scratch) {
     const mcc_step *h = &s->host->head;
     uint64_t params[66] = {s->block->base};
-    const emu_allocation *scratch = NULL;
     char error[1024];
     ck_assert_int_le(l->n_args, 64);
     for (int a = 0; a < l->n_args; a++)
         params[1 + a] = cuda_arg(c, &c->cpu->program->args[l->first_arg + a], s);
-    if (f->code.scratch_bytes) {
-        uint64_t ranges = (GRAPH_PAGES * 16 + MCC_CUDA_RANGE - 1) / MCC_CUDA_RANGE;
-        uint64_t rows = (uint64_t)(h->T > h->R ? h->T : h->R);
-        scratch = cuda_alloc(c, MCC_CUDA_COUNTER_BYTES + rows * ranges * f->code.scratch_bytes);
-        memset(scratch->data, 0, MCC_CUDA_COUNTER_BYTES);
-        emu_memory_mark(scratch, scratch->base, MCC_CUDA_COUNTER_BYTES);
+    if (scratch)
         params[1 + l->n_args] = scratch->base;
-    }
     const ptx_function *function = ptx_module_function(f->ptx, f->code.name);
     ck_assert_msg(function != NULL, "no entry %s in the PTX", f->code.name);
     ptx_function_info info;
@@ -189,6 +182,24 @@ static inline void cuda_launch(cuda_graph *c, cuda_graph_function *f, const cg_l
         c->schedule_seed = c->schedule_seed * 6364136223846793005u + 1442695040888963407u;
     if (launch.grid[0] && !emu_run(&launch, error, sizeof error))
         ck_abort_msg("%s: %s: %s", c->cpu->label, c->target->name, error);
+}
+
+/* One variant, of one or two functions. */
+static inline void cuda_launch_variant(cuda_graph *c, cuda_graph_function *f, const cg_launch *l,
+                                       const cuda_step *s) {
+    const mcc_step *h = &s->host->head;
+    uint64_t ranges = (GRAPH_PAGES * 16 + MCC_CUDA_RANGE - 1) / MCC_CUDA_RANGE;
+    uint64_t rows = (uint64_t)(h->T > h->R ? h->T : h->R);
+    uint64_t bytes = rows * (ranges * f->code.scratch_bytes + f->code.row_scratch_bytes);
+    const emu_allocation *scratch = NULL;
+    if (bytes) {
+        scratch = cuda_alloc(c, MCC_CUDA_COUNTER_BYTES + bytes);
+        memset(scratch->data, 0, MCC_CUDA_COUNTER_BYTES);
+        emu_memory_mark(scratch, scratch->base, MCC_CUDA_COUNTER_BYTES);
+    }
+    cuda_launch(c, f, l, s, scratch);
+    if (f->code.first_of_two)
+        cuda_launch(c, f + 1, l, s, f[1].code.row_scratch_bytes ? scratch : NULL);
     for (int i = 0; scratch && i < MCC_CUDA_COUNTER_BYTES; i++)
         if (scratch->data[i])
             ck_abort_msg("%s leaves its counters", f->code.name);
@@ -235,11 +246,11 @@ static inline void cuda_variants(cuda_graph *c, const cg_launch *l, const cuda_s
     cuda_copy_state(c, s, pools, before, false);
     for (int i = 0; i < c->n_functions; i++) {
         cuda_graph_function *f = &c->functions[i];
-        if (f->kernel != l->kernel)
+        if (f->kernel != l->kernel || (i > 0 && f[-1].code.first_of_two))
             continue;
         if (first_name)
             cuda_copy_state(c, s, pools, before, true);
-        cuda_launch(c, f, l, s);
+        cuda_launch_variant(c, f, l, s);
         uint64_t hash = 0xcbf29ce484222325u, state = cuda_state_hash(c, s, pools);
         ck_assert_msg(!first_name || state == first, "%s: kernel %s: %s and %s differ", g->label,
                       ir_op_label(l->op), first_name, f->code.name);

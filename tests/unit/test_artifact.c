@@ -428,6 +428,10 @@ static fake_cuda_code cuda;
     X(function_other_params, c->functions[1].n_params = 7, "append_many: 7 parameters")            \
     X(function_scratch, c->functions[2].scratch_bytes = 1 << 25, "33554432 bytes of scratch")      \
     X(function_odd_scratch, c->functions[2].scratch_bytes = 2, "2 bytes of scratch memory a row")  \
+    X(function_both_scratch, c->functions[2].row_scratch_bytes = 4, "4 bytes of scratch memory")   \
+    X(function_two_kernels, c->functions[1].first_of_two = 1, "append_many: the first of two")     \
+    X(function_two_rows, c->functions[0].first_of_two = 1, "append: the first of two")             \
+    X(function_two_end, c->functions[3].first_of_two = 1, "logits: the first of two")              \
     X(function_no_block, c->functions[2].n_params = 1, "attend: no parameter for the step block")  \
     X(function_first, c->functions[0].min_rows = 1, "append: the first of its kernel")             \
     X(function_missing, c->functions[2].kernel = 0, "no function for kernel attend")               \
