@@ -562,9 +562,9 @@ static bool run(build *b) {
     b->program = cg_program_create(b->module, &cpu_backend, b->arena, b->diag);
     if (!b->program)
         return false;
+    progress_phase(&b->progress, "kernels");
     if (!artifact)
         return emit_text(b);
-    progress_phase(&b->progress, "kernels");
     if (o->n_targets && !compile_kernels(b, NULL, NULL))
         return false;
     if (o->n_cuda_targets) {

@@ -62,7 +62,9 @@ def run(found, args, folder):
                MODELCC_SOURCE=str(ROOT))
     done = subprocess.run(["bash", "-s"], input="\n".join(script) + "\n", cwd=folder, env=env, text=True,
                           errors="replace", stdout=subprocess.PIPE, timeout=args.timeout, check=False)
-    pieces = re.split("\x01[0-9]+\x01", done.stdout)[1:]
+    # On a slow machine commands say how far they are.
+    printed = re.sub(r"(?m)^\w+ [0-9]+ of [0-9]+ \w+, about [0-9]+ s left\n", "", done.stdout)
+    pieces = re.split("\x01[0-9]+\x01", printed)[1:]
     return pieces + [""] * (len(found) - len(pieces))
 
 
