@@ -25,7 +25,11 @@ typedef struct notes {
 typedef notes *chunk;
 
 /* In front of functions that do so. */
-#define UNORDERED __attribute__((no_sanitize_thread))
+#ifdef EMU_SANITIZED
+#define UNORDERED __attribute__((no_sanitize("thread")))
+#else
+#define UNORDERED
+#endif
 
 typedef struct emu_race_notes {
     const emu_allocation *allocation;

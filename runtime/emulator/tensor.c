@@ -283,12 +283,14 @@ EMU_CLONES static void mma_integer(const emu_mma_op *op, const raw_operands *raw
 }
 
 /* The exponent that hardware gives a finite operand: subnormal numbers have the smallest one. */
+static int least_exponent(int type) {
+    return type == EMU_MMA_F16    ? -14
+           : type == EMU_MMA_E4M3 ? -6
+           : type == EMU_MMA_E5M2 ? -14
+                                  : -126;
+}
 static int operand_exponent(int type, double x) {
-    int least = type == EMU_MMA_F16    ? -14
-                : type == EMU_MMA_E4M3 ? -6
-                : type == EMU_MMA_E5M2 ? -14
-                                       : -126;
-    int e = x == 0 ? least : ilogb(x);
+    int least = least_exponent(type), e = x == 0 ? least : ilogb(x);
     return e < least ? least : e;
 }
 
@@ -317,6 +319,146 @@ static double truncated_sum(const emu_mma_op *op, int bits, int n, const float *
     return emu_f16_value((uint16_t)emu_round_f64(result, EMU_NUMBER_F16, EMU_RN, false));
 }
 
+/* The same for a row of sums at once, where all operands are finite and accumulators f32. */
+
+enum { NO_EXPONENT = -(1 << 20) }; /* of zero: less than any two together */
+
+typedef int32_t row_i32 __attribute__((vector_size(COLUMNS * sizeof(int32_t))));
+
+typedef struct wide_tiles {
+    double a[ROWS][MAX_K];
+    double b[MAX_K][COLUMNS];
+    int32_t a_exponents[ROWS][MAX_K], b_exponents[MAX_K][COLUMNS];
+} wide_tiles;
+
+EMU_INLINE int32_t exponent_of(float x, int least) {
+    int32_t e = (int32_t)(emu_bits_of(x) >> 23 & 255) - 127;
+    return x == 0 ? NO_EXPONENT : e < least ? least : e;
+}
+
+/* False where something is not finite. */
+EMU_INLINE bool widen_tiles(const emu_mma_op *op, const tiles *t, wide_tiles *w) {
+    int a_least = least_exponent(op->a), b_least = least_exponent(op->b);
+    uint32_t odd = 0;
+    for (int m = 0; m < ROWS; m++)
+        for (int i = 0; i < op->k; i++) {
+            w->a[m][i] = t->a[m][i];
+            w->a_exponents[m][i] = exponent_of(t->a[m][i], a_least);
+            odd |= w->a_exponents[m][i] == 128;
+        }
+    for (int i = 0; i < op->k; i++)
+        for (int n = 0; n < COLUMNS; n++) {
+            w->b[i][n] = t->b[i][n];
+            w->b_exponents[i][n] = exponent_of(t->b[i][n], b_least);
+            odd |= w->b_exponents[i][n] == 128;
+        }
+    return !odd;
+}
+
+/* 2^e, for exponents of normal numbers. */
+EMU_INLINE double power_of_two(int32_t e) {
+    return emu_double_of((uint64_t)(uint32_t)(e + 1023) << 52);
+}
+
+/* One step of n terms from i on, of GROUP rows from m on: side by side their latencies hide. */
+enum { GROUP = 4, SUMS = GROUP * COLUMNS };
+
+EMU_INLINE void add_terms(int m, int i, int n, const wide_tiles *w, const double scale[SUMS],
+                          double total[SUMS]) {
+    row_f64 scales[GROUP], totals[GROUP], row;
+    memcpy(scales, scale, sizeof scales);
+    memcpy(totals, total, sizeof totals);
+    for (int k = i; k < i + n; k++) {
+        memcpy(&row, w->b[k], sizeof row);
+        for (int j = 0; j < GROUP; j++) {
+            row_f64 term = row * w->a[m + j][k] * scales[j];
+            for (int c = 0; c < COLUMNS; c++)
+                term[c] = trunc(term[c]);
+            totals[j] += term;
+        }
+    }
+    memcpy(total, totals, sizeof totals);
+}
+
+EMU_INLINE void find_largest(int m, int i, int n, const wide_tiles *w, int32_t largest[SUMS]) {
+    row_i32 most[GROUP], e;
+    memcpy(most, largest, sizeof most);
+    for (int k = i; k < i + n; k++) {
+        memcpy(&e, w->b_exponents[k], sizeof e);
+        for (int j = 0; j < GROUP; j++) {
+            row_i32 both = e + w->a_exponents[m + j][k], more = both > most[j];
+            most[j] = (more & both) | (~more & most[j]);
+        }
+    }
+    memcpy(largest, most, sizeof most);
+}
+
+EMU_INLINE void truncated_rows(int bits, int m, int i, int n, const wide_tiles *w,
+                               double sums[SUMS]) {
+    int32_t largest[SUMS];
+    double scale[SUMS], total[SUMS];
+    uint64_t odd = 0;
+    for (int k = 0; k < SUMS; k++) {
+        int32_t e = (int32_t)(emu_bits_of_double(sums[k]) >> 52 & 0x7ff) - 1023;
+        bool zero = !(emu_bits_of_double(sums[k]) << 1);
+        largest[k] = zero ? 2 * NO_EXPONENT : e < -126 ? -126 : e;
+    }
+    find_largest(m, i, n, w, largest);
+    for (int k = 0; k < SUMS; k++) {
+        odd |= largest[k] < -1000;
+        largest[k] = largest[k] < -1000 ? 0 : largest[k];
+        scale[k] = power_of_two(bits - largest[k]);
+        total[k] = trunc(sums[k] * scale[k]) + 0.0; /* no sum of integers is -0 */
+    }
+    if (odd) { /* all terms are zero: their sum has a sign */
+        for (int k = 0; k < SUMS; k++) {
+            double plain = sums[k];
+            for (int at = i; at < i + n; at++)
+                plain += w->a[m + k / COLUMNS][at] * w->b[at][k % COLUMNS];
+            sums[k] = plain;
+        }
+    }
+    add_terms(m, i, n, w, scale, total);
+    /* Cut to the 24 bits of f32. */
+    for (int k = 0; k < SUMS; k++) {
+        total[k] *= power_of_two(largest[k] - bits);
+        uint64_t cut = emu_bits_of_double(total[k]) & ~UINT64_C(0x1fffffff);
+        uint64_t exponent = cut >> 52 & 0x7ff;
+        odd |= exponent - (1023 - 126) > 253 && exponent;
+        scale[k] = emu_double_of(cut);
+    }
+    for (int k = 0; k < SUMS; k++) {
+        bool is_zero = odd && sums[k] == 0 && total[k] == 0;
+        if (odd) /* subnormal, or too large */
+            scale[k] = emu_float_of(emu_round_f64(total[k], EMU_NUMBER_F32, EMU_RZ, false));
+        sums[k] = is_zero ? sums[k] : scale[k];
+    }
+}
+
+EMU_INLINE void truncated_tile(const emu_mma_op *op, int bits, int step, const wide_tiles *w,
+                               double sums[ROWS][COLUMNS]) {
+    for (int m = 0; m < ROWS; m += GROUP)
+        for (int i = 0; i < op->k; i += step)
+            truncated_rows(bits, m, i, op->k - i < step ? op->k - i : step, w, sums[m]);
+}
+
+/* False, with nothing changed, where something is not finite. */
+EMU_CLONES static bool truncated_at_once(const emu_mma_op *op, int bits, int step, const tiles *t,
+                                         double sums[ROWS][COLUMNS]) {
+    wide_tiles w;
+    bool finite = widen_tiles(op, t, &w);
+    for (int m = 0; m < ROWS; m++)
+        for (int n = 0; n < COLUMNS; n++)
+            finite &= (emu_bits_of_double(sums[m][n]) >> 52 & 0x7ff) != 0x7ff;
+    if (!finite)
+        return false;
+    if (bits == 24)
+        truncated_tile(op, 24, step, &w, sums);
+    else
+        truncated_tile(op, 25, step, &w, sums);
+    return true;
+}
+
 static void mma_truncated(const emu_mma_op *op, int bits, const raw_operands *raw,
                           const uint32_t *const c[], uint32_t *const d[]) {
     tiles t;
@@ -324,6 +466,10 @@ static void mma_truncated(const emu_mma_op *op, int bits, const raw_operands *ra
     int step = (bits == 24 ? 16 : 32) * 8 / type_bits(op->a);
     convert_tiles(op->a, op->b, op->k, raw, &t);
     accumulators_to_f64(op->acc, c, sums);
+    if (op->acc == EMU_MMA_F32 && truncated_at_once(op, bits, step, &t, sums)) {
+        f64_to_accumulators(op->acc, sums, d);
+        return;
+    }
     for (int m = 0; m < ROWS; m++) {
         for (int n = 0; n < COLUMNS; n++) {
             double sum = sums[m][n];
