@@ -35,14 +35,16 @@ typedef struct verify_model {
  * graph must be the one that the model gives, and the artifact's weights must be the model's. False
  * after reporting; to be closed in either case. */
 bool verify_model_open(verify_model *model, const char *path, const char *against, ir_diag *diag);
+/* The same without weights: for looking at kernels, not for the interpreter. */
+bool verify_model_open_graph(verify_model *model, const char *path, ir_diag *diag);
 void verify_model_close(verify_model *model);
 
 /* --- steps: verify_step.c ------------------------------------------------------------------------
  */
 
-enum { VERIFY_SLOTS = 4, VERIFY_MAX_STEPS = 8 };
+enum { VERIFY_SLOTS = 3, VERIFY_MAX_STEPS = 8 };
 
-/* One step of the check; sequences are `slots`. */
+/* One step. */
 typedef struct verify_step {
     const char *name; /* "prefill", "decode", … */
     ir_interp_step interp;
@@ -54,13 +56,20 @@ typedef struct verify_step {
 typedef struct verify_steps {
     int n;
     verify_step steps[VERIFY_MAX_STEPS];
-    int32_t max_T, max_S, max_R, pages; /* pages: entries of a page table */
+    int32_t max_T, max_S, max_R;
+    int32_t slots; /* sequences that have pages */
+    int32_t pages; /* entries of a page table */
 } verify_steps;
 
 /* Prefill of one sequence of `tokens` tokens, decoding, a step of several sequences that does both,
  * and decoding of all of them. Ids are drawn from `seed`. In `arena`. */
 void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t tokens,
                        uint64_t seed, ir_arena *arena);
+
+/* One step of `sequences` sequences of `tokens` tokens each, behind `held` positions that are said
+ * to be there; the rows of the last tokens are asked for. In `arena`. */
+void verify_steps_make_one(verify_steps *steps, const verify_model *model, int32_t sequences,
+                           int32_t tokens, int32_t held, ir_arena *arena);
 
 /* --- the emulated GPU: verify_gpu.c --------------------------------------------------------------
  */

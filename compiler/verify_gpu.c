@@ -85,7 +85,7 @@ static uint64_t largest(const verify_gpu *g, const mcc_dim *dim) {
 }
 
 static uint64_t pages_of(const verify_gpu *g) {
-    return (uint64_t)g->steps->pages * VERIFY_SLOTS;
+    return (uint64_t)g->steps->pages * (uint64_t)g->steps->slots;
 }
 
 uint64_t verify_gpu_layer_bytes(const verify_gpu *g, uint32_t group) {

@@ -31,12 +31,14 @@ static bool parse_graph(verify_model *m, ir_diag *diag) {
     return m->module && ir_verify(m->module, diag);
 }
 
-/* Memory for every weight, which the program's sources then point to. */
-static void give_memory(ir_module *module) {
+/* Memory for every weight, which the program's sources then point to; or one byte for all, for a
+ * program whose weights nobody reads. */
+static void give_memory(ir_module *module, bool weights) {
+    static const char nothing;
     for (int i = 0; i < module->n_weights; i++) {
         ir_weight *w = &module->weights[i];
         w->bytes = ir_type_bytes(&w->type).c;
-        w->data = ir_arena_alloc(module->arena, (size_t)w->bytes);
+        w->data = weights ? ir_arena_alloc(module->arena, (size_t)w->bytes) : &nothing;
     }
 }
 
@@ -179,12 +181,20 @@ static bool take_source_weights(verify_model *m, const char *against, ir_diag *d
     return true;
 }
 
-bool verify_model_open(verify_model *m, const char *path, const char *against, ir_diag *diag) {
+static bool open_graph(verify_model *m, const char *path, bool weights, ir_diag *diag) {
     *m = (verify_model){.arena = ir_arena_create()};
     if (!open_artifact(m, path, diag) || !parse_graph(m, diag))
         return false;
-    give_memory(m->module);
-    if (!make_program(m, diag) || !check_tables(m, diag))
+    give_memory(m->module, weights);
+    return make_program(m, diag) && check_tables(m, diag);
+}
+
+bool verify_model_open_graph(verify_model *m, const char *path, ir_diag *diag) {
+    return open_graph(m, path, false, diag);
+}
+
+bool verify_model_open(verify_model *m, const char *path, const char *against, ir_diag *diag) {
+    if (!open_graph(m, path, true, diag))
         return false;
     for (int i = 0; i < m->program->n_weights; i++)
         restore(m, &m->program->weights[i]);

@@ -20,31 +20,31 @@ typedef struct maker {
     const verify_model *model;
     ir_arena *arena;
     uint64_t random;
-    int32_t held[VERIFY_SLOTS]; /* positions of each sequence so far */
+    int32_t *held; /* [slots] positions of each sequence so far */
 } maker;
 
-/* A step of counts[slot] tokens each. All rows of short sequences are asked for, of longer ones the
- * first and the last. */
-static void add_step(maker *m, const char *name, const int32_t counts[VERIFY_SLOTS]) {
+/* A step of counts[slot] tokens each. Rows of the last tokens are asked for; with all_rows those of
+ * short sequences, and of longer ones the first too. */
+static void add_step(maker *m, const char *name, const int32_t *counts, bool all_rows) {
     verify_step *step = &m->out->steps[m->out->n++];
-    int32_t T = 0, S = 0, R = 0;
-    for (int slot = 0; slot < VERIFY_SLOTS; slot++)
+    int32_t T = 0, S = 0, R = 0, slots_all = m->out->slots;
+    for (int slot = 0; slot < slots_all; slot++)
         T += counts[slot];
     int32_t *ids = ir_arena_array(m->arena, (size_t)T, sizeof *ids),
             *positions = ir_arena_array(m->arena, (size_t)T, sizeof *positions),
             *rows = ir_arena_array(m->arena, (size_t)T, sizeof *rows),
-            *offsets = ir_arena_array(m->arena, VERIFY_SLOTS + 1, sizeof *offsets),
-            *slots = ir_arena_array(m->arena, VERIFY_SLOTS, sizeof *slots);
+            *offsets = ir_arena_array(m->arena, (size_t)slots_all + 1, sizeof *offsets),
+            *slots = ir_arena_array(m->arena, (size_t)slots_all, sizeof *slots);
     int64_t vocab = m->model->artifact->tables.header->vocab_size;
     T = 0;
-    for (int32_t slot = 0; slot < VERIFY_SLOTS; slot++) {
+    for (int32_t slot = 0; slot < slots_all; slot++) {
         if (counts[slot] == 0)
             continue;
         slots[S++] = slot;
         for (int32_t i = 0; i < counts[slot]; i++, T++) {
             ids[T] = (int32_t)(next(&m->random) % (uint64_t)vocab);
             positions[T] = m->held[slot]++;
-            if (counts[slot] <= 4 || i == 0 || i == counts[slot] - 1)
+            if (i == counts[slot] - 1 || (all_rows && (counts[slot] <= 4 || i == 0)))
                 rows[R++] = T;
         }
         offsets[S] = T;
@@ -58,8 +58,6 @@ static void add_step(maker *m, const char *name, const int32_t counts[VERIFY_SLO
                                      .seq_offsets = offsets,
                                      .seq_slots = slots,
                                      .output_rows = rows}};
-    step->logits = ir_arena_array(m->arena, (size_t)R * (size_t)vocab, sizeof(float));
-    step->chained = ir_arena_array(m->arena, (size_t)R * (size_t)vocab, sizeof(float));
     m->out->max_T = T > m->out->max_T ? T : m->out->max_T;
     m->out->max_S = S > m->out->max_S ? S : m->out->max_S;
     m->out->max_R = R > m->out->max_R ? R : m->out->max_R;
@@ -104,26 +102,57 @@ static void make_block(maker *m, verify_step *step) {
         for (size_t g = 0; g < G; g++)
             for (int32_t p = 0; p < all->pages; p++)
                 tables[(g * (size_t)s->S + (size_t)q) * P + (size_t)p] =
-                    (all->pages - 1 - p) * VERIFY_SLOTS + s->seq_slots[q];
+                    (all->pages - 1 - p) * all->slots + s->seq_slots[q];
     }
     step->block = b;
 }
 
+static void make_blocks(maker *m) {
+    const rt_tables *t = &m->model->artifact->tables;
+    for (uint32_t g = 0; g < t->n_kv_groups; g++)
+        for (int slot = 0; slot < m->out->slots; slot++) {
+            int32_t pages = m->held[slot] / t->kv_groups[g].page_tokens + 1;
+            m->out->pages = pages > m->out->pages ? pages : m->out->pages;
+        }
+    for (int i = 0; i < m->out->n; i++)
+        make_block(m, &m->out->steps[i]);
+}
+
+static maker begin(verify_steps *steps, const verify_model *model, int32_t slots, uint64_t seed,
+                   ir_arena *arena) {
+    *steps = (verify_steps){.slots = slots};
+    return (maker){.out = steps,
+                   .model = model,
+                   .arena = arena,
+                   .random = seed,
+                   .held = ir_arena_array(arena, (size_t)slots, sizeof(int32_t))};
+}
+
 void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t tokens,
                        uint64_t seed, ir_arena *arena) {
-    *steps = (verify_steps){0};
-    maker m = {.out = steps, .model = model, .arena = arena, .random = seed};
+    maker m = begin(steps, model, VERIFY_SLOTS, seed, arena);
     int32_t n = (int32_t)tokens;
-    add_step(&m, "prefill", (int32_t[VERIFY_SLOTS]){n});
-    add_step(&m, "decode", (int32_t[VERIFY_SLOTS]){1});
-    add_step(&m, "mixed", (int32_t[VERIFY_SLOTS]){1, n / 2 + 1, 2});
-    add_step(&m, "batch", (int32_t[VERIFY_SLOTS]){1, 1, 1});
-    const rt_tables *t = &model->artifact->tables;
-    for (uint32_t g = 0; g < t->n_kv_groups; g++)
-        for (int slot = 0; slot < VERIFY_SLOTS; slot++) {
-            int32_t pages = m.held[slot] / t->kv_groups[g].page_tokens + 1;
-            steps->pages = pages > steps->pages ? pages : steps->pages;
-        }
-    for (int i = 0; i < steps->n; i++)
-        make_block(&m, &steps->steps[i]);
+    size_t vocab = (size_t)model->artifact->tables.header->vocab_size;
+    add_step(&m, "prefill", (int32_t[VERIFY_SLOTS]){n}, true);
+    add_step(&m, "decode", (int32_t[VERIFY_SLOTS]){1}, true);
+    add_step(&m, "mixed", (int32_t[VERIFY_SLOTS]){1, n / 2 + 1, 2}, true);
+    add_step(&m, "batch", (int32_t[VERIFY_SLOTS]){1, 1, 1}, true);
+    for (int i = 0; i < steps->n; i++) {
+        verify_step *s = &steps->steps[i];
+        s->logits = ir_arena_array(arena, (size_t)s->interp.R * vocab, sizeof(float));
+        s->chained = ir_arena_array(arena, (size_t)s->interp.R * vocab, sizeof(float));
+    }
+    make_blocks(&m);
+}
+
+void verify_steps_make_one(verify_steps *steps, const verify_model *model, int32_t sequences,
+                           int32_t tokens, int32_t held, ir_arena *arena) {
+    maker m = begin(steps, model, sequences, 1, arena);
+    int32_t *counts = ir_arena_array(arena, (size_t)sequences, sizeof *counts);
+    for (int32_t i = 0; i < sequences; i++) {
+        counts[i] = tokens;
+        m.held[i] = held;
+    }
+    add_step(&m, "step", counts, false);
+    make_blocks(&m);
 }
