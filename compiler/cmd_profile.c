@@ -60,11 +60,12 @@ static double operations(const profile_kernel *k) {
 static double seconds_of(const profile_report *r, const profile_kernel *k) {
     if (!r->gpu)
         return k->seconds;
-    return k->blocks > 0 ? k->launches * k->predicted.seconds : 0;
+    return k->launches * k->predicted.seconds;
 }
 
 static const char *name_of(const profile_report *r, const profile_kernel *k) {
-    return r->model.program->kernels[k->kernel]->name;
+    const rt_tables *t = &r->model.artifact->tables;
+    return rt_string(t, t->kernels[k->kernel].name);
 }
 
 /* --- JSON ----------------------------------------------------------------------------------------
@@ -78,6 +79,7 @@ static void add_counters(cJSON *j, const profile_report *r, const profile_kernel
         const char *name;
         double value;
     } numbers[] = {
+        {"functions", k->n_functions},
         {"blocks", (double)k->blocks},
         {"threads", k->threads},
         {"shared_bytes", k->shared_bytes},

@@ -80,27 +80,43 @@ static bool multiplies_int8(const cg_kernel *k) {
     return k->anchor == CG_ANCHOR_MATMUL && k->matmul.x_type.encoding;
 }
 
+/* Adds what one function did, with its time. */
+static void add_function(profile_report *r, profile_kernel *k,
+                         const modelcc_emulator_kernel *counted, bool graph) {
+    profile_kernel f = {.function = k->function};
+    find_registers(r, &f, counted->registers);
+    profile_input in = {.counters = &counted->counters,
+                        .blocks = (uint64_t)counted->grid[0] * counted->grid[1],
+                        .threads = counted->block[0],
+                        .resident = f.resident,
+                        .int8 = multiplies_int8(r->model.program->kernels[k->kernel]),
+                        .graph = graph};
+    profile_prediction p = profile_predict(r->gpu, &in);
+    uint64_t *to = (uint64_t *)&k->one;
+    const uint64_t *from = (const uint64_t *)&counted->counters;
+    for (size_t i = 0; i < sizeof k->one / sizeof *to; i++)
+        to[i] += from[i];
+    double seconds = k->predicted.seconds;
+    if (p.seconds > seconds) /* of two, the longer one is what is shown */
+        k->predicted = p;
+    k->predicted.seconds = seconds + p.seconds;
+    k->blocks += (int64_t)in.blocks;
+    k->n_functions++;
+}
+
 static bool count_launch(verify_gpu *gpu, const profile_options *o, profile_report *r, int launch,
                          profile_kernel *k, ir_diag *diag) {
-    const verify_step *step = &gpu->steps->steps[0];
-    const mcc_cuda_function_entry *f = &r->model.artifact->cuda.functions[k->function];
-    const ir_interp_step *s = &step->interp;
-    modelcc_emulator_kernel counted = {.struct_size = sizeof counted};
+    modelcc_emulator_kernel counted[2] = {{.struct_size = sizeof *counted},
+                                          {.struct_size = sizeof *counted}};
     char error[1024];
     gpu->emulator->reset_counters();
-    if (!verify_gpu_launch(gpu, (uint32_t)launch, k->function, step, error, sizeof error))
+    if (!verify_gpu_launch(gpu, (uint32_t)launch, k->function, &gpu->steps->steps[0], error,
+                           sizeof error))
         return ir_error(diag, ir_op_label(r->model.program->launches[launch].op), "%s", error);
-    k->blocks = rt_cuda_blocks(&f->x, s->T, s->S, s->R) * rt_cuda_blocks(&f->y, s->T, s->S, s->R);
-    gpu->emulator->kernels(&counted, 1);
-    k->one = counted.counters;
-    find_registers(r, k, counted.registers);
-    profile_input in = {.counters = &k->one,
-                        .blocks = (uint64_t)k->blocks,
-                        .threads = k->threads,
-                        .resident = k->resident,
-                        .int8 = multiplies_int8(r->model.program->kernels[k->kernel]),
-                        .graph = !o->prefill};
-    k->predicted = profile_predict(r->gpu, &in);
+    size_t n = gpu->emulator->kernels(counted, 2);
+    for (size_t i = 0; i < n && i < 2; i++)
+        add_function(r, k, &counted[i], !o->prefill);
+    find_registers(r, k, n > 0 ? counted[n - 1].registers : 0);
     return true;
 }
 
@@ -118,17 +134,15 @@ static bool count_launches(verify_gpu *gpu, const profile_options *o, profile_re
         if (!index[kernel]) {
             profile_kernel *k = &r->kernels[r->n_kernels];
             index[kernel] = ++r->n_kernels;
-            *k = (profile_kernel){.kernel = kernel};
+            *k = (profile_kernel){.kernel = kernel, .predicted = {.bound = "nothing"}};
             k->function = verify_gpu_choose(gpu, (uint32_t)kernel, &step->interp);
             if (!count_launch(gpu, o, r, i, k, diag))
                 return false;
         }
         profile_kernel *k = &r->kernels[index[kernel] - 1];
         k->launches++;
-        if (k->blocks > 0) {
-            r->launches++;
-            r->step_seconds += k->predicted.seconds;
-        }
+        r->launches += k->n_functions;
+        r->step_seconds += k->predicted.seconds;
         r->dram_bytes += 32 * (k->one.dram_read_sectors + k->one.dram_write_sectors);
     }
     return true;
@@ -163,6 +177,10 @@ static bool count(const profile_options *o, profile_report *r, verify_emulator *
     if (!verify_model_open_graph(&r->model, o->path, diag) || !verify_emulator_open(e, diag) ||
         !choose_gpu(o, r, e, diag))
         return false;
+    int64_t held = (int64_t)o->context + !o->prefill;
+    if (held > r->model.artifact->tables.header->max_model_len)
+        return ir_error(diag, o->path, "--context %d: the model has %" PRId64 " positions",
+                        o->context, r->model.artifact->tables.header->max_model_len);
     verify_steps_make_one(steps, &r->model, o->batch, o->prefill ? o->context : 1,
                           o->prefill ? 0 : o->context, r->arena);
     snprintf(e->options.gpu, sizeof e->options.gpu, "%s", r->gpu->name);
@@ -189,14 +207,156 @@ bool profile_count(const profile_options *o, profile_report *r, ir_diag *diag) {
     return good;
 }
 
+/* --- measuring -----------------------------------------------------------------------------------
+ */
+
+/* The step block's arrays of a step of `sequences` sequences of `tokens` tokens from `first` on. */
+static mcc_eval_step make_step(int32_t sequences, int32_t tokens, int32_t first, int64_t vocab,
+                               ir_arena *arena) {
+    size_t T = (size_t)sequences * (size_t)tokens;
+    int32_t *ids = ir_arena_array(arena, T, sizeof *ids),
+            *positions = ir_arena_array(arena, T, sizeof *positions),
+            *owners = ir_arena_array(arena, T, sizeof *owners),
+            *rows = ir_arena_array(arena, (size_t)sequences, sizeof *rows);
+    for (int32_t s = 0; s < sequences; s++) {
+        for (int32_t i = 0; i < tokens; i++) {
+            int32_t t = s * tokens + i;
+            ids[t] = (int32_t)((uint32_t)(t + first) * UINT32_C(2654435761) % (uint64_t)vocab);
+            positions[t] = first + i;
+            owners[t] = s;
+        }
+        rows[s] = s * tokens + tokens - 1;
+    }
+    return (mcc_eval_step){.struct_size = sizeof(mcc_eval_step),
+                           .n_tokens = (int32_t)T,
+                           .n_rows = sequences,
+                           .token_ids = ids,
+                           .positions = positions,
+                           .sequences = owners,
+                           .output_rows = rows};
+}
+
+static bool eval(mcc_engine *engine, mcc_eval_step *step, ir_diag *diag) {
+    mcc_error error = {.struct_size = sizeof error};
+    return mcc_engine_eval(engine, step, &error) == MCC_OK ||
+           ir_error(diag, NULL, "%s", error.text);
+}
+
+/* Fills the sequences up to the context, in steps of at most `chunk` tokens. */
+static bool hold_context(const profile_options *o, mcc_engine *engine, int64_t vocab, int32_t chunk,
+                         ir_arena *arena, ir_diag *diag) {
+    for (int32_t s = 0; s < o->batch; s++)
+        for (int32_t at = 0; at < o->context; at += chunk) {
+            int32_t n = o->context - at < chunk ? o->context - at : chunk;
+            mcc_eval_step step = make_step(1, n, at, vocab, arena);
+            int32_t *owners = ir_arena_array(arena, (size_t)n, sizeof *owners);
+            for (int32_t i = 0; i < n; i++)
+                owners[i] = s;
+            step.sequences = owners;
+            step.n_rows = 0;
+            if ((o->cancelled && atomic_load(o->cancelled)) || !eval(engine, &step, diag))
+                return diag->errors ? false : ir_error(diag, NULL, "interrupted");
+        }
+    return true;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n) {
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* Medians over the steps, of each kernel's launches together and of all. */
+static void sum_launches(profile_report *r, double *const *samples, int repeat) {
+    const rt_tables *t = &r->model.artifact->tables;
+    size_t n = (size_t)repeat;
+    double *all = ir_arena_array(r->arena, n, sizeof *all), **sums;
+    int *index = ir_arena_array(r->arena, (size_t)t->n_kernels + 1, sizeof *index);
+    sums = ir_arena_array(r->arena, (size_t)t->n_kernels + 1, sizeof *sums);
+    r->kernels = ir_arena_array(r->arena, (size_t)t->n_kernels + 1, sizeof *r->kernels);
+    for (uint32_t i = 0; i < t->n_launches; i++) {
+        uint32_t kernel = t->launches[i].kernel;
+        bool ran = false;
+        if (!index[kernel]) {
+            index[kernel] = ++r->n_kernels;
+            r->kernels[r->n_kernels - 1] = (profile_kernel){.kernel = (int)kernel};
+            sums[r->n_kernels - 1] = ir_arena_array(r->arena, n, sizeof **sums);
+        }
+        for (int k = 0; k < repeat; k++) {
+            sums[index[kernel] - 1][k] += samples[k][i];
+            all[k] += samples[k][i];
+            ran |= samples[k][i] > 0;
+        }
+        r->kernels[index[kernel] - 1].launches++;
+        r->launches += ran;
+    }
+    for (int i = 0; i < r->n_kernels; i++)
+        r->kernels[i].seconds = median(sums[i], repeat);
+    r->step_seconds = median(all, repeat);
+    r->step_least = all[0]; /* they are in order now */
+}
+
+static bool measure_steps(const profile_options *o, profile_report *r, mcc_engine *engine,
+                          int32_t chunk, ir_diag *diag) {
+    const rt_tables *t = &r->model.artifact->tables;
+    int64_t vocab = t->header->vocab_size;
+    mcc_eval_step step = make_step(o->batch, o->prefill ? o->context : 1,
+                                   o->prefill ? 0 : o->context, vocab, r->arena);
+    double **samples = ir_arena_array(r->arena, (size_t)o->repeat, sizeof *samples);
+    mcc_error error = {.struct_size = sizeof error};
+    int32_t n;
+    r->tokens = step.n_tokens;
+    r->sequences = o->batch;
+    if (!o->prefill && !hold_context(o, engine, vocab, chunk, r->arena, diag))
+        return false;
+    for (int k = -1; k < o->repeat; k++) { /* the first warms up; each forgets the one before */
+        if (o->cancelled && atomic_load(o->cancelled))
+            return ir_error(diag, NULL, "interrupted");
+        if (!eval(engine, &step, diag))
+            return false;
+        if (k < 0)
+            continue;
+        samples[k] = ir_arena_array(r->arena, (size_t)t->n_launches + 1, sizeof **samples);
+        if (mcc_engine_launch_seconds(engine, samples[k], (int32_t)t->n_launches, &n, &error))
+            return ir_error(diag, NULL, "%s", error.text);
+    }
+    sum_launches(r, samples, o->repeat);
+    return true;
+}
+
+bool profile_measure(const profile_options *o, profile_report *r, ir_diag *diag) {
+    enum { CHUNK = 128 };
+    mcc_error error = {.struct_size = sizeof error};
+    mcc_engine *engine;
+    *r = (profile_report){.arena = ir_arena_create()};
+    if (mcc_artifact_open(o->path, NULL, &r->model.artifact, &error) != MCC_OK)
+        return ir_error(diag, NULL, "%s", error.text);
+    int64_t step = (int64_t)o->batch * (o->prefill ? o->context : 1);
+    int64_t held = (int64_t)o->context + !o->prefill;
+    if (held > r->model.artifact->tables.header->max_model_len)
+        return ir_error(diag, o->path, "--context %d: the model has %" PRId64 " positions",
+                        o->context, r->model.artifact->tables.header->max_model_len);
+    mcc_engine_options options = {.struct_size = sizeof options,
+                                  .flags = MCC_ENGINE_TIMINGS,
+                                  .threads = o->threads,
+                                  .max_num_batched_tokens = (int32_t)(step > CHUNK ? step : CHUNK),
+                                  .max_eval_seqs = o->batch,
+                                  .max_model_len = held,
+                                  .device = o->device};
+    if (mcc_engine_create(r->model.artifact, &options, &engine, &error) != MCC_OK)
+        return ir_error(diag, NULL, "%s", error.text);
+    bool good = measure_steps(o, r, engine, CHUNK, diag);
+    mcc_engine_destroy(engine);
+    return good;
+}
+
 void profile_report_free(profile_report *r) {
     verify_model_close(&r->model);
     if (r->arena)
         ir_arena_destroy(r->arena);
     *r = (profile_report){0};
-}
-
-bool profile_measure(const profile_options *o, profile_report *r, ir_diag *diag) {
-    *r = (profile_report){.arena = ir_arena_create()};
-    return ir_error(diag, o->device, "not yet");
 }

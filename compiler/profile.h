@@ -37,9 +37,10 @@ profile_prediction profile_predict(const modelcc_emulator_gpu *gpu, const profil
 /* One kernel of the step, all its launches together. */
 typedef struct profile_kernel {
     int kernel;        /* index */
-    uint32_t function; /* the variant that the step takes */
+    uint32_t function; /* the variant that the step takes; of two, the second */
+    int n_functions;   /* that a launch of it is; 0 where there is nothing to do */
     int launches;
-    int64_t blocks; /* of a launch */
+    int64_t blocks; /* of a launch, of both functions */
     uint32_t threads, shared_bytes, registers, spill_bytes, resident;
     bool registers_known; /* by ptxas, for this architecture; else estimated */
     emu_counters one;     /* of a launch: the first */

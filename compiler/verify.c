@@ -291,7 +291,7 @@ static bool run_launch(const job *j, bool every_variant) {
             good = compare_bits(j, chosen, results, arena);
     }
     for (uint32_t f = 0; good && ran && every_variant && f < code->n_functions; f++) {
-        if (code->functions[f].kernel != kernel || f == chosen)
+        if (code->functions[f].kernel != kernel || f == chosen || code->functions[f].first_of_two)
             continue;
         good = run_function(j, f, 0, &ran);
         j->kernel->variants++;

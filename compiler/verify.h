@@ -121,10 +121,11 @@ bool verify_gpu_reopen(verify_gpu *gpu, ir_diag *diag);
 /* Sends the step block, and forgets the activations of the step before. */
 bool verify_gpu_begin(verify_gpu *gpu, const verify_step *step, ir_diag *diag);
 
-/* The function of a kernel that the runtime takes for a step. */
+/* The function of a kernel that the runtime takes for a step; of two that are one variant, the
+ * second. */
 uint32_t verify_gpu_choose(const verify_gpu *gpu, uint32_t kernel, const ir_interp_step *step);
 
-/* Runs one function of a launch's kernel to its end; false with the emulator's words in `error`. */
+/* Runs a variant of a launch's kernel to its end; false with the emulator's words in `error`. */
 bool verify_gpu_launch(verify_gpu *gpu, uint32_t launch, uint32_t function, const verify_step *step,
                        char *error, size_t error_bytes);
 

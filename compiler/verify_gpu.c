@@ -255,9 +255,17 @@ static bool run(verify_gpu *g, uint32_t launch, uint32_t function, const verify_
            ok(g, CALL(g, cuStreamSynchronize, g->stream), name, diag);
 }
 
+/* A variant may be two functions, of which `function` is the second. */
+static bool run_variant(verify_gpu *g, uint32_t launch, uint32_t function, const verify_step *step,
+                        ir_diag *diag) {
+    bool two = function > 0 && g->model->artifact->cuda.functions[function - 1].first_of_two;
+    return (!two || run(g, launch, function - 1, step, diag)) &&
+           run(g, launch, function, step, diag);
+}
+
 static bool run_in_context(verify_gpu *g, uint32_t launch, uint32_t function,
                            const verify_step *step, ir_diag *diag) {
-    WITH_CONTEXT(g, diag, run(g, launch, function, step, diag));
+    WITH_CONTEXT(g, diag, run_variant(g, launch, function, step, diag));
 }
 
 bool verify_gpu_launch(verify_gpu *g, uint32_t launch, uint32_t function, const verify_step *step,

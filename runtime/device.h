@@ -18,8 +18,9 @@ typedef struct rt_device_options {
     const rt_kv *kv;
     const rt_kv_options *kv_options; /* what kv was made with: for advice when memory is short */
     const rt_step_block *block;
-    rt_pool *pool; /* the CPU's threads; a GPU needs none */
-    bool null;     /* run nothing: all logits are 0 */
+    rt_pool *pool;          /* the CPU's threads; a GPU needs none */
+    bool null;              /* run nothing: all logits are 0 */
+    double *launch_seconds; /* [n_launches] filled by each step; NULL: launches are not measured */
 } rt_device_options;
 
 typedef struct rt_device_stats {

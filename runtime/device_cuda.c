@@ -59,6 +59,8 @@ typedef struct device_cuda {
     int64_t vocab_size;
     float *logits; /* pinned, room for logits_rows rows */
     int32_t logits_rows;
+    CUevent *marks; /* [n_launches + 1] before and after launches that are measured; else NULL */
+    double *launch_seconds;
     bool failed;
     rt_error failure; /* why */
     rt_device_stats stats;
@@ -83,6 +85,11 @@ static uint32_t choose_variant(const device_cuda *d, uint32_t kernel, int64_t T,
     return d->variants[begin];
 }
 
+/* Where launches are measured, notes the moment that the stream gets here. */
+static CUresult mark(device_cuda *d, uint32_t i) {
+    return d->marks ? RT_CUDA(&d->driver, cuEventRecord, d->marks[i], d->stream) : CUDA_SUCCESS;
+}
+
 static CUresult launch(device_cuda *d, uint32_t function, uint32_t at, int64_t T, int64_t S,
                        int64_t R, uint64_t *n) {
     const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[function];
@@ -99,17 +106,38 @@ static CUresult launch(device_cuda *d, uint32_t function, uint32_t at, int64_t T
 /* Submits the launches of a step of this size; *n counts them. */
 static CUresult submit(device_cuda *d, int64_t T, int64_t S, int64_t R, uint64_t *n) {
     const rt_tables *t = &d->artifact->tables;
-    for (uint32_t i = 0; i < t->n_launches; i++) {
+    CUresult result = mark(d, 0);
+    for (uint32_t i = 0; i < t->n_launches && result == CUDA_SUCCESS; i++) {
+        if (d->marks)
+            d->launch_seconds[i] = 0;
         uint32_t v = choose_variant(d, t->launches[i].kernel, T, S, R);
-        CUresult result = CUDA_SUCCESS;
+        uint64_t before = *n;
         if (v > 0 && d->artifact->cuda.functions[v - 1].first_of_two)
             result = launch(d, v - 1, i, T, S, R, n);
         if (result == CUDA_SUCCESS)
             result = launch(d, v, i, T, S, R, n);
-        if (result != CUDA_SUCCESS)
-            return result;
+        if (result == CUDA_SUCCESS && *n > before)
+            result = mark(d, i + 1);
+        if (d->marks && *n > before)
+            d->launch_seconds[i] = 1; /* it has run: see read_marks */
     }
-    return CUDA_SUCCESS;
+    return result;
+}
+
+/* With the stream at rest: the time from one mark to the next is the launch's between. */
+static bool read_marks(device_cuda *d, rt_error *error) {
+    uint32_t before = 0;
+    for (uint32_t i = 0; i < d->artifact->tables.n_launches; i++) {
+        float ms = 0;
+        if (d->launch_seconds[i] == 0)
+            continue;
+        if (!ok(d, RT_CUDA(&d->driver, cuEventElapsedTime, &ms, d->marks[before], d->marks[i + 1]),
+                "measuring a launch", error))
+            return false;
+        d->launch_seconds[i] = (double)ms / 1000;
+        before = i + 1;
+    }
+    return true;
 }
 
 /* --- graphs of decode steps ----------------------------------------------------------------------
@@ -191,7 +219,7 @@ static bool send_block(device_cuda *d, rt_error *error) {
 static bool submit_step(device_cuda *d, rt_error *error) {
     const mcc_step *step = d->block->step;
     int64_t size;
-    int bucket = find_bucket(d, step, &size);
+    int bucket = d->marks ? -1 : find_bucket(d, step, &size);
     uint64_t n = 0;
     if (bucket < 0) {
         CUresult result = submit(d, step->T, step->S, step->R, &n);
@@ -246,7 +274,10 @@ static bool run_step(device_cuda *d, rt_error *error) {
         return false;
     if (R > 0)
         d->uploads[0].pending = d->uploads[1].pending = false;
-    return true;
+    if (!d->marks)
+        return true;
+    return ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error) &&
+           read_marks(d, error);
 }
 
 static bool run(rt_device *device, rt_error *error) {
@@ -407,6 +438,23 @@ static bool make_uploads(device_cuda *d, rt_error *error) {
     return true;
 }
 
+static bool make_marks(device_cuda *d, rt_error *error) {
+    uint32_t n = d->artifact->tables.n_launches + 1;
+    if (!d->launch_seconds)
+        return true;
+    CUevent *marks = calloc(n, sizeof *marks);
+    if (!marks)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " events", n);
+    d->marks = marks;
+    for (uint32_t i = 0; i < n; i++)
+        if (!ok(d, RT_CUDA(&d->driver, cuEventCreate, &marks[i], CU_EVENT_DEFAULT),
+                "making an event", error)) {
+            marks[i] = NULL;
+            return false;
+        }
+    return true;
+}
+
 /* With the context current. */
 static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
     if (!ok(d, RT_CUDA(&d->driver, cuStreamCreate, &d->stream, CU_STREAM_NON_BLOCKING),
@@ -420,7 +468,7 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
                                 d->artifact->path, d->name, error) &&
            rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, d->stream, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
-           make_logits(d, l->R < l->S ? l->R : l->S, error) &&
+           make_marks(d, error) && make_logits(d, l->R < l->S ? l->R : l->S, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
                           error);
 }
@@ -455,6 +503,9 @@ static void empty(device_cuda *d) {
         if (d->uploads[i].block)
             RT_CUDA(driver, cuMemFreeHost, d->uploads[i].block);
     }
+    for (uint32_t i = 0; d->marks && i <= d->artifact->tables.n_launches; i++)
+        if (d->marks[i])
+            RT_CUDA(driver, cuEventDestroy_v2, d->marks[i]);
     if (d->logits)
         RT_CUDA(driver, cuMemFreeHost, d->logits);
     if (d->stream)
@@ -474,6 +525,7 @@ static void destroy(rt_device *device) {
         RT_CUDA(&d->driver, cuDevicePrimaryCtxRelease_v2, d->gpu);
     }
     rt_cuda_close(&d->driver);
+    free(d->marks);
     free(d->values);
     free(d->params);
     free(d->first_param);
@@ -496,6 +548,7 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
     d->kv = options->kv;
     d->block = options->block;
     d->null = options->null;
+    d->launch_seconds = options->launch_seconds;
     d->vocab_size = options->artifact->tables.header->vocab_size;
     if (!create(d, emulator, ordinal, options, error)) {
         destroy(&d->device);

@@ -24,7 +24,7 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
     if (a->inspect)
         return rt_fail(error, MCC_UNSUPPORTED,
                        "%s: opened with MCC_OPEN_INSPECT: open it without to run it", a->path);
-    if (o->flags & ~(uint32_t)MCC_ENGINE_NULL_DEVICE)
+    if (o->flags & ~(uint32_t)(MCC_ENGINE_NULL_DEVICE | MCC_ENGINE_TIMINGS))
         return rt_fail(error, MCC_INVALID_ARGUMENT, "unknown engine flags 0x%x",
                        (unsigned)o->flags);
     if (o->max_num_seqs < 0 || o->max_num_seqs > 1)
@@ -83,12 +83,18 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
                              .P = rt_kv_table_entries(e->kv)};
     if (!rt_step_block_create(&e->block, &limits, error))
         return false;
+    if (o->flags & MCC_ENGINE_TIMINGS) {
+        e->launch_seconds = calloc((size_t)t->n_launches + 1, sizeof *e->launch_seconds);
+        if (!e->launch_seconds)
+            return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
+    }
     rt_device_options device = {.artifact = e->artifact,
                                 .kv = e->kv,
                                 .kv_options = &kv,
                                 .block = &e->block,
                                 .pool = e->pool,
-                                .null = o->flags & MCC_ENGINE_NULL_DEVICE};
+                                .null = o->flags & MCC_ENGINE_NULL_DEVICE,
+                                .launch_seconds = e->launch_seconds};
     e->device = rt_device_create(&name, &device, error);
     if (!e->device)
         return false;
@@ -144,6 +150,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
     free(engine->candidates);
     free(engine->penalized);
     free(engine->event_text);
+    free(engine->launch_seconds);
     free(engine);
 }
 
@@ -170,6 +177,23 @@ mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stat
                ? MCC_OK
                : rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: stats->struct_size must be set",
                            __func__);
+}
+
+mcc_status mcc_engine_launch_seconds(const mcc_engine *engine, double *seconds, int32_t capacity,
+                                     int32_t *n, mcc_error *error) {
+    if (!engine || !n || capacity < 0 || (capacity > 0 && !seconds))
+        return rt_refuse(error, MCC_INVALID_ARGUMENT,
+                         "%s: engine and n must be set, seconds with a capacity", __func__);
+    if (!engine->launch_seconds)
+        return rt_refuse(error, MCC_UNSUPPORTED,
+                         "%s: the engine was made without MCC_ENGINE_TIMINGS", __func__);
+    *n = (int32_t)engine->artifact->tables.n_launches;
+    if (capacity < *n)
+        return rt_refuse(error, MCC_BUFFER_TOO_SMALL,
+                         "%s: room for %" PRId32 " launches, there are %" PRId32, __func__,
+                         capacity, *n);
+    memcpy(seconds, engine->launch_seconds, (size_t)*n * sizeof *seconds);
+    return MCC_OK;
 }
 
 /* --- requests ------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ struct mcc_engine {
     uint64_t last_id;
     char *event_text; /* of the last event polled; requests see to its size */
     size_t event_capacity;
+    double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
     mcc_engine_stats stats;
 };
 

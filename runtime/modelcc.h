@@ -303,8 +303,10 @@ MCC_API void mcc_pool_destroy(mcc_pool *pool);
 typedef struct mcc_engine mcc_engine;
 
 enum {
-    MCC_ENGINE_NULL_DEVICE = 1 /* run no kernels, all logits are 0: measures what the engine itself
-                                  costs */
+    MCC_ENGINE_NULL_DEVICE = 1, /* run no kernels, all logits are 0: measures what the engine itself
+                                   costs */
+    MCC_ENGINE_TIMINGS = 2      /* measure each launch: mcc_engine_launch_seconds. Steps are slower:
+                                   one launch waits for the other, and no GPU graphs are used */
 };
 
 typedef struct mcc_engine_options {
@@ -451,6 +453,13 @@ typedef struct mcc_engine_stats {
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,
                                         mcc_error *error);
+
+/* How long each launch of the last step took, of an engine made with MCC_ENGINE_TIMINGS, by index
+ * as in mcc_artifact_get_launch; 0 for launches that had nothing to do. `seconds` has room for
+ * `capacity`; *n becomes their number. Errors: UNSUPPORTED without the flag, BUFFER_TOO_SMALL (with
+ * *n set). */
+MCC_API mcc_status mcc_engine_launch_seconds(const mcc_engine *engine, double *seconds,
+                                             int32_t capacity, int32_t *n, mcc_error *error);
 
 /* --- evaluation: steps as they are ---------------------------------------------------------------
  */

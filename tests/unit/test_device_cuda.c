@@ -393,6 +393,24 @@ START_TEST(ragged_steps_and_buckets) {
 }
 END_TEST
 
+/* By events, without graphs: the made-up driver takes a millisecond for each launch. */
+START_TEST(launches_are_timed) {
+    mcc_engine *engine = make_engine((mcc_engine_options){
+        .max_num_batched_tokens = 4, .flags = MCC_ENGINE_TIMINGS, .device = "cuda"});
+    double seconds[3];
+    int32_t n;
+    fill_prompt(9, 5);
+    check_request(engine, 9, 4);
+    ck_assert_int_eq(driver->captures, 0);
+    ck_assert_int_eq(mcc_engine_launch_seconds(engine, seconds, 3, &n, NULL), MCC_OK);
+    ck_assert_int_eq(n, 3);
+    for (int i = 0; i < 3; i++)
+        ck_assert(seconds[i] > 0.000999 && seconds[i] < 0.001001);
+    mcc_engine_destroy(engine);
+    check_clean();
+}
+END_TEST
+
 START_TEST(nothing_is_run_on_the_null_device) {
     mcc_engine *engine =
         make_engine((mcc_engine_options){.flags = MCC_ENGINE_NULL_DEVICE, .device = "cuda"});
@@ -557,6 +575,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, greedy_for_any_chunk, 0, 6);
     tcase_add_test(t, long_generation_slides_the_window);
     tcase_add_test(t, ragged_steps_and_buckets);
+    tcase_add_test(t, launches_are_timed);
     tcase_add_test(t, nothing_is_run_on_the_null_device);
     tcase_add_test(t, memory_says_what_would_fit);
     tcase_add_test(t, every_call_may_fail);

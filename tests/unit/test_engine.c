@@ -264,6 +264,35 @@ START_TEST(null_device_makes_tokens) {
 }
 END_TEST
 
+/* Each launch of a step is timed, those of later steps anew; results are as always. */
+START_TEST(launches_are_timed) {
+    mcc_engine *engine = make_engine((mcc_engine_options){
+        .threads = 2, .flags = MCC_ENGINE_TIMINGS, .max_num_batched_tokens = 4});
+    double seconds[16];
+    int32_t n = 0;
+    fill_prompt(9, 3);
+    static result r;
+    generate(engine,
+             (mcc_request_params){.flags = MCC_REQUEST_IGNORE_EOS,
+                                  .prompt_ids = prompt,
+                                  .n_prompt_ids = 9,
+                                  .max_tokens = 3},
+             &r);
+    check_greedy(prompt, 9, &r);
+    ck_assert_int_eq(mcc_engine_launch_seconds(engine, NULL, 0, &n, NULL), MCC_BUFFER_TOO_SMALL);
+    ck_assert_int_eq(n, 3);
+    ck_assert_int_eq(mcc_engine_launch_seconds(engine, seconds, n, &n, NULL), MCC_OK);
+    for (int32_t i = 0; i < n; i++)
+        ck_assert(seconds[i] > 0 && seconds[i] < 10);
+    ck_assert_int_eq(mcc_engine_launch_seconds(engine, seconds, n, NULL, NULL),
+                     MCC_INVALID_ARGUMENT);
+    mcc_engine_destroy(engine);
+    engine = make_engine((mcc_engine_options){.threads = 1});
+    ck_assert_int_eq(mcc_engine_launch_seconds(engine, seconds, n, &n, NULL), MCC_UNSUPPORTED);
+    mcc_engine_destroy(engine);
+}
+END_TEST
+
 START_TEST(engines_share_a_pool) {
     mcc_pool *pool;
     ck_assert_int_eq(mcc_pool_create(2, &pool, NULL), MCC_OK);
@@ -299,6 +328,7 @@ static Suite *suite(void) {
     tcase_add_test(t, ragged_steps);
     tcase_add_test(t, bad_steps_are_refused);
     tcase_add_test(t, null_device_makes_tokens);
+    tcase_add_test(t, launches_are_timed);
     tcase_add_test(t, engines_share_a_pool);
     suite_add_tcase(s, t);
     return s;
