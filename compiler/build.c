@@ -390,11 +390,35 @@ static bool write_artifact(build *b, int code) {
     return ok;
 }
 
+/* --- texts
+ * ------------------------------------------------------------------------------------------ */
+
+/* Writes a text that is complete, to standard output where path is NULL. What cannot be written
+ * whole is removed. */
+static bool write_text(build *b, const char *path, const text *t) {
+    FILE *f = path ? fopen(path, "w") : stdout;
+    if (!f)
+        return ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
+    bool ok = fwrite(t->bytes, 1, t->size, f) == t->size;
+    ok = fflush(f) == 0 && ok;
+    int error = errno;
+    if (path && fclose(f) && ok) {
+        ok = false;
+        error = errno;
+    }
+    struct stat found;
+    if (!ok && path && !lstat(path, &found) && S_ISREG(found.st_mode))
+        unlink(path);
+    return ok || ir_error(b->diag, path ? path : "standard output", "cannot write it: %s",
+                          strerror(error));
+}
+
 /* "OUT: INPUT …" for make and ninja; spaces and dollars escaped as both read them. */
 static bool write_depfile(build *b) {
-    FILE *f = fopen(b->options->depfile, "w");
+    text t = {0};
+    FILE *f = open_memstream(&t.bytes, &t.size);
     if (!f)
-        return ir_error(b->diag, b->options->depfile, "cannot write it: %s", strerror(errno));
+        return ir_error(b->diag, NULL, "out of memory for the dependencies");
     for (int i = -1; i < b->model->file_count; i++) {
         const char *path = i < 0 ? b->options->output : b->model->files[i].path;
         fputs(i < 0 ? "" : " \\\n  ", f);
@@ -409,33 +433,20 @@ static bool write_depfile(build *b) {
             fputc(':', f);
     }
     fputc('\n', f);
-    return fclose(f) == 0 ||
-           ir_error(b->diag, b->options->depfile, "cannot write it: %s", strerror(errno));
-}
-
-/* --- texts instead of an artifact
- * ------------------------------------------------------------------------- */
-
-/* Writes a text that is complete: a build that fails leaves what was there. */
-static bool write_text(build *b, const text *t) {
-    const char *path = b->options->output;
-    FILE *f = path ? fopen(path, "w") : stdout;
-    if (!f)
-        return ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
-    bool ok = fwrite(t->bytes, 1, t->size, f) == t->size;
-    ok = fflush(f) == 0 && ok;
-    ok = (f == stdout || fclose(f) == 0) && ok;
-    return ok || ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
+    bool ok = fclose(f) == 0 || ir_error(b->diag, NULL, "out of memory for the dependencies");
+    ok = ok && write_text(b, b->options->depfile, &t);
+    free(t.bytes);
+    return ok;
 }
 
 static bool emit_text(build *b) {
     const build_options *o = b->options;
     if (o->emit == BUILD_EMIT_GRAPH)
-        return write_text(b, &b->graph);
+        return write_text(b, o->output, &b->graph);
     if (o->emit == BUILD_EMIT_IR)
-        return write_text(b, &b->fused);
+        return write_text(b, o->output, &b->fused);
     if (o->emit == BUILD_EMIT_PLAN)
-        return write_text(b, &b->plan);
+        return write_text(b, o->output, &b->plan);
     text t = {0};
     FILE *f = open_memstream(&t.bytes, &t.size);
     if (!f)
@@ -455,7 +466,7 @@ static bool emit_text(build *b) {
                              o->emit == BUILD_EMIT_ASM ? f : NULL);
     if (fclose(f))
         ok = ir_error(b->diag, NULL, "out of memory for the text");
-    ok = ok && (cuda_emits_directory(o) || write_text(b, &t));
+    ok = ok && (cuda_emits_directory(o) || write_text(b, o->output, &t));
     free(t.bytes);
     return ok;
 }

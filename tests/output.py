@@ -114,6 +114,9 @@ def full_disk(modelcc, work, model):
         result = run(modelcc, "build", model, "-o", place.output, "--quiet")
         expect_error(result, "full disk", "No space left")
         place.check("full disk")
+        result = run(modelcc, "build", model, "--emit", "llvm", "-o", os.path.join(mount, "x.ll"))
+        expect_error(result, "a text on a full disk", "No space left")
+        place.check("a text on a full disk")
         print("full disk: the old file stays", flush=True)
     finally:
         subprocess.run(["umount", mount], check=True)
