@@ -91,8 +91,10 @@ typedef enum cg_store_kind {
     CG_STORE_A8, /* quantized to a8: per group of 32 columns; access.row_stride and offset count
                     elements (the whole a8 row has row_stride of them, and this program's columns
                     start at offset + head*head_stride, a multiple of 32) */
-    CG_STORE_KV  /* nodes `value` (K) and `value2` (V) of head `head` to the page of this row's
+    CG_STORE_KV, /* nodes `value` (K) and `value2` (V) of head `head` to the page of this row's
                     position; access.arg is the KV argument */
+    CG_STORE_K,  /* the same of `value` alone, as K or as V */
+    CG_STORE_V
 } cg_store_kind;
 
 typedef struct cg_store {
@@ -103,8 +105,9 @@ typedef struct cg_store {
 
 /* For each row and each head: compute the nodes over `width` columns and store. */
 typedef struct cg_program {
-    int64_t heads; /* 1 for plain rows */
-    int64_t width; /* columns; for a matmul's epilogue N / parts, for attention's head_dim */
+    int64_t heads;        /* 1 for plain rows */
+    int64_t width;        /* columns; for a matmul's epilogue N / parts, for attention's head_dim */
+    int64_t input_column; /* of a matmul's epilogue by heads; else 0 */
     int n_nodes, n_stores;
     cg_node *nodes; /* in an order in which operands come first */
     cg_store *stores;
@@ -121,6 +124,11 @@ typedef enum cg_anchor { CG_ANCHOR_ROWS, CG_ANCHOR_MATMUL, CG_ANCHOR_ATTENTION }
  * (part 1) are computed together). Order of summation, whatever the number of rows and threads:
  * quantized w and a8 x: per group of k the exact integer dot product, then in ascending group order
  * f32 FMA; otherwise ascending k, f32 FMA.
+ *
+ * An epilogue by heads: several programs, each of its own columns of out. INPUT of program p is
+ * column p.input_column + head * p.width + column; the programs' columns do not overlap. They may
+ * ROTATE (the pairs of columns are of one head), and append to a cache by STORE_K and STORE_V, but
+ * not REDUCE. parts is 1. Only for targets with matmul_heads.
  *
  * A prologue computes x where it is no argument: rms_norm, quantize, … of the rows that the kernel
  * is about to multiply. It is a program like a rows kernel's, with one head and width = k, all
@@ -158,8 +166,8 @@ typedef struct cg_kernel {
     ir_dim rows; /* T or R: how many rows a launch computes */
     int n_args;
     cg_arg *args;
-    int n_programs; /* rows: run one after another for each row; matmul, attention: one epilogue
-                       (a matmul's prologue is not among them) */
+    int n_programs; /* rows: run one after another for each row; attention: one epilogue; matmul:
+                       one, or several by heads (its prologue is not among them) */
     cg_program *programs;
     cg_matmul matmul;
     cg_attention attention;

@@ -39,46 +39,76 @@ static int arg_index(const cg_lowering *l, const ir_value *value) {
     return value->def == NULL && value->owner == body ? value->index : -1;
 }
 
-bool cg_lower_as_argument(const cg_lowering *l, const ir_value *value, int *arg, int64_t *offset) {
+/* Follows views to the value they start from, an argument or what an op computes. *offset becomes
+ * the first column, in elements of that value's row. NULL where what is on the way does not leave a
+ * row's columns contiguous. */
+static const ir_value *follow_views(const ir_value *value, int64_t *offset) {
     *offset = 0;
-    for (;;) {
-        if (!value->def) {
-            *arg = arg_index(l, value);
-            return *arg >= 0;
-        }
+    while (value->def) {
         const ir_op *op = value->def;
         if (op->code == IR_OP_SLICE) {
             const ir_type *from = &op->operands[0]->type;
             int64_t axis = ir_op_int(op, "axis");
             if (axis == 0 && cg_lower_has_rows(from))
-                return false;
+                return NULL;
             *offset += ir_op_int(op, "start") * cg_lower_inner_size(from, (int)axis + 1);
             /* Only a slice of the outermost column axis leaves a row's columns contiguous. */
             for (int i = cg_lower_has_rows(from) ? 1 : 0; i < axis; i++)
                 if (from->dims[i].c != 1)
-                    return false;
+                    return NULL;
         } else if (op->code == IR_OP_RESHAPE) {
             const ir_type *from = &op->operands[0]->type, *to = &value->type;
             if (cg_lower_has_rows(from) != cg_lower_has_rows(to) ||
                 (cg_lower_has_rows(from) && !ir_dim_equal(from->dims[0], to->dims[0])))
-                return false;
+                return NULL;
         } else {
-            return false;
+            break;
         }
         value = op->operands[0];
     }
+    return value;
+}
+
+bool cg_lower_as_argument(const cg_lowering *l, const ir_value *value, int *arg, int64_t *offset) {
+    const ir_value *source = follow_views(value, offset);
+    *arg = source && !source->def ? arg_index(l, source) : -1;
+    return *arg >= 0;
+}
+
+bool cg_lower_as_columns(const cg_lowering *l, const ir_value *value, int64_t *column) {
+    const ir_value *source = follow_views(value, column);
+    return source && source->def && source->def == l->anchor;
 }
 
 /* --- stores
  * ------------------------------------------------------------------------------------------ */
 
-static cg_lower_program *program_for(cg_lowering *l, const cg_lower_domain *d) {
+/* The first column of the anchor's result that a value is computed from, -1 for none. */
+static int64_t first_column(const cg_lowering *l, const ir_value *value) {
+    int64_t column;
+    if (cg_lower_as_columns(l, value, &column))
+        return column;
+    for (int i = 0; value->def && i < value->def->n_operands; i++)
+        if ((column = first_column(l, value->def->operands[i])) >= 0)
+            return column;
+    return -1;
+}
+
+/* The program in which `value` is computed, whose cut is d. */
+static cg_lower_program *program_for(cg_lowering *l, const cg_lower_domain *d,
+                                     const ir_value *value) {
+    int64_t column = l->by_heads ? first_column(l, value) : 0;
+    if (column < 0) {
+        cg_lower_fail(l, l->kernel, "a result is not made of the anchor's columns");
+        return NULL;
+    }
     for (int i = 0; i < l->n_programs; i++) {
         const cg_lower_domain *e = &l->programs[i]->domain;
-        if (ir_dim_equal(e->rows, d->rows) && e->heads == d->heads && e->width == d->width)
+        if (ir_dim_equal(e->rows, d->rows) && e->heads == d->heads && e->width == d->width &&
+            l->programs[i]->input_column == column)
             return l->programs[i];
     }
-    if (l->anchor && l->n_programs) {
+    if (l->anchor && l->n_programs && !l->by_heads) {
         cg_lower_fail(l, l->kernel, "an epilogue has one shape, its results have several");
         return NULL;
     }
@@ -88,6 +118,7 @@ static cg_lower_program *program_for(cg_lowering *l, const cg_lower_domain *d) {
     }
     cg_lower_program *b = ir_arena_alloc(l->arena, sizeof *b);
     b->domain = *d;
+    b->input_column = column;
     return l->programs[l->n_programs++] = b;
 }
 
@@ -103,7 +134,7 @@ static void add_store(cg_lowering *l, cg_lower_program *b, const cg_store *store
 static cg_lower_domain store_domain(const cg_lowering *l, const ir_value *value) {
     if (l->anchor && l->anchor->code == IR_OP_PAGED_ATTENTION)
         return domain_of(&l->anchor->results[0]->type);
-    if (l->anchor)
+    if (l->anchor && !l->by_heads)
         return (cg_lower_domain){.rows = value->type.dims[0],
                                  .heads = 1,
                                  .width =
@@ -155,7 +186,7 @@ static void store_value(cg_lowering *l, const ir_value *value, int arg, int64_t 
         cg_lower_fail(l, def, "its groups of 32 would cross the kernel's rows");
         return;
     }
-    cg_lower_program *b = program_for(l, &d);
+    cg_lower_program *b = program_for(l, &d, value);
     if (!b)
         return;
     int node = cg_lower_value(l, b, quantized ? def->operands[0] : value);
@@ -179,21 +210,41 @@ static void store_value(cg_lowering *l, const ir_value *value, int arg, int64_t 
                                      .column_stride = 1}});
 }
 
+/* K and V are different columns of a matmul's result: a program each. */
+static void store_kv_by_heads(cg_lowering *l, const ir_op *append, int kv) {
+    for (int i = 0; i < 2 && !l->failed; i++) {
+        const ir_value *value = append->operands[1 + i];
+        cg_lower_domain d = domain_of(&value->type);
+        cg_lower_program *b = program_for(l, &d, value);
+        int node = b ? cg_lower_value(l, b, value) : -1;
+        if (node >= 0)
+            add_store(l, b,
+                      &(cg_store){.kind = i == 0 ? CG_STORE_K : CG_STORE_V,
+                                  .value = node,
+                                  .value2 = -1,
+                                  .access = {.arg = kv, .row_map = CG_ROW_SELF, .index_arg = -1}});
+    }
+}
+
 static void store_kv(cg_lowering *l, const ir_op *append) {
-    if (l->anchor) {
+    if (l->anchor && !l->by_heads) {
         cg_lower_fail(l, append,
                       "the cache is appended to row by row, in a kernel without another anchor");
         return;
     }
-    cg_lower_domain d = domain_of(&append->operands[1]->type);
-    cg_lower_program *b = program_for(l, &d);
     int kv = arg_index(l, append->operands[0]);
-    if (!b)
-        return;
     if (kv < 0) {
         cg_lower_fail(l, append, "the cache must be the kernel's argument");
         return;
     }
+    if (l->by_heads) {
+        store_kv_by_heads(l, append, kv);
+        return;
+    }
+    cg_lower_domain d = domain_of(&append->operands[1]->type);
+    cg_lower_program *b = program_for(l, &d, append->operands[1]);
+    if (!b)
+        return;
     int k = cg_lower_value(l, b, append->operands[1]),
         v = cg_lower_value(l, b, append->operands[2]);
     if (k < 0 || v < 0)
@@ -351,6 +402,32 @@ static void lower_matmul(cg_lowering *l) {
     l->out->rows = op->results[0]->type.dims[0];
     if (op->results[0]->type.rank != 2)
         cg_lower_fail(l, op, "its result must have rank 2");
+    for (const ir_op *other = l->kernel->body->first; other; other = other->next)
+        l->by_heads |= other->code == IR_OP_ROPE || other->code == IR_OP_KV_APPEND;
+    if (l->by_heads && m->parts != 1)
+        cg_lower_fail(l, op, "heads and halves of its result cannot be in one epilogue");
+}
+
+/* Every column is some program's, and of one only. */
+static void check_heads(cg_lowering *l) {
+    int64_t covered = 0;
+    for (int i = 0; i < l->n_programs; i++) {
+        const cg_lower_program *b = l->programs[i];
+        int64_t begin = b->input_column, end = begin + b->domain.heads * b->domain.width;
+        covered += end - begin;
+        for (int j = 0; j < i; j++) {
+            int64_t other = l->programs[j]->input_column;
+            if (begin < other + l->programs[j]->domain.heads * l->programs[j]->domain.width &&
+                other < end) {
+                cg_lower_fail(l, l->anchor, "a column of it is used in two ways");
+                return;
+            }
+        }
+        if (end > l->out->matmul.n)
+            cg_lower_fail(l, l->anchor, "its columns end before the heads do");
+    }
+    if (covered != l->out->matmul.n)
+        cg_lower_fail(l, l->anchor, "some columns of it are not used");
 }
 
 static void lower_attention(cg_lowering *l) {
@@ -400,6 +477,7 @@ static void lower_stores(cg_lowering *l) {
 static void finish_program(const cg_lowering *l, const cg_lower_program *b, cg_program *p) {
     *p = (cg_program){.heads = b->domain.heads,
                       .width = b->domain.width,
+                      .input_column = b->input_column,
                       .n_nodes = b->n_nodes,
                       .n_stores = b->n_stores};
     p->nodes = ir_arena_array(l->arena, (size_t)b->n_nodes, sizeof(cg_node));
@@ -445,6 +523,8 @@ cg_kernel *cg_kernel_lower(const ir_op *op, ir_arena *arena, ir_diag *diag) {
     }
     if (!l->failed)
         lower_stores(l);
+    if (!l->failed && l->by_heads)
+        check_heads(l);
     if (!l->failed)
         finish_programs(l);
     if (!l->failed)

@@ -16,7 +16,8 @@ typedef struct cg_lower_domain {
 /* A program under construction. */
 typedef struct cg_lower_program {
     cg_lower_domain domain;
-    bool prologue; /* of a matmul: it computes the anchor's input and has the row whole */
+    bool prologue;        /* of a matmul: it computes the anchor's input and has the row whole */
+    int64_t input_column; /* of a matmul's epilogue by heads */
     int n_nodes, n_stores;
     cg_node nodes[CG_LOWER_MAX_NODES];
     cg_store stores[CG_LOWER_MAX_STORES];
@@ -32,6 +33,7 @@ typedef struct cg_lowering {
     ir_diag *diag;
     cg_kernel *out;
     const ir_op *anchor; /* matmul or paged_attention, or NULL */
+    bool by_heads;       /* a matmul's epilogue has several programs, each of some columns */
     cg_lower_program *prologue;
     cg_lower_program *programs[CG_LOWER_MAX_PROGRAMS];
     int n_programs;
@@ -70,6 +72,9 @@ static inline int64_t cg_lower_last_dim(const ir_type *type) {
 /* Follows views from a value to a kernel argument; *offset becomes the first column, in elements of
  * the argument's row. False when something on the way computes. */
 bool cg_lower_as_argument(const cg_lowering *l, const ir_value *value, int *arg, int64_t *offset);
+
+/* Whether a value is a view of the anchor's result; *column becomes its first column there. */
+bool cg_lower_as_columns(const cg_lowering *l, const ir_value *value, int64_t *column);
 
 /* The node of a value in a program, made on first use; -1 after reporting why there is none. */
 int cg_lower_value(cg_lowering *l, cg_lower_program *b, const ir_value *value);

@@ -201,6 +201,15 @@ static int build_reduce(cg_lowering *l, cg_lower_program *b, const ir_op *op) {
     return binary(l, b, CG_DIV, sum, constant(l, b, (double)b->domain.width));
 }
 
+/* The columns of the anchor's output that are the program's. */
+static int build_input_of_heads(cg_lowering *l, cg_lower_program *b, const ir_value *value) {
+    int64_t column;
+    if (!cg_lower_as_columns(l, value, &column) || column != b->input_column ||
+        cg_lower_row_size(&value->type) != b->domain.heads * b->domain.width)
+        return cg_lower_fail(l, l->anchor, "a result is made of several ranges of its columns");
+    return add_node(l, b, &(cg_node){.kind = CG_INPUT, .operands = {-1, -1, -1}});
+}
+
 /* The anchor's output, or, where pack arranged the weights for it (two parts), one half of it. */
 static int build_input(cg_lowering *l, cg_lower_program *b, const ir_value *value) {
     int part = 0;
@@ -303,7 +312,7 @@ static int build_op(cg_lowering *l, cg_lower_program *b, const ir_op *op) {
     case IR_OP_ROPE:
         if (!axis_is_row(b, &op->results[0]->type))
             return cg_lower_fail(l, op, "its axis is not the kernel's row");
-        if (l->anchor && l->anchor->code == IR_OP_MATMUL && !b->prologue)
+        if (l->anchor && l->anchor->code == IR_OP_MATMUL && !b->prologue && op->code != IR_OP_ROPE)
             return cg_lower_fail(l, op,
                                  "a matmul's epilogue holds only a group of a row, not all of it");
         return op->code == IR_OP_RMS_NORM     ? build_rms_norm(l, b, op)
@@ -329,7 +338,8 @@ int cg_lower_value(cg_lowering *l, cg_lower_program *b, const ir_value *value) {
     if (cg_lower_as_argument(l, value, &arg, &offset))
         node = load(l, b, value->def ? value->def : l->kernel, arg, offset, &value->type);
     else if (is_anchor_output(l, value))
-        node = build_input(l, b, value);
+        node = l->by_heads && !b->prologue ? build_input_of_heads(l, b, value)
+                                           : build_input(l, b, value);
     else
         node = build_op(l, b, value->def);
     if (node >= 0 && b->n_memo < CG_LOWER_MAX_NODES) {

@@ -1,5 +1,6 @@
 /* modelcc opt: runs passes on the text form of a graph; text in, text out. */
 #include "codegen/cpu/cpu.h"
+#include "codegen/cuda/cuda.h"
 #include "compiler/command.h"
 #include "ir/export.h"
 #include "ir/text.h"
@@ -20,6 +21,7 @@ static const char help[] =
     "  --print-after PASS     print the graph after a pass, or after all, on standard error\n"
     "  --list-passes          list the passes and exit\n"
     "  --quantize, --activations, --kv-cache-dtype, --fusion   as for modelcc build\n"
+    "  --target KIND          cpu (default) or cuda: what passes plan for\n"
     "  --dot, --json          print Graphviz or JSON instead of text\n"
     "  -o, --output FILE      write there instead of standard output\n\n"
     "examples:\n"
@@ -31,7 +33,7 @@ enum { MAX_TEXT = 1 << 30 };
 
 struct opt {
     const char *input, *output, *passes, *print_after, *fusion_file;
-    bool pipeline, list, help, dot, json;
+    bool pipeline, list, help, dot, json, cuda;
     pass_options options;
 };
 
@@ -53,6 +55,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
     static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", NULL};
     static const char *const kv_dtypes[] = {"f16", "f32", NULL};
+    static const char *const targets[] = {"cpu", "cuda", NULL};
     int choice;
     switch (c) {
     case 'p':
@@ -88,6 +91,10 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         else
             opt->fusion_file = value;
         return true;
+    case 't':
+        choice = choose("target", value, targets);
+        opt->cuda = choice == 1;
+        return choice >= 0;
     case 'd':
         opt->dot = true;
         return true;
@@ -114,6 +121,7 @@ static bool parse_options(int argc, char **argv, struct opt *opt) {
                                           {"activations", required_argument, NULL, 'A'},
                                           {"kv-cache-dtype", required_argument, NULL, 'k'},
                                           {"fusion", required_argument, NULL, 'f'},
+                                          {"target", required_argument, NULL, 't'},
                                           {"dot", no_argument, NULL, 'd'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"output", required_argument, NULL, 'o'},
@@ -175,8 +183,10 @@ static bool write_output(const struct opt *opt, const ir_module *module) {
 }
 
 static bool run(struct opt *opt, ir_module *module, ir_diag *diag) {
-    pass_context context = {
-        .module = module, .diag = diag, .options = &opt->options, .target = cg_cpu_pass_target()};
+    pass_context context = {.module = module,
+                            .diag = diag,
+                            .options = &opt->options,
+                            .target = opt->cuda ? cg_cuda_pass_target() : cg_cpu_pass_target()};
     if (!ir_verify(module, diag))
         return false;
     if (opt->pipeline)

@@ -19,6 +19,7 @@ typedef struct ir_target {
     bool matmul_prologue;      /* row programs that compute its input (norms, quantize, …), in its
                                   kernel: a plan may ask for them, and strategy prologues does; */
     bool matmul_prologue_pays; /* so does strategy full */
+    bool matmul_heads;         /* rope and the cache's append on the heads of its output */
     bool attention_epilogue;   /* elementwise ops and group reductions within a head */
     bool rows_chain;           /* several row programs in one kernel */
 } ir_target;

@@ -321,13 +321,26 @@ static bool check_prologue(fuser *f, const plan_entry *e, int region, const ir_v
     return true;
 }
 
+/* Heads of a matmul's result are turned and kept in its kernel where the target can do that. */
+static bool check_heads(fuser *f, const plan_entry *e, int region) {
+    for (int i = 0; i < f->g->n_ops; i++) {
+        const ir_op *op = f->g->ops[i];
+        if (f->g->region[i] == region && (op->code == IR_OP_ROPE || op->code == IR_OP_KV_APPEND) &&
+            !f->context->target->matmul_heads)
+            return plan_error(f->context, e, op->name,
+                              "this target does it in no matmul's kernel; put it in a rows kernel");
+    }
+    return true;
+}
+
 static bool check_prologues(fuser *f) {
     f->checked = ir_arena_array(f->scratch, (size_t)f->g->n_ops, 1);
     for (int i = 0; i < f->g->n_ops; i++) {
         const ir_op *op = f->g->ops[i];
         int region = f->g->region[i];
         if (op->code == IR_OP_MATMUL && region >= 0 && region < f->context->plan->kernels.count &&
-            !check_prologue(f, f->entries[region], region, op->operands[0]))
+            (!check_prologue(f, f->entries[region], region, op->operands[0]) ||
+             !check_heads(f, f->entries[region], region)))
             return false;
     }
     return true;

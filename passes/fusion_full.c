@@ -9,6 +9,9 @@
  *   o_proj, residual add                        matmul with an epilogue
  *   gate_proj, up_proj, silu, mul, quantize     lockstep matmul with an epilogue
  *
+ * Where the target has matmul_heads, the third joins the second: every use of the merged matmul is
+ * then rope or the cache's append, head by head (of what norms a head first, it does not).
+ *
  * Strategy prologues: the same, and a rows kernel whose one result is the input of one matmul (and
  * no other kernel needs it) becomes that matmul's prologue:
  *
@@ -79,6 +82,7 @@ typedef struct builder {
     plan *p;
     fusion_graph *g;
     bool prologues;
+    int *heads_of; /* by op: the matmul whose heads it turns or keeps in that kernel, or -1 */
 } builder;
 
 static const char *anchor_of(const builder *b, int region) {
@@ -178,11 +182,92 @@ static bool lockstep_possible(const builder *b, const ir_op *matmul) {
     return sliced && b->context->target->matmul_lockstep;
 }
 
+/* The source that an operand is a view of. */
+static const ir_value *view_source(const ir_value *value) {
+    while (value->def && fusion_is_view(value->def))
+        value = value->def->operands[0];
+    return value;
+}
+
+/* --- heads of a matmul's result
+ * -------------------------------------------------------------------------------------- */
+
+/* Columns are given to lanes by 32. */
+static bool whole_lanes(int64_t columns) {
+    return columns % 32 == 0;
+}
+
+/* Whether the pairs that rope turns lie within 32 columns that a backend can choose: neighbours, or
+ * the same column of two runs of 16. */
+static bool heads_fit(const ir_op *op) {
+    const ir_type *type = &op->operands[op->code == IR_OP_KV_APPEND]->type;
+    if (type->rank != 3 || !whole_lanes(type->dims[2].c))
+        return false;
+    return op->code != IR_OP_ROPE || strcmp(ir_op_string(op, "style"), "half") != 0 ||
+           whole_lanes(ir_op_int(op, "dims"));
+}
+
+/* Whether `op` reads what the matmul, or an op that is marked, computes; through views. */
+static bool reads_heads(const builder *b, const ir_op *op, int matmul) {
+    for (int k = 0; k < op->n_operands; k++) {
+        const ir_op *producer = fusion_producer(op->operands[k]);
+        int j = producer ? fusion_op_index(b->g, producer) : -1;
+        if (j >= 0 && (j == matmul || (b->heads_of[j] == matmul && producer->code != IR_OP_ROPE &&
+                                       producer->code != IR_OP_KV_APPEND)))
+            return true;
+    }
+    return false;
+}
+
+/* The keys of an append come from rope, which has been marked. */
+static bool appends_heads(const builder *b, const ir_op *op, int matmul) {
+    for (int k = 1; op->code == IR_OP_KV_APPEND && k < 3; k++) {
+        const ir_op *producer = fusion_producer(op->operands[k]);
+        int j = producer ? fusion_op_index(b->g, producer) : -1;
+        if (j < 0 || (j != matmul && b->heads_of[j] != matmul))
+            return false;
+    }
+    return true;
+}
+
+/* Marks all that reads the matmul, up to rope and the cache's append, or nothing where something
+ * else reads it or its columns do not fit. */
+static void mark_heads(builder *b, int matmul) {
+    const ir_op *op = b->g->ops[matmul];
+    const ir_type *type = &op->results[0]->type;
+    bool ok = type->rank == 2 && whole_lanes(type->dims[1].c), any = false;
+    for (int i = matmul + 1; i < b->g->n_ops && ok; i++) {
+        const ir_op *user = b->g->ops[i];
+        if (fusion_is_view(user)) {
+            ok = user->code != IR_OP_SLICE || view_source(user->operands[0])->def != op ||
+                 (user->operands[0]->type.rank == 2 && whole_lanes(ir_op_int(user, "start")) &&
+                  whole_lanes(ir_op_int(user, "size")));
+            continue;
+        }
+        if (!reads_heads(b, user, matmul))
+            continue;
+        bool ends = user->code == IR_OP_ROPE || user->code == IR_OP_KV_APPEND;
+        ok = fusion_is_compute(user) && ir_dim_equal(rows_of(user), type->dims[0]) &&
+             (ends ? heads_fit(user) && appends_heads(b, user, matmul)
+                   : ir_op_info_get(user->code)->traits & IR_TRAIT_ELEMENTWISE);
+        any |= ends;
+        b->heads_of[i] = matmul;
+    }
+    for (int i = matmul + 1; i < b->g->n_ops && !(ok && any); i++)
+        if (b->heads_of[i] == matmul)
+            b->heads_of[i] = -1;
+}
+
 /* Whether op may be an epilogue of the matmul or attention in `region`, by way of operand k. */
 static bool joins_anchor(const builder *b, const ir_op *op, int k, int region) {
     const ir_target *target = b->context->target;
     const ir_op *anchor = region_anchor(b, region);
-    if (!anchor || op->code == IR_OP_GATHER || op->code == IR_OP_KV_APPEND)
+    if (!anchor)
+        return false;
+    int heads_of = b->heads_of[fusion_op_index(b->g, op)];
+    if (heads_of >= 0)
+        return b->g->ops[heads_of] == anchor;
+    if (op->code == IR_OP_GATHER || op->code == IR_OP_KV_APPEND)
         return false;
     bool matmul = anchor->code == IR_OP_MATMUL;
     if (matmul ? !target->matmul_epilogue : !target->attention_epilogue)
@@ -223,13 +308,6 @@ static bool reads_across_rows(const builder *b, const ir_op *op, int region) {
             return true;
     }
     return false;
-}
-
-/* The source that an operand is a view of. */
-static const ir_value *view_source(const ir_value *value) {
-    while (value->def && fusion_is_view(value->def))
-        value = value->def->operands[0];
-    return value;
 }
 
 /* A rows region that reads what this op reads (other heads of the same merged matmul). */
@@ -281,6 +359,8 @@ static int prologue_region(const builder *b, int index) {
 
 static void place_anchor(builder *b, int index) {
     const ir_op *op = b->g->ops[index];
+    if (op->code == IR_OP_MATMUL && b->context->target->matmul_heads)
+        mark_heads(b, index);
     int region = op->code == IR_OP_MATMUL ? prologue_region(b, index) : -1;
     if (region < 0) {
         start(b, index, op->code == IR_OP_MATMUL ? "matmul" : "attention");
@@ -334,6 +414,9 @@ static void place_all(const pass_context *context, plan *p, bool prologues) {
                  .p = p,
                  .g = fusion_graph_create(context->module->graph, scratch),
                  .prologues = prologues};
+    b.heads_of = ir_arena_array(scratch, (size_t)b.g->n_ops + 1, sizeof *b.heads_of);
+    for (int i = 0; i < b.g->n_ops; i++)
+        b.heads_of[i] = -1;
     for (int i = 0; i < b.g->n_ops; i++)
         if (fusion_is_compute(b.g->ops[i]) && b.g->ops[i]->n_results)
             place(&b, i);

@@ -10,19 +10,23 @@
 
 #include <string.h>
 
-/* Whether the body slices the matmul's result: then it computes the halves in lockstep. */
-static bool is_sliced(const ir_graph *body, const ir_op *matmul) {
-    for (const ir_op *op = body->first; op; op = op->next)
-        if (op->code == IR_OP_SLICE && op->operands[0]->def == matmul)
-            return true;
-    return false;
+/* Whether the body slices the matmul's result for anything but heads that are turned or kept: then
+ * it computes the halves in lockstep. */
+static bool is_in_lockstep(const ir_graph *body, const ir_op *matmul) {
+    bool sliced = false;
+    for (const ir_op *op = body->first; op; op = op->next) {
+        if (op->code == IR_OP_ROPE || op->code == IR_OP_KV_APPEND)
+            return false;
+        sliced |= op->code == IR_OP_SLICE && op->operands[0]->def == matmul;
+    }
+    return sliced;
 }
 
 /* The layout that the kernel needs for its argument, or NULL. */
 static const char *needed_layout(const ir_op *kernel, const ir_value *arg) {
     for (const ir_op *op = kernel->body->first; op; op = op->next) {
         if (op->code == IR_OP_MATMUL && op->operands[1] == arg)
-            return is_sliced(kernel->body, op) ? "n16x2" : "n16";
+            return is_in_lockstep(kernel->body, op) ? "n16x2" : "n16";
         if (op->code == IR_OP_GATHER && op->operands[0] == arg && arg->type.encoding)
             return "n16";
     }

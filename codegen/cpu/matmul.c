@@ -165,6 +165,8 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
     const cg_matmul *m = &s->kernel->matmul;
     if (!w->layout)
         return cg_cpu_unsupported(em, "the weight of a matmul is not packed");
+    if (s->kernel->n_programs != 1)
+        return cg_cpu_unsupported(em, "a matmul with an epilogue by heads");
     if (x->encoding && (x->encoding->id != IR_ENC_A8 || !w->encoding))
         return cg_cpu_unsupported(em, "activations in %s do not go with weights in %s",
                                   x->encoding->name,

@@ -116,7 +116,7 @@ bool cg_cuda_check_store(cg_cuda_emitter *em, const cg_program *program, const c
         return cg_cuda_unsupported(em, "a store to gathered rows");
     if (store->kind == CG_STORE_A8)
         return check_store_a8(em, program, store);
-    if (store->kind == CG_STORE_KV)
+    if (store->kind == CG_STORE_KV || store->kind == CG_STORE_K || store->kind == CG_STORE_V)
         return check_store_kv(em, program, store);
     const cg_arg *arg = &em->kernel->args[store->access.arg];
     ir_dtype dtype = arg->type.dtype;
@@ -215,12 +215,16 @@ const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int i
                                access->arg, row,
                                sum_of(em, "", 0, access->head_stride, access->offset, 1),
                                access->row_stride, store->value);
-    if (store->kind == CG_STORE_KV) {
+    if (store->kind != CG_STORE) {
         const ir_kv_group *kv = &em->kernel->args[access->arg].kv;
-        return ir_arena_printf(em->arena,
-                               "store_kv<%s, %" PRId64 ", %" PRId64 ">(kv%d, head, col, v%d, v%d)",
-                               element_type(kv->dtype), (int64_t)kv->heads, (int64_t)kv->head_dim,
-                               index, store->value, store->value2);
+        bool both = store->kind == CG_STORE_KV;
+        return ir_arena_printf(
+            em->arena, "store_%s<%s, %" PRId64 ", %" PRId64 ">(kv%d, head, col, v%d%s)",
+            both                        ? "kv"
+            : store->kind == CG_STORE_K ? "k"
+                                        : "v",
+            element_type(kv->dtype), (int64_t)kv->heads, (int64_t)kv->head_dim, index, store->value,
+            both ? ir_arena_printf(em->arena, ", v%d", store->value2) : "");
     }
     return ir_arena_printf(em->arena, "store(%s, v%d)",
                            element(em, access, row, access->column_stride != 0, false),

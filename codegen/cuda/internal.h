@@ -89,6 +89,12 @@ bool cg_cuda_attention(cg_cuda_emitter *em);
 
 /* The text of struct program_<index>; NULL after reporting what is not supported. */
 const char *cg_cuda_program(cg_cuda_emitter *em, int index);
+/* Whether a matmul's epilogue is by heads (kernel.h): program_0 is then the only program in the
+ * text, its columns are counted in the order in which tiles are computed, and tile_of says which
+ * tile of the weight is computed as the i-th one. */
+bool cg_cuda_by_heads(const cg_kernel *kernel);
+/* The text of "int tile_of(int tile)", the same tile for other epilogues. */
+const char *cg_cuda_tile_order(cg_cuda_emitter *em);
 /* The text of struct prologue, of a matmul that has one. */
 const char *cg_cuda_prologue(cg_cuda_emitter *em);
 /* program_<index>::whole_rows and tmp_floats. */

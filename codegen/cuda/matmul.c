@@ -299,7 +299,7 @@ static bool check(cg_cuda_emitter *em) {
     const ir_type *x = &m->x_type, *w = &k->args[m->w].type;
     if (!w->layout)
         return cg_cuda_unsupported(em, "the weight of a matmul is not packed");
-    if (k->n_programs != 1 || cg_cuda_whole_rows(&k->programs[0]))
+    if (!cg_cuda_by_heads(k) && cg_cuda_whole_rows(&k->programs[0]))
         return cg_cuda_unsupported(em, "an epilogue over whole rows");
     if (x->encoding && (x->encoding->id != IR_ENC_A8 || !w->encoding))
         return cg_cuda_unsupported(em, "activations in %s do not go with weights in %s",

@@ -177,6 +177,9 @@ static const char *row_of(writer *w, int index) {
 
 static const char *rotation(writer *w, const cg_node *node) {
     int x = node->operands[0];
+    if (node->rotate_half && !w->whole)
+        return ir_arena_printf(w->em->arena, "rotate_turned<%" PRId64 ">(v%d, col)",
+                               node->rotate_dims, x);
     if (!node->rotate_half)
         return ir_arena_printf(w->em->arena, "rotate_interleaved<%" PRId64 ">(v%d, col)",
                                node->rotate_dims, x);
@@ -228,6 +231,10 @@ static const char *number_value(writer *w, int index) {
     }
 }
 
+static bool keeps_kv(const cg_store *store) {
+    return store->kind == CG_STORE_KV || store->kind == CG_STORE_K || store->kind == CG_STORE_V;
+}
+
 /* What is found once: gathered rows, slots in pages. */
 static void write_places(writer *w) {
     const char *guard = w->whole ? "" : "valid ? ", *no_row = w->whole ? "" : " : 0";
@@ -238,7 +245,7 @@ static void write_places(writer *w) {
                     cg_cuda_row_text(w->em, &node->access), no_row);
     }
     for (int i = 0; i < w->program->n_stores; i++)
-        if (w->program->stores[i].kind == CG_STORE_KV)
+        if (keeps_kv(&w->program->stores[i]))
             fprintf(w->out, "        const kv_slot kv%d = %s%s%s;\n", i, guard,
                     cg_cuda_slot_text(w->em, &w->program->stores[i]),
                     w->whole ? "" : " : kv_slot{nullptr, 0}");
@@ -268,7 +275,7 @@ static bool stores_columns(const writer *w, const cg_store *store, int stage) {
 static void write_store(writer *w, int index, const char *indent) {
     const cg_store *store = &w->program->stores[index];
     const char *text = cg_cuda_store_text(w->em, store, index);
-    if (store->kind == CG_STORE_KV)
+    if (keeps_kv(store))
         fprintf(w->out, "%sif (valid && kv%d.page)\n%s    %s;\n", indent, index, indent, text);
     else
         fprintf(w->out, "%sif (valid)\n%s    %s;\n", indent, indent, text);
@@ -362,7 +369,79 @@ static void write_columns_function(writer *w) {
     fputs("    }\n", w->out);
 }
 
-static const char *write_program(cg_cuda_emitter *em, const cg_program *program, const char *name) {
+/* --- epilogues by heads --------------------------------------------------------------------------
+ */
+
+/* The dims of the rotations in halves of a program, 0 without, -1 where they differ. */
+static int64_t turned_dims(const cg_program *program) {
+    int64_t dims = 0;
+    for (int i = 0; i < program->n_nodes; i++) {
+        const cg_node *node = &program->nodes[i];
+        if (node->kind == CG_ROTATE && node->rotate_half)
+            dims = dims == 0 || dims == node->rotate_dims ? node->rotate_dims : -1;
+    }
+    return dims;
+}
+
+bool cg_cuda_by_heads(const cg_kernel *kernel) {
+    return kernel->anchor == CG_ANCHOR_MATMUL &&
+           (kernel->n_programs > 1 || kernel->programs[0].heads > 1);
+}
+
+static bool check_heads(cg_cuda_emitter *em) {
+    int64_t columns = 0;
+    for (int i = 0; i < em->kernel->n_programs; i++) {
+        const cg_program *p = &em->kernel->programs[i];
+        int64_t dims = turned_dims(p);
+        columns += p->heads * p->width;
+        if (dims < 0 || dims % 32 || p->width % 32 || p->input_column % 32)
+            return cg_cuda_unsupported(em,
+                                       "an epilogue of heads of %" PRId64 " columns from %" PRId64
+                                       ", of which %" PRId64 " are turned",
+                                       p->width, p->input_column, dims);
+        for (int k = 0; k < p->n_nodes; k++)
+            if (p->nodes[k].kind == CG_REDUCE)
+                return cg_cuda_unsupported(em, "a reduction in a matmul's epilogue by heads");
+    }
+    return (columns == em->kernel->matmul.n && em->kernel->matmul.parts == 1) ||
+           cg_cuda_unsupported(em, "an epilogue of %" PRId64 " of %" PRId64 " columns", columns,
+                               em->kernel->matmul.n);
+}
+
+const char *cg_cuda_tile_order(cg_cuda_emitter *em) {
+    const char *text = "INLINE int tile_of(int tile) {\n";
+    for (int i = 0; cg_cuda_by_heads(em->kernel) && i < em->kernel->n_programs; i++) {
+        const cg_program *p = &em->kernel->programs[i];
+        int64_t dims = turned_dims(p), first = p->input_column / 16, tiles = p->width / 16;
+        if (dims > 0)
+            text = ir_arena_printf(
+                em->arena,
+                "%s    if (tile >= %" PRId64 " && tile < %" PRId64
+                ")\n        return tile - (tile - %" PRId64 ") %% %" PRId64
+                " + turned_tile<%" PRId64 ">((tile - %" PRId64 ") %% %" PRId64 ");\n",
+                text, first, first + p->heads * tiles, first, tiles, dims, first, tiles);
+    }
+    return ir_arena_printf(em->arena, "%s    return tile;\n}\n", text);
+}
+
+/* columns() of one program of several: `at` counts its columns as they are computed. */
+static void write_heads_function(writer *w) {
+    int64_t width = w->program->width, dims = turned_dims(w->program);
+    w->whole = false;
+    fprintf(w->out,
+            "    static __device__ __forceinline__ void columns(const args &a, int64 row, int at,\n"
+            "                                                   bool valid, float in0) {\n"
+            "        const int head = at / %" PRId64 ", v = at %% %" PRId64 " + lane_id();\n"
+            "        const int col = turned_tile<%" PRId64 ">(v / 16) * 16 + v %% 16;\n",
+            width, width, dims);
+    write_places(w);
+    write_numbers(w, 0);
+    write_columns(w, 0, "        ");
+    fputs("    }\n", w->out);
+}
+
+static const char *write_program(cg_cuda_emitter *em, const cg_program *program, const char *name,
+                                 bool heads) {
     if (!check_program(em, program))
         return NULL;
     cg_stages stages = cg_stages_of(program, em->kernel->args, em->arena);
@@ -376,16 +455,28 @@ static const char *write_program(cg_cuda_emitter *em, const cg_program *program,
         cg_cuda_unsupported(em, "out of memory while generating code");
         return NULL;
     }
+    if (heads) /* all in one stage: a rotation's partner is in the same warp */
+        for (int i = 0; i < program->n_nodes; i++) {
+            stages.stage[i] = 0;
+            stages.kept[i] = false;
+            stages.needed[i] = !stages.number[i];
+            a.of[i] = -1;
+        }
     writer w = {.em = em, .program = program, .stages = &stages, .arrays = &a, .out = f};
-    fprintf(f,
-            "struct %s {\n    static constexpr int heads = %" PRId64 ", width = %" PRId64
-            ";\n    static constexpr bool whole_rows = %s;\n"
-            "    static constexpr int tmp_floats = %" PRId64 ";\n\n",
-            name, program->heads, program->width, whole ? "true" : "false",
-            cg_cuda_tmp_floats(em->kernel, program));
-    write_group(&w);
-    if (!whole)
-        write_columns_function(&w);
+    fprintf(f, "struct %s {\n", name);
+    if (heads)
+        write_heads_function(&w);
+    else {
+        fprintf(f,
+                "    static constexpr int heads = %" PRId64 ", width = %" PRId64
+                ";\n    static constexpr bool whole_rows = %s;\n"
+                "    static constexpr int tmp_floats = %" PRId64 ";\n\n",
+                program->heads, program->width, whole ? "true" : "false",
+                cg_cuda_tmp_floats(em->kernel, program));
+        write_group(&w);
+        if (!whole)
+            write_columns_function(&w);
+    }
     fputs("};\n", f);
     bool ok = fclose(f) == 0;
     const char *text = ok ? ir_arena_strndup(em->arena, bytes, size) : NULL;
@@ -395,11 +486,43 @@ static const char *write_program(cg_cuda_emitter *em, const cg_program *program,
     return text;
 }
 
+/* The programs as heads_N, and program_0, whose columns() finds the one that a column belongs to.
+ */
+static const char *write_heads(cg_cuda_emitter *em) {
+    const cg_kernel *k = em->kernel;
+    const char *text = "", *cases = "";
+    if (!check_heads(em))
+        return NULL;
+    for (int i = 0; i < k->n_programs; i++) {
+        const cg_program *p = &k->programs[i];
+        const char *program = write_program(em, p, ir_arena_printf(em->arena, "heads_%d", i), true);
+        if (!program)
+            return NULL;
+        text = ir_arena_printf(em->arena, "%s%s\n", text, program);
+        cases = ir_arena_printf(
+            em->arena,
+            "%s        if (col0 >= %" PRId64 " && col0 < %" PRId64
+            ")\n            heads_%d::columns(a, row, col0 - %" PRId64 ", valid, in0);\n",
+            cases, p->input_column, p->input_column + p->heads * p->width, i, p->input_column);
+    }
+    return ir_arena_printf(
+        em->arena,
+        "%sstruct program_0 {\n"
+        "    static constexpr int heads = 1, width = %" PRId64 ";\n"
+        "    static constexpr bool whole_rows = false;\n\n"
+        "    static __device__ __forceinline__ void columns(const args &a, int64 row, int head,\n"
+        "                                                   int col0, bool valid, float in0,\n"
+        "                                                   float in1) {\n%s    }\n};\n",
+        text, k->matmul.n, cases);
+}
+
 const char *cg_cuda_program(cg_cuda_emitter *em, int index) {
+    if (cg_cuda_by_heads(em->kernel))
+        return index == 0 ? write_heads(em) : "";
     return write_program(em, &em->kernel->programs[index],
-                         ir_arena_printf(em->arena, "program_%d", index));
+                         ir_arena_printf(em->arena, "program_%d", index), false);
 }
 
 const char *cg_cuda_prologue(cg_cuda_emitter *em) {
-    return write_program(em, em->kernel->matmul.prologue, "prologue");
+    return write_program(em, em->kernel->matmul.prologue, "prologue", false);
 }

@@ -58,6 +58,8 @@ static bool write_source(cg_cuda_emitter *em, const cg_cuda_variant *v, const ch
         fputs(program ? program : "", f);
         fputc('\n', f);
     }
+    if (k->anchor == CG_ANCHOR_MATMUL)
+        fprintf(f, "%s\n", cg_cuda_tile_order(em));
     fprintf(f, "%s#include \"%s\"\n\nextern \"C\" __global__ void __launch_bounds__(%u",
             v->constants ? v->constants : "", v->include, v->threads);
     if (v->min_blocks)

@@ -55,6 +55,28 @@ expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
 run gemma3-gpu.so --device cpu && cp out expected
 run gemma3-gpu.so --device emulator && tokens
 
+# Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone: the
+# logits have the CPU's bits (no divergence at all), in one step and in pieces.
+python3 -c 'import json, random
+random.seed(3)
+print(json.dumps([[random.randrange(200) for _ in range(n)] for n in (70, 9, 2)]))' >ids.json
+# same_logits ARCH HEADS KV_HEADS HEAD_DIM KERNELS OPTION…: KERNELS launches in a step
+same_logits() {
+    python3 "$here/random_model.py" random "${@:1:4}"
+    expect 0 build random --no-tokenizer "${@:6}" --target "$targets" -q -o random-cpu.so
+    expect 0 build random --no-tokenizer "${@:6}" --target cuda:sm_80 --json -o random-gpu.so
+    holds "d['launches'] == $5"
+    for tokens in 64 5; do
+        expect 0 eval random-gpu.so --device emulator --reference random-cpu.so \
+            --reference-device cpu --ids ids.json --no-bos --max-num-batched-tokens "$tokens" --json
+        holds 'd["mean_kl"] == 0 and d["max_kl"] == 0 and d["nll"] == d["reference_nll"]'
+    done
+}
+same_logits llama 3 1 64 17 --quantize int8
+same_logits llama 4 4 32 17 --activations f32
+same_logits qwen2 2 1 64 17 --quantize int8
+same_logits qwen3 2 1 32 19 --quantize int8
+
 # Texts.
 for kind in cuda ptx; do
     expect 0 build "$q4" --target cuda:sm_80 --emit "$kind" -q

@@ -147,7 +147,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
             int tile = 2 * blockIdx.y + (g >> 2);
             if (tile >= PART_TILES) // the columns end with an odd tile
                 tile = PART_TILES - 1;
-            tiles[p] = w + (static_cast<int64>(tile) * PAIRS + p) * TILE_BYTES;
+            tiles[p] = w + (static_cast<int64>(tile_of(tile)) * PAIRS + p) * TILE_BYTES;
         }
 #ifdef PROLOGUE
         for (int i = 0; i < count; i++)

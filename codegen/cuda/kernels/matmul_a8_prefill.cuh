@@ -65,7 +65,7 @@ struct a8_prefill {
             int tile = warp_id() + i * WARPS, from = static_cast<int>(blockIdx.y) * TILES + tile;
             if (TILES % WARPS && tile >= TILES)
                 break;
-            const uint8 *at = w + (from < LAST ? from : LAST) * TILE_BYTES;
+            const uint8 *at = w + tile_of(from < LAST ? from : LAST) * TILE_BYTES;
             uint32 offset = tile * TILE_STAGE + lane * 16;
             if (TWO_LEVELS && lane < weight::super_bytes / 16)
                 copy16(to + swizzle(offset + SUPER_AT), at + run_offset(block) + lane * 16);

@@ -131,7 +131,7 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         for (int p = 0; p < PAIRS; p++)
             for (int b = 0; b < 2; b++) {
                 int tile = 2 * unit + b < PART_TILES ? 2 * unit + b : PART_TILES - 1;
-                tiles[p][b] = w + (static_cast<int64>(tile) * PAIRS + p) * TILE_BYTES;
+                tiles[p][b] = w + (static_cast<int64>(tile_of(tile)) * PAIRS + p) * TILE_BYTES;
             }
 #ifdef PROLOGUE
         for (int i = 0; i < TOKENS; i++) {

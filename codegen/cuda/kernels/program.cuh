@@ -193,10 +193,20 @@ INLINE kv_slot find_slot(const mcc_step *step, void *layer, int group, int64 pag
 
 // One column of a head: K lies as [head][column][16 slots], then V as [head][slot][column].
 template <class T, int HEADS, int WIDTH>
+INLINE void store_k(const kv_slot &at, int head, int column, float key) {
+    store(reinterpret_cast<T *>(at.page) + (head * WIDTH + column) * 16 + at.slot, key);
+}
+
+template <class T, int HEADS, int WIDTH>
+INLINE void store_v(const kv_slot &at, int head, int column, float value) {
+    T *values = reinterpret_cast<T *>(at.page) + HEADS * WIDTH * 16;
+    store(values + (head * 16 + at.slot) * WIDTH + column, value);
+}
+
+template <class T, int HEADS, int WIDTH>
 INLINE void store_kv(const kv_slot &at, int head, int column, float key, float value) {
-    T *page = reinterpret_cast<T *>(at.page);
-    store(page + (head * WIDTH + column) * 16 + at.slot, key);
-    store(page + HEADS * WIDTH * 16 + (head * 16 + at.slot) * WIDTH + column, value);
+    store_k<T, HEADS, WIDTH>(at, head, column, key);
+    store_v<T, HEADS, WIDTH>(at, head, column, value);
 }
 
 // --- a group of warps on one row ------------------------------------------------------------------
@@ -271,4 +281,19 @@ template <int DIMS> INLINE float rotate_half(float x, int column) {
 template <int DIMS> INLINE float rotate_interleaved(float x, int column) {
     float other = __shfl_xor_sync(ALL_LANES, x, 1);
     return column >= DIMS ? 0.0f : column % 2 == 0 ? -other : other;
+}
+
+// --- heads of a matmul's result -------------------------------------------------------------------
+
+// The tile of 16 columns, within a head, that is computed as the `tile`-th one: a run of 16 of the
+// first half of DIMS is followed by the run that it is turned with, so that lanes l and l + 16 have
+// a pair. DIMS 0: in order.
+template <int DIMS> INLINE constexpr int turned_tile(int tile) {
+    return tile < DIMS / 16 ? tile / 2 + tile % 2 * (DIMS / 32) : tile;
+}
+
+// rope's partner where columns are computed in that order.
+template <int DIMS> INLINE float rotate_turned(float x, int column) {
+    float other = __shfl_xor_sync(ALL_LANES, x, 16);
+    return column >= DIMS ? 0.0f : column < DIMS / 2 ? -other : other;
 }
