@@ -7,6 +7,7 @@
 typedef struct cg_backend {
     cg_tiling (*tiling)(const cg_kernel *kernel);
     int64_t (*scratch_bytes)(const cg_kernel *kernel);
+    int64_t (*shared_bytes)(const cg_kernel *kernel);
     /* Weights with a layout: see codegen/cpu/cpu.h. */
     int64_t (*packed_bytes)(const ir_type *type);
     int64_t (*packed_tiles)(const ir_type *type);

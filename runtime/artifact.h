@@ -152,7 +152,8 @@ typedef struct mcc_tables {
     mcc_span strings; /* bytes */
     mcc_span weights, kv_groups, buffers, args, kernels, launches, outputs;
     mcc_span targets; /* in the order of the descriptor's */
-    uint64_t reserved[6];
+    uint64_t shared_bytes; /* see mcc_cpu_call */
+    uint64_t reserved[5];
 } mcc_tables;
 
 /* --- GPU code: section CUDA ----------------------------------------------------------------------

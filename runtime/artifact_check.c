@@ -303,6 +303,9 @@ static bool check_header(const rt_checker *c, const mcc_tables *h) {
     if (h->scratch_bytes > MAX_SCRATCH)
         return BAD(c, "%" PRIu64 " bytes of scratch, at most %" PRIu64, c->path, h->scratch_bytes,
                    MAX_SCRATCH);
+    if (h->shared_bytes > MAX_SCRATCH)
+        return BAD(c, "%" PRIu64 " bytes of shared memory, at most %" PRIu64, c->path,
+                   h->shared_bytes, MAX_SCRATCH);
     return true;
 }
 

@@ -18,6 +18,8 @@ typedef struct device_cpu {
     uint64_t arena_bytes;
     char *scratch;
     size_t scratch_stride;
+    void *shared; /* of all launches, which run one after the other */
+    uint64_t shared_bytes;
     void **args;         /* of all launches, in the tables' order */
     mcc_cpu_call *calls; /* [n_launches] */
     rt_job *jobs;        /* [n_launches] */
@@ -62,6 +64,26 @@ static bool make_arena(device_cpu *d, const rt_step_limits *l, rt_error *error) 
     return true;
 }
 
+static bool make_shared(device_cpu *d, rt_error *error) {
+    const rt_tables *t = &d->artifact->tables;
+    uint64_t page_tokens = 0, bytes;
+    for (uint32_t i = 0; i < t->n_kv_groups; i++)
+        if ((uint64_t)t->kv_groups[i].page_tokens > page_tokens)
+            page_tokens = (uint64_t)t->kv_groups[i].page_tokens;
+    uint64_t positions = (uint64_t)d->block->limits.P * page_tokens;
+    uint64_t ranges = (positions + MCC_CPU_RANGE - 1) / MCC_CPU_RANGE;
+    if (__builtin_mul_overflow(ranges, t->header->shared_bytes, &bytes) || bytes > INT64_MAX)
+        bytes = INT64_MAX;
+    d->shared_bytes = bytes + MCC_CPU_COUNTER_BYTES;
+    d->shared = reserve(d->shared_bytes);
+    if (!d->shared)
+        return rt_fail(error, MCC_OUT_OF_MEMORY,
+                       "cannot reserve %" PRIu64 " bytes for attention's partial results: use a "
+                       "smaller max_model_len",
+                       d->shared_bytes);
+    return true;
+}
+
 static void *resolve(const device_cpu *d, const mcc_arg_entry *arg) {
     const rt_tables *t = &d->artifact->tables;
     const rt_step_limits *l = &d->block->limits;
@@ -82,7 +104,8 @@ static void *resolve(const device_cpu *d, const mcc_arg_entry *arg) {
 
 static bool create(device_cpu *d, rt_error *error) {
     const rt_tables *t = &d->artifact->tables;
-    if (!make_arena(d, &d->block->limits, error) || !make_pools(d, t, error))
+    if (!make_arena(d, &d->block->limits, error) || !make_pools(d, t, error) ||
+        !make_shared(d, error))
         return false;
     size_t threads = (size_t)rt_pool_threads(d->pool);
     d->scratch_stride = (t->header->scratch_bytes + 127) / 64 * 64;
@@ -97,7 +120,8 @@ static bool create(device_cpu *d, rt_error *error) {
         d->args[i] = resolve(d, &t->args[i]);
     for (uint32_t i = 0; i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
-        d->calls[i] = (mcc_cpu_call){.step = d->block->step, .args = d->args + l->first_arg};
+        d->calls[i] = (mcc_cpu_call){
+            .step = d->block->step, .args = d->args + l->first_arg, .shared = d->shared};
         d->jobs[i] = (rt_job){.kernel = d->artifact->kernels[l->kernel], .call = &d->calls[i]};
     }
     for (uint32_t i = 0; i < t->n_outputs; i++) {
@@ -112,6 +136,8 @@ static void destroy(rt_device *device) {
     device_cpu *d = (device_cpu *)device;
     if (d->arena)
         munmap(d->arena, d->arena_bytes);
+    if (d->shared)
+        munmap(d->shared, d->shared_bytes);
     for (uint32_t i = 0; d->pools && i < d->artifact->tables.n_kv_groups; i++)
         if (d->pools[i])
             munmap(d->pools[i], rt_kv_pool_bytes(d->kv, i));

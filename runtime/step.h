@@ -59,9 +59,15 @@ typedef struct mcc_cpu_call {
     const mcc_step *step;
     void *const *args;
     int64_t T, S, R;
+    /* Memory that all tiles of a launch share, 64-byte aligned: MCC_CPU_COUNTER_BYTES that are zero
+     * before a launch and that the launch leaves zero, then the tables' shared_bytes for each range
+     * of MCC_CPU_RANGE positions that the step's page tables have room for. */
+    void *shared;
 } mcc_cpu_call;
 
-/* Computes tiles tile_begin … tile_end-1 of a launch. Tiles are independent and may run on any
+enum { MCC_CPU_COUNTER_BYTES = 4096, MCC_CPU_RANGE = 256 };
+
+/* Computes tiles tile_begin … tile_end-1 of a launch. Tiles wait for nothing and may run on any
  * thread in any order; scratch is this thread's own, 64-byte aligned, of the size the tables say.
  * Its first 8 bytes are 0 in a thread's first call of a launch; its later calls of that launch find
  * in scratch what they left there, except that the first 8 bytes may be 0 again. */

@@ -168,6 +168,9 @@ static bool add_launch(lister *l, const ir_op *op, const cg_kernel *kernel) {
     int64_t scratch = l->backend->scratch_bytes(kernel);
     if (scratch > l->out->scratch_bytes)
         l->out->scratch_bytes = scratch;
+    int64_t shared = l->backend->shared_bytes(kernel);
+    if (shared > l->out->shared_bytes)
+        l->out->shared_bytes = shared;
     for (int i = 0; i < kernel->n_args; i++)
         if (!add_arg(l, &kernel->args[i]))
             return false;

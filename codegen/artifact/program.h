@@ -43,7 +43,7 @@ typedef struct cg_program_list {
     cg_weight *weights;
     cg_buffer *buffers;
     cg_output *outputs;
-    int64_t scratch_bytes;
+    int64_t scratch_bytes, shared_bytes; /* the largest of the kernels' */
     ir_dim arena_bytes;
     uint64_t weight_bytes; /* of the whole section */
 } cg_program_list;

@@ -157,6 +157,7 @@ void *cg_tables_create(const cg_program_list *p, const cg_model_facts *facts,
                        .n_layers = facts->n_layers,
                        .max_model_len = facts->max_model_len,
                        .scratch_bytes = (uint64_t)p->scratch_bytes,
+                       .shared_bytes = (uint64_t)p->shared_bytes,
                        .arena_bytes = dim(p->arena_bytes)};
     append(&t.strings, "", 1);
     append(&t.body, NULL, sizeof head);

@@ -288,6 +288,8 @@ static void emit_entry(cg_cpu_emitter *em) {
         em->token_seqs = step_array(em, offsetof(mcc_step, token_seqs));
         em->context_lens = step_array(em, offsetof(mcc_step, context_lens));
         em->page_tables = step_array(em, offsetof(mcc_step, page_tables));
+        em->shared = cg_cpu_load(
+            em, em->ptr, cg_cpu_offset_const(em, call, (int64_t)offsetof(mcc_cpu_call, shared)), 8);
         LLVMValueRef at = cg_cpu_offset_const(em, em->step, (int64_t)offsetof(mcc_step, P));
         em->P = LLVMBuildSExt(em->builder, cg_cpu_load(em, em->i32, at, 4), em->i64, "");
     }
@@ -452,6 +454,10 @@ cg_tiling cg_cpu_tiling(const cg_kernel *kernel) {
     default:
         return cg_cpu_rows_tiling(kernel);
     }
+}
+
+int64_t cg_cpu_shared_bytes(const cg_kernel *kernel) {
+    return kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cpu_attention_shared(kernel) : 0;
 }
 
 int64_t cg_cpu_scratch_bytes(const cg_kernel *kernel) {

@@ -51,10 +51,11 @@ bool cg_cpu_compile_descriptor(const cg_kernel *const *kernels, int n_kernels,
                                const cg_cpu_target *const *targets, int n_targets, ir_diag *diag,
                                cg_object *out);
 
-/* How a launch is split, and the scratch bytes a thread needs for a kernel (the same for every
- * target). */
+/* How a launch is split, the scratch bytes a thread needs for a kernel, and the bytes its launches
+ * share for each range of positions (see mcc_cpu_call); the same for every target. */
 cg_tiling cg_cpu_tiling(const cg_kernel *kernel);
 int64_t cg_cpu_scratch_bytes(const cg_kernel *kernel);
+int64_t cg_cpu_shared_bytes(const cg_kernel *kernel);
 
 /* --- weights -------------------------------------------------------------------------------------
  */

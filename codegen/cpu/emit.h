@@ -45,6 +45,7 @@ typedef struct cg_cpu_emitter {
                                                   from operand_row on; NULL without a prologue */
     LLVMValueRef positions, token_seqs;        /* i32 arrays of the step block; */
     LLVMValueRef context_lens, page_tables, P; /* NULL unless the kernel has a KV argument */
+    LLVMValueRef shared;                       /* likewise; see mcc_cpu_call */
 } cg_cpu_emitter;
 
 /* Reports that the CPU backend cannot generate the kernel; returns false. */
@@ -231,6 +232,7 @@ cg_tiling cg_cpu_matmul_tiling(const cg_kernel *kernel);
 int64_t cg_cpu_matmul_scratch(const cg_kernel *kernel);
 cg_tiling cg_cpu_attention_tiling(const cg_kernel *kernel);
 int64_t cg_cpu_attention_scratch(const cg_kernel *kernel);
+int64_t cg_cpu_attention_shared(const cg_kernel *kernel);
 cg_tiling cg_cpu_rows_tiling(const cg_kernel *kernel);
 int64_t cg_cpu_rows_scratch(const cg_kernel *kernel);
 

@@ -113,6 +113,7 @@ static inline compiled_graph *graph_compile(ir_module *module, const pass_option
                                             const char *label) {
     static const cg_backend backend = {.tiling = cg_cpu_tiling,
                                        .scratch_bytes = cg_cpu_scratch_bytes,
+                                       .shared_bytes = cg_cpu_shared_bytes,
                                        .packed_bytes = cg_cpu_packed_bytes,
                                        .packed_tiles = cg_cpu_packed_tiles,
                                        .pack_tiles = cg_cpu_pack_tiles};

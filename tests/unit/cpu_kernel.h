@@ -102,8 +102,21 @@ static inline void cpu_unload(cpu_code *code) {
     dlclose(code->handle);
 }
 
+/* What tiles share, followed by `guard` bytes of 0xee, as is all but the counters. */
+static inline unsigned char *cpu_shared(const cg_kernel *kernel, const mcc_cpu_call *call,
+                                        size_t guard, size_t *bytes) {
+    int64_t positions = (int64_t)call->step->P * 16;
+    int64_t ranges = (positions + MCC_CPU_RANGE - 1) / MCC_CPU_RANGE;
+    *bytes = MCC_CPU_COUNTER_BYTES + (size_t)(ranges * cg_cpu_shared_bytes(kernel));
+    unsigned char *shared = aligned_alloc(64, *bytes + guard);
+    ck_assert_ptr_nonnull(shared);
+    memset(shared, 0xee, *bytes + guard);
+    memset(shared, 0, MCC_CPU_COUNTER_BYTES);
+    return shared;
+}
+
 /* Runs all tiles of a kernel, in pieces of `piece` tiles (0: all at once), in reverse order of
- * pieces, and checks that scratch is not overrun. */
+ * pieces, and checks that scratch and shared memory are not overrun. */
 static inline void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel,
                            const mcc_cpu_call *call, int64_t piece) {
     enum { GUARD = 256 };
@@ -115,14 +128,22 @@ static inline void cpu_run(mcc_cpu_kernel *function, const cg_kernel *kernel,
     ck_assert_ptr_nonnull(scratch);
     memset(scratch, 0xee, (size_t)bytes + GUARD);
     memset(scratch, 0, bytes < 8 ? (size_t)bytes : 8);
+    size_t shared_bytes;
+    unsigned char *shared = cpu_shared(kernel, call, GUARD, &shared_bytes);
+    mcc_cpu_call with_shared = *call;
+    with_shared.shared = shared;
     if (piece <= 0)
         piece = tiles;
     for (int64_t end = tiles; end > 0; end -= piece)
-        function(call, end > piece ? end - piece : 0, end, scratch);
+        function(&with_shared, end > piece ? end - piece : 0, end, scratch);
     for (int i = 0; i < GUARD; i++)
-        if (scratch[bytes + i] != 0xee)
-            ck_abort_msg("the scratch was overrun");
+        if (scratch[bytes + i] != 0xee || shared[shared_bytes + (size_t)i] != 0xee)
+            ck_abort_msg("the scratch or the shared memory was overrun");
+    for (int i = 0; i < MCC_CPU_COUNTER_BYTES; i++)
+        if (shared[i] != 0)
+            ck_abort_msg("counter %d is not zero after a launch", i / 4);
     free(scratch);
+    free(shared);
 }
 
 /* Same numbers everywhere: a small generator, and floats in [-scale, scale). */

@@ -316,6 +316,7 @@ END_TEST
     X(vocab_width, t->h.vocab_size = 65, "logits have 64 columns")                                 \
     X(length, t->h.max_model_len = INT64_MAX, "out of range")                                      \
     X(scratch, t->h.scratch_bytes = UINT64_MAX, "scratch")                                         \
+    X(shared, t->h.shared_bytes = UINT64_MAX, "shared memory")                                     \
     X(arena, t->h.arena_bytes.t = -64, "out of range")                                             \
     X(model_name, t->h.model_name = 512, "string at 512")                                          \
     X(span_end, t->h.launches.count = 100000, "launches of")                                       \
