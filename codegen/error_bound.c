@@ -515,7 +515,8 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
     int64_t dim = s.dims[2], window = ir_op_int(op, "window");
     double scale = fabs(ir_op_float(op, "scale")), cap = ir_op_float(op, "softcap");
     int64_t group = ir_op_int(bound_kv_source(op->operands[1])->def, "group");
-    bool tensor = b->tensor_attention && b->module->kv_groups[group].dtype == IR_F16;
+    bool tensor =
+        b->tensor_attention && b->module->kv_groups[group].dtype == IR_F16 && dim % 16 == 0;
     for (int64_t i = 0; i < out->count; i += dim) {
         double size = 0, error = 0;
         for (int64_t k = i; k < i + dim; k++) {
