@@ -178,7 +178,8 @@ static int64_t shared_f16(const schedule *s, int64_t m_tiles) {
         tokens /= 2;
     int64_t stage = most(RANGE * (dim % 32 ? 16 : 32) * 2, tokens * dim * 2);
     int64_t tmp = cg_cuda_tmp_floats(s->em->kernel, program) * (THREADS_F16 / 32) * 4;
-    int64_t rest = rows * dim * 4 + rows * RANGE * 2 + rows * (8 * THREADS_F16 / 32 + 12);
+    int64_t rest =
+        rows * dim * 4 + rows * RANGE * 2 + rows * (8 * THREADS_F16 / 32 + 12) + 2 * RANGE / 16 * 8;
     return STAGES_F16 * stage + most(rest, tmp);
 }
 

@@ -41,6 +41,8 @@ constexpr int N_TILES = HEAD_DIM / 8, WARP_TILES = (N_TILES + WARPS - 1) / WARPS
 // of them loaded together
 constexpr int VALUE_TILES = N_TILES == WARPS * WARP_TILES && WARP_TILES % 2 == 0 ? 2 : 1;
 constexpr int WARP_PAGES = RANGE_PAGES / WARPS;
+constexpr int SLICE_PAGES = SLICE_TOKENS / PAGE;
+constexpr uint32 WARP_MASK = (1u << WARP_PAGES) - 1, SLICE_MASK = (1u << SLICE_PAGES) - 1;
 constexpr int RESULT_STRIDE = HEAD_DIM + 8; // 4 rows of 32 bytes lie in different banks
 
 struct attention_f16_shared {
@@ -50,6 +52,9 @@ struct attention_f16_shared {
     float max[WARPS][ROWS], sum[WARPS][ROWS];
     float unit[ROWS];          // of scores in base 2, what q was multiplied by taken back
     int begin[ROWS], end[ROWS]; // positions that the row sees
+    // of this turn's range and the next: the tile's head's keys in each page, null where the tile
+    // sees nothing of it
+    const kv *pages[2][RANGE_PAGES];
 };
 
 static_assert(sizeof(attention_f16_shared) <= SHARED_BYTES, "attention.c");
@@ -129,7 +134,7 @@ INLINE void load_queries(const args &a, const attention_tile &t) {
 
 // --- slices ---------------------------------------------------------------------------------------
 
-// The block's ranges and slices in order; `loaded` slices have been asked for.
+// The block's slices in order; `loaded` of them have been asked for. A turn is a range.
 struct attention_slices {
     int loaded, total;
 };
@@ -138,106 +143,166 @@ INLINE int first_position(const attention_tile &t, int turn) {
     return (t.first_range + t.split + turn * SPLITS) * RANGE;
 }
 
-// Slice `slice` of keys: [page][d][token], where the halves of a [token] row change places every
-// four d, so that 8 d that follow each other lie in different banks.
-INLINE int key_chunk(int page, int d, int half) {
-    return page * SLICE_DIM * 2 + d * 2 + (half ^ (d >> 2 & 1));
+INLINE void find_pages(const args &a, const attention_tile &t, int turn) {
+    int position = first_position(t, turn) + threadIdx.x * PAGE;
+    if (threadIdx.x < RANGE_PAGES)
+        attention_shared().pages[turn & 1][threadIdx.x] =
+            position < t.high && position + PAGE > t.low ? page_keys(a, t, position / PAGE)
+                                                         : nullptr;
 }
 
-INLINE void load_keys(const args &a, const attention_tile &t, int start, int slice, uint32 to) {
-    constexpr int PER_PAGE = SLICE_DIM * 2;
-    int inner = threadIdx.x % PER_PAGE, d = inner / 2, half = inner % 2;
+// The pages of a range that the tile sees, as bits.
+INLINE uint32 pages_seen(const attention_tile &t, int start) {
+    int begin = max(t.low - start, 0) / PAGE;
+    int end = min(t.high - start + PAGE - 1, RANGE) / PAGE;
+    return (1u << end) - (1u << begin);
+}
+
+// Slice `slice` of keys: [page][d][token], where the halves of a [token] row change places every
+// four d, so that 8 d that follow each other lie in different banks.
+INLINE int key_chunk(int d, int half) {
+    return d * 2 + (half ^ (d >> 2 & 1));
+}
+
+INLINE void load_keys(const attention_tile &t, const kv *const *pages, int start, int slice,
+                      uint32 to) {
+    constexpr int PER_PAGE = SLICE_DIM * 2, STEP = THREADS / PER_PAGE; // chunks, pages
+    int inner = threadIdx.x % PER_PAGE, first = threadIdx.x / PER_PAGE;
+    int left = t.high - start - first * PAGE - inner % 2 * 8; // others may not have been written
+    int from = slice * (SLICE_DIM * PAGE) + inner * 8;
+    to += first * (PER_PAGE * 16) + key_chunk(inner / 2, inner % 2) * 16;
+    pages += first;
 #pragma unroll
-    for (int i = 0; i < RANGE_PAGES * PER_PAGE / THREADS; i++) {
-        int page = i * (THREADS / PER_PAGE) + threadIdx.x / PER_PAGE;
-        int position = start + page * PAGE;
-        if (position >= t.high || position + PAGE <= t.low)
-            continue;
-        const kv *keys = page_keys(a, t, position / PAGE);
-        int tokens = min(max(t.high - position - half * 8, 0), 8); // others may not be written
-        copy16_of(to + key_chunk(page, d, half) * 16,
-                  keys + (slice * SLICE_DIM + d) * PAGE + half * 8, tokens * 2);
+    for (int i = 0; i < RANGE_PAGES / STEP; i++) {
+        const kv *keys = pages[i * STEP];
+        int tokens = min(max(left - i * (STEP * PAGE), 0), 8);
+        if (keys)
+            copy16_of(to + i * (THREADS * 16), keys + from, tokens * 2);
     }
 }
 
-INLINE void load_values(const args &a, const attention_tile &t, int start, int slice, uint32 to) {
-    constexpr int ALL = SLICE_TOKENS * CHUNKS;
+// All chunks of a slice of values, a thread those whose numbers are its own modulo THREADS.
+INLINE void load_values(const attention_tile &t, const kv *const *pages, int start, int slice,
+                        uint32 to) {
+    constexpr int ALL = SLICE_TOKENS * CHUNKS, STEP = THREADS / CHUNKS; // tokens
+    // the thread's tokens of different swizzles
+    constexpr int KEYS = STEP < 8 ? 8 / STEP : 1;
+    int token = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    uint32 above = start + slice * SLICE_TOKENS + token - t.low, seen = t.high - t.low;
+    uint32 places[KEYS];
 #pragma unroll
-    for (int i = 0; i < (ALL + THREADS - 1) / THREADS; i++) {
-        int at = i * THREADS + threadIdx.x, token = at / CHUNKS, chunk = at % CHUNKS;
-        int position = start + slice * SLICE_TOKENS + token;
-        int page = position / PAGE * PAGE;
-        if ((ALL % THREADS && at >= ALL) || page >= t.high || page + PAGE <= t.low)
-            continue;
-        const kv *values = page_keys(a, t, position / PAGE) + KV_HEADS * HEAD_ELEMENTS;
-        copy16_of(to + swizzled<CHUNKS>(token, chunk) * 16,
-                  values + token % PAGE * HEAD_DIM + chunk * 8,
-                  position >= t.low && position < t.high ? 16 : 0);
+    for (int i = 0; i < KEYS; i++)
+        places[i] = to + swizzled<CHUNKS>(i * STEP + token, chunk) * 16 - i * (THREADS * 16);
+    pages += slice * SLICE_PAGES + token / PAGE;
+    int from = (KV_HEADS * PAGE + token % PAGE) * HEAD_DIM + chunk * 8;
+#pragma unroll
+    for (int i = 0; i < ALL / THREADS; i++) {
+        const kv *keys = pages[i * STEP / PAGE];
+        if (keys)
+            copy16_of(places[i % KEYS] + i * (THREADS * 16),
+                      keys + from + i * STEP % PAGE * HEAD_DIM,
+                      above + i * STEP < seen ? 16 : 0); // others may hold anything
+    }
+}
+
+// The same where THREADS is no multiple of a row's chunks.
+INLINE void load_odd_values(const attention_tile &t, const kv *const *pages, int start, int slice,
+                            uint32 to) {
+    constexpr int ALL = SLICE_TOKENS * CHUNKS;
+    uint32 above = start + slice * SLICE_TOKENS - t.low, seen = t.high - t.low;
+    pages += slice * SLICE_PAGES;
+    for (int at = threadIdx.x; at < ALL; at += THREADS) {
+        int token = at / CHUNKS, chunk = at % CHUNKS;
+        const kv *keys = pages[token / PAGE];
+        if (keys)
+            copy16_of(to + swizzled<CHUNKS>(token, chunk) * 16,
+                      keys + (KV_HEADS * PAGE + token % PAGE) * HEAD_DIM + chunk * 8,
+                      above + token < seen ? 16 : 0);
     }
 }
 
 // Asks for the next slice, if there is one; in any case a group of copies.
-INLINE void load_slice(const args &a, const attention_tile &t, attention_slices &slices) {
+INLINE void load_slice(const attention_tile &t, attention_slices &slices) {
+    const attention_f16_shared &s = attention_shared();
     if (slices.loaded < slices.total) {
-        int start = first_position(t, slices.loaded / SLICES), slice = slices.loaded % SLICES;
-        uint32 to = shared_address(attention_shared().stages[slices.loaded % STAGES]);
+        int turn = slices.loaded / SLICES, slice = slices.loaded % SLICES;
+        int start = first_position(t, turn);
+        uint32 to = shared_address(s.stages[slices.loaded % STAGES]);
         if (slice < K_SLICES)
-            load_keys(a, t, start, slice, to);
+            load_keys(t, s.pages[turn & 1], start, slice, to);
+        else if constexpr (THREADS % CHUNKS == 0)
+            load_values(t, s.pages[turn & 1], start, slice - K_SLICES, to);
         else
-            load_values(a, t, start, slice - K_SLICES, to);
+            load_odd_values(t, s.pages[turn & 1], start, slice - K_SLICES, to);
     }
     slices.loaded++;
     copy_commit();
 }
 
 // The oldest slice has come, in all threads; its address. The one before it may be overwritten.
-INLINE uint32 next_slice(const args &a, const attention_tile &t, attention_slices &slices) {
+INLINE uint32 next_slice(const attention_tile &t, attention_slices &slices) {
     copy_wait<STAGES - 2>();
     __syncthreads();
     uint32 at = shared_address(attention_shared().stages[(slices.loaded - STAGES + 1) % STAGES]);
-    load_slice(a, t, slices);
+    load_slice(t, slices);
     return at;
+}
+
+// --- where a lane's matrix rows lie ---------------------------------------------------------------
+
+// In bytes. Rows 8j … 8j + 7 of ldmatrix are those of lanes 8j …: a lane's row in a 16x16 part is
+// lane % 16, its half of 8 columns lane / 16.
+struct attention_lane {
+    int query, weights; // first columns of the first tile
+    int keys;           // first d of the warp's first page
+    int values[WARP_TILES / VALUE_TILES]; // first token, of each column tile or pair of them
+};
+
+INLINE attention_lane find_lane() {
+    int row = lane_id() & 15, half = lane_id() >> 4;
+    attention_lane l;
+    l.query = swizzled<CHUNKS>(row, half) * 16;
+    l.weights = swizzled<RANGE / 8>(row, half) * 16;
+    l.keys = warp_id() * (WARP_PAGES * SLICE_DIM * PAGE * 2) + key_chunk(row, half) * 16;
+#pragma unroll
+    for (int n = 0; n < WARP_TILES / VALUE_TILES; n++)
+        l.values[n] = swizzled<CHUNKS>(row, warp_id() * WARP_TILES + n * VALUE_TILES +
+                                                (VALUE_TILES == 2 ? half : 0)) *
+                      16;
+    return l;
 }
 
 // --- scores ---------------------------------------------------------------------------------------
 
 typedef float attention_scores[M_TILES][WARP_PAGES * 2][4]; // of the warp's positions
 
-// Whether the tile sees something of a page.
-INLINE bool sees_page(const attention_tile &t, int position) {
-    return position < t.high && position + PAGE > t.low;
-}
-
-INLINE void add_scores(const attention_tile &t, int start, int slice, uint32 keys,
+// seen: the warp's pages; ALL: they all are, and nothing branches.
+template <bool ALL>
+INLINE void add_scores(const attention_lane &l, uint32 seen, int slice, uint32 keys,
                        attention_scores &scores) {
     const attention_f16_shared &s = attention_shared();
-    int lane = lane_id(), row = lane & 15, q_half = lane >> 4;
-    int d = lane & 15, half = lane >> 4; // of keys
 #pragma unroll
     for (int k = 0; k < SLICE_DIM / 16; k++) {
         uint32 b[WARP_PAGES][4]; // d 0 … 7 and 8 … 15 of a page's first 8 tokens, then of the others
 #pragma unroll
-        for (int p = 0; p < WARP_PAGES; p++) {
-            int page = warp_id() * WARP_PAGES + p;
-            if (sees_page(t, start + page * PAGE))
-                ldmatrix4_transposed(b[p], keys + key_chunk(page, k * 16 + d, half) * 16);
-        }
+        for (int p = 0; p < WARP_PAGES; p++)
+            if (ALL || seen >> p & 1)
+                ldmatrix4_transposed(b[p], keys + l.keys + (p * SLICE_DIM + k * 16) * (PAGE * 2));
+        int at = swizzled_on<CHUNKS>(l.query, lane_id() & 15, lane_id() >> 4,
+                                     (slice * SLICE_DIM + k * 16) / 8);
 #pragma unroll
         for (int m = 0; m < M_TILES; m++) {
             uint32 high[4], low[4];
-            int chunk = (slice * SLICE_DIM + k * 16) / 8 + q_half;
-            int at = swizzled<CHUNKS>(m * 16 + row, chunk) * 8;
-            ldmatrix4(high, shared_address(s.query[0] + at));
-            ldmatrix4(low, shared_address(s.query[1] + at));
+            ldmatrix4(high, shared_address(s.query[0]) + at + m * (16 * HEAD_DIM * 2));
+            ldmatrix4(low, shared_address(s.query[1]) + at + m * (16 * HEAD_DIM * 2));
 #pragma unroll
-            for (int p = 0; p < WARP_PAGES; p++) {
-                if (!sees_page(t, start + (warp_id() * WARP_PAGES + p) * PAGE))
-                    continue;
-                mma_f16(scores[m][2 * p], high, b[p][0], b[p][1]);
-                mma_f16(scores[m][2 * p + 1], high, b[p][2], b[p][3]);
-                mma_f16(scores[m][2 * p], low, b[p][0], b[p][1]);
-                mma_f16(scores[m][2 * p + 1], low, b[p][2], b[p][3]);
-            }
+            for (int p = 0; p < WARP_PAGES; p++)
+                if (ALL || seen >> p & 1) {
+                    mma_f16(scores[m][2 * p], high, b[p][0], b[p][1]);
+                    mma_f16(scores[m][2 * p + 1], high, b[p][2], b[p][3]);
+                    mma_f16(scores[m][2 * p], low, b[p][0], b[p][1]);
+                    mma_f16(scores[m][2 * p + 1], low, b[p][2], b[p][3]);
+                }
         }
     }
 }
@@ -328,25 +393,26 @@ INLINE float range_sum(int row) {
 }
 
 // e of the warp's positions into shared memory, and its part of the rows' sums.
-INLINE void store_weights(const attention_tile &t, int start, attention_scores &scores) {
+INLINE void store_weights(uint32 seen, attention_scores &scores) {
     attention_f16_shared &s = attention_shared();
-    int lane = lane_id();
+    int lane = lane_id(), g = lane / 4;
+    // row g and chunk 0 of the warp's; others are 16 n away, or that exclusive or
+    int at = g * (RANGE * 2) + warp_id() * (WARP_PAGES * PAGE * 2) + g * 16 + lane % 4 * 4;
+    uint32 weights = shared_address(s.weights);
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            int row = m * 16 + h * 8 + lane / 4;
+            int row = m * 16 + h * 8 + g;
             float unit = row_unit(row), most = range_max(row, unit), sum = 0;
-            uint16 *weights = s.weights + lane % 4 * 2;
 #pragma unroll
             for (int n = 0; n < WARP_PAGES * 2; n++) {
                 float e0 = weight(__fmaf_rn(scores[m][n][2 * h], unit, -most));
                 float e1 = weight(__fmaf_rn(scores[m][n][2 * h + 1], unit, -most));
                 sum = __fadd_rn(sum, __fadd_rn(e0, e1));
-                int chunk = warp_id() * (WARP_PAGES * 2) + n;
-                if (sees_page(t, start + chunk / 2 * PAGE))
-                    *reinterpret_cast<uint32 *>(weights + swizzled<RANGE / 8>(row, chunk) * 8) =
-                        pack_f16(e0, e1);
+                if (seen >> (n / 2) & 1)
+                    store_shared(weights + (at ^ n * 16) + (m * 16 + h * 8) * (RANGE * 2),
+                                 pack_f16(e0, e1));
             }
             sum = sum_of_four(sum);
             if (lane % 4 == 0)
@@ -358,37 +424,34 @@ INLINE void store_weights(const attention_tile &t, int start, attention_scores &
 
 typedef float attention_columns[M_TILES][WARP_TILES][4]; // of the warp's columns: o or O
 
-INLINE void add_values(const attention_tile &t, int start, int slice, uint32 values,
+// seen: the slice's pages; ALL: they all are.
+template <bool ALL>
+INLINE void add_values(const attention_lane &l, uint32 seen, int slice, uint32 values,
                        attention_columns &o) {
-    const attention_f16_shared &s = attention_shared();
-    int lane = lane_id();
+    uint32 weights = shared_address(attention_shared().weights);
 #pragma unroll
-    for (int k = 0; k < SLICE_TOKENS / PAGE; k++) {
-        int page = slice * (SLICE_TOKENS / PAGE) + k;
-        if (!sees_page(t, start + page * PAGE))
+    for (int k = 0; k < SLICE_PAGES; k++) {
+        if (!ALL && !(seen >> k & 1))
             continue;
         uint32 e[M_TILES][4];
+        int at = l.weights ^ (slice * SLICE_PAGES + k) * (PAGE * 2);
 #pragma unroll
         for (int m = 0; m < M_TILES; m++)
-            ldmatrix4(e[m], shared_address(s.weights + swizzled<RANGE / 8>(m * 16 + (lane & 15),
-                                                                       page * 2 + (lane >> 4)) *
-                                                           8));
+            ldmatrix4(e[m], weights + at + m * (16 * RANGE * 2));
 #pragma unroll
         for (int n = 0; n < WARP_TILES; n += VALUE_TILES) {
-            int tile = warp_id() * WARP_TILES + n;
+            uint32 from = values + l.values[n / VALUE_TILES] + k * (PAGE * HEAD_DIM * 2);
             if constexpr (VALUE_TILES == 2) {
                 uint32 b[4];
-                ldmatrix4_transposed(
-                    b, values + swizzled<CHUNKS>(k * PAGE + (lane & 15), tile + (lane >> 4)) * 16);
+                ldmatrix4_transposed(b, from);
 #pragma unroll
                 for (int m = 0; m < M_TILES; m++) {
                     mma_f16(o[m][n], e[m], b[0], b[1]);
                     mma_f16(o[m][n + 1], e[m], b[2], b[3]);
                 }
-            } else if (tile < N_TILES) {
+            } else if (warp_id() * WARP_TILES + n < N_TILES) {
                 uint32 b[2];
-                ldmatrix2_transposed(
-                    b, values + swizzled<CHUNKS>(k * PAGE + (lane & 15), tile) * 16);
+                ldmatrix2_transposed(b, from);
 #pragma unroll
                 for (int m = 0; m < M_TILES; m++)
                     mma_f16(o[m][n], e[m], b[0], b[1]);
@@ -482,19 +545,32 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_sta
 
 INLINE void attention_ranges(const args &a, const attention_tile &t, attention_slices &slices,
                              attention_state &state) {
-    for (int range = t.split; range < t.ranges; range += SPLITS) {
+    const attention_lane l = find_lane();
+    for (int range = t.split, turn = 0; range < t.ranges; range += SPLITS, turn++) {
         int start = (t.first_range + range) * RANGE;
+        uint32 seen = pages_seen(t, start), seen_here = seen >> (warp_id() * WARP_PAGES);
         attention_scores scores = {};
+        find_pages(a, t, turn + 1); // for slices that are loaded from the next barrier on
 #pragma unroll 1
-        for (int slice = 0; slice < K_SLICES; slice++)
-            add_scores(t, start, slice, next_slice(a, t, slices), scores);
+        for (int slice = 0; slice < K_SLICES; slice++) {
+            uint32 keys = next_slice(t, slices);
+            if ((seen_here & WARP_MASK) == WARP_MASK)
+                add_scores<true>(l, seen_here, slice, keys, scores);
+            else
+                add_scores<false>(l, seen_here, slice, keys, scores);
+        }
         mask_scores(t, start, scores);
         __syncthreads();
-        store_weights(t, start, scores);
+        store_weights(seen_here, scores);
         attention_columns o = {};
 #pragma unroll 1
-        for (int slice = 0; slice < V_SLICES; slice++)
-            add_values(t, start, slice, next_slice(a, t, slices), o);
+        for (int slice = 0; slice < V_SLICES; slice++) {
+            uint32 values = next_slice(t, slices), seen_now = seen >> slice * SLICE_PAGES;
+            if ((seen_now & SLICE_MASK) == SLICE_MASK)
+                add_values<true>(l, seen_now, slice, values, o);
+            else
+                add_values<false>(l, seen_now, slice, values, o);
+        }
         if (is_split(t))
             store_partial(a, t, range, start, o);
         else
@@ -538,9 +614,11 @@ INLINE void attention_f16(const args &a) {
     if (t.tokens == 0 || t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
+    find_pages(a, t, 0);
+    __syncthreads();
 #pragma unroll 1
     for (int i = 0; i < STAGES - 1; i++)
-        load_slice(a, t, slices);
+        load_slice(t, slices);
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
     for (int row = threadIdx.x; row < ROWS; row += THREADS) {
         int position = row < t.tokens * GROUP ? positions[row / GROUP] : -1;

@@ -32,6 +32,10 @@ INLINE void copy16_of(uint32 to, const void *from, int bytes) {
                  : "memory");
 }
 
+INLINE void store_shared(uint32 to, uint32 v) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+
 // low in the lower half
 INLINE uint32 pack_f16(float low, float high) {
     uint32 packed;
@@ -45,4 +49,11 @@ template <int chunks> INLINE int swizzled(int row, int chunk) {
     constexpr int step = chunks % 8 == 0 ? 0 : chunks % 4 == 0 ? 1 : 2;
     constexpr int mask = chunks % 8 == 0 ? 7 : chunks % 4 == 0 ? 3 : chunks % 2 == 0 ? 1 : 0;
     return row * chunks + (chunk ^ (row >> step & mask));
+}
+
+// In bytes, of chunk even + odd, where even is an even number and odd 0 or 1, from that of chunk
+// odd: one operation where `chunks` is a power of two.
+template <int chunks> INLINE int swizzled_on(int bytes, int row, int odd, int even) {
+    constexpr bool power = (chunks & (chunks - 1)) == 0;
+    return power ? bytes ^ even * 16 : swizzled<chunks>(row, even + odd) * 16;
 }
