@@ -41,6 +41,19 @@ static inline bool test_full(void) {
     return text && strcmp(text, "1") == 0;
 }
 
+/* A part of the cases, for runs side by side: MCC_TEST_SHARD=K/N leaves this process those whose
+ * number is K modulo N. */
+static inline bool test_case_is_mine(int i) {
+    const char *text = getenv("MCC_TEST_SHARD");
+    int part, parts, end = 0;
+    if (!text || !*text)
+        return true;
+    ck_assert_msg(sscanf(text, "%d/%d%n", &part, &parts, &end) == 2 && !text[end] && parts > 0 &&
+                      part >= 0 && part < parts,
+                  "MCC_TEST_SHARD is %s, expected K/N with 0 <= K < N", text);
+    return i % parts == part;
+}
+
 /* Writes a template for mkstemp or mkdtemp into `path`: NAME-XXXXXX where temporary files go. A
  * full run removes that folder when it ends, however it ends. */
 static inline void test_temporary(char *path, size_t capacity, const char *name) {

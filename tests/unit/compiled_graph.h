@@ -395,17 +395,8 @@ static inline uint64_t graph_seed(void) {
     return text && *text ? strtoull(text, NULL, 0) : 1;
 }
 
-/* A part of the cases, for runs side by side: MCC_TEST_SHARD=K/N leaves this process those whose
- * number is K modulo N. */
 static inline bool graph_case_is_mine(int i) {
-    const char *text = getenv("MCC_TEST_SHARD");
-    int part, parts, end = 0;
-    if (!text || !*text)
-        return true;
-    ck_assert_msg(sscanf(text, "%d/%d%n", &part, &parts, &end) == 2 && !text[end] && parts > 0 &&
-                      part >= 0 && part < parts,
-                  "MCC_TEST_SHARD is %s, expected K/N with 0 <= K < N", text);
-    return i % parts == part;
+    return test_case_is_mine(i);
 }
 
 /* What every program of random cases says first: how to repeat it. */
