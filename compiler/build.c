@@ -22,15 +22,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const cg_backend cpu_backend = {
-    .tiling = cg_cpu_tiling,
-    .scratch_bytes = cg_cpu_scratch_bytes,
-    .shared_bytes = cg_cpu_shared_bytes,
-    .packed_bytes = cg_cpu_packed_bytes,
-    .packed_tiles = cg_cpu_packed_tiles,
-    .pack_tiles = cg_cpu_pack_tiles,
-};
-
 /* Text that is written to memory. */
 typedef struct text {
     char *bytes;
@@ -375,7 +366,7 @@ static bool write_artifact(build *b, int code) {
     cg_artifact_spec spec = {.path = o->output,
                              .code = code,
                              .program = b->program,
-                             .backend = &cpu_backend,
+                             .backend = &cg_cpu_backend,
                              .facts = &facts,
                              .targets = targets,
                              .n_targets = o->n_targets,
@@ -571,7 +562,7 @@ static bool run(build *b) {
     progress_phase(&b->progress, "passes");
     if (!run_passes(b))
         return false;
-    b->program = cg_program_create(b->module, &cpu_backend, b->arena, b->diag);
+    b->program = cg_program_create(b->module, &cg_cpu_backend, b->arena, b->diag);
     if (!b->program)
         return false;
     progress_phase(&b->progress, "kernels");

@@ -43,12 +43,7 @@ static void give_memory(ir_module *module, bool weights) {
 }
 
 static bool make_program(verify_model *m, ir_diag *diag) {
-    static const cg_backend backend = {.tiling = cg_cpu_tiling,
-                                       .scratch_bytes = cg_cpu_scratch_bytes,
-                                       .packed_bytes = cg_cpu_packed_bytes,
-                                       .packed_tiles = cg_cpu_packed_tiles,
-                                       .pack_tiles = cg_cpu_pack_tiles};
-    m->program = cg_program_create(m->module, &backend, m->arena, diag);
+    m->program = cg_program_create(m->module, &cg_cpu_backend, m->arena, diag);
     return m->program != NULL;
 }
 

@@ -2,6 +2,7 @@
 #ifndef MCC_CODEGEN_CPU_CPU_H
 #define MCC_CODEGEN_CPU_CPU_H
 
+#include "codegen/backend.h"
 #include "codegen/kernel.h"
 #include "ir/target.h"
 
@@ -22,6 +23,8 @@ const cg_cpu_target *cg_cpu_targets(int *count);
 const cg_cpu_target *cg_cpu_target_find(const char *name);
 /* What the passes need to know; the same for all levels, so that one packing serves all. */
 const ir_target *cg_cpu_pass_target(void);
+/* This backend for whoever lists or writes a module's kernels and weights. */
+extern const cg_backend cg_cpu_backend;
 
 /* --- code ----------------------------------------------------------------------------------------
  */

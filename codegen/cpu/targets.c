@@ -74,3 +74,10 @@ const ir_target *cg_cpu_pass_target(void) {
     };
     return &target;
 }
+
+const cg_backend cg_cpu_backend = {.tiling = cg_cpu_tiling,
+                                   .scratch_bytes = cg_cpu_scratch_bytes,
+                                   .shared_bytes = cg_cpu_shared_bytes,
+                                   .packed_bytes = cg_cpu_packed_bytes,
+                                   .packed_tiles = cg_cpu_packed_tiles,
+                                   .pack_tiles = cg_cpu_pack_tiles};

@@ -111,12 +111,6 @@ static inline uint8_t *graph_pack_weights(const cg_program_list *p) {
 /* Takes the module over. */
 static inline compiled_graph *graph_compile(ir_module *module, const pass_options *options,
                                             const char *label) {
-    static const cg_backend backend = {.tiling = cg_cpu_tiling,
-                                       .scratch_bytes = cg_cpu_scratch_bytes,
-                                       .shared_bytes = cg_cpu_shared_bytes,
-                                       .packed_bytes = cg_cpu_packed_bytes,
-                                       .packed_tiles = cg_cpu_packed_tiles,
-                                       .pack_tiles = cg_cpu_pack_tiles};
     compiled_graph *g = calloc(1, sizeof *g);
     g->module = module;
     g->label = label;
@@ -126,7 +120,7 @@ static inline compiled_graph *graph_compile(ir_module *module, const pass_option
     if (!ir_verify(module, &g->diag) || !pass_run_pipeline(&context, NULL, NULL) ||
         !ir_verify(module, &g->diag))
         graph_fail(g, "the pipeline fails");
-    g->program = cg_program_create(module, &backend, g->arena, &g->diag);
+    g->program = cg_program_create(module, &cg_cpu_backend, g->arena, &g->diag);
     if (!g->program)
         graph_fail(g, "the kernels cannot be lowered");
     g->code = cpu_load(g->program->kernels, g->program->n_kernels);
