@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { PAGE = 16, MAX_SEQS = 4, MAX_TOKENS = 80, P = 40 };
+enum { PAGE = 16, MAX_SEQS = 40, MAX_TOKENS = 80, P = 40 };
 
 typedef struct shape {
     int heads, kv_heads, dim;
@@ -21,6 +21,10 @@ typedef struct shape {
         int start, tokens; /* positions already stored, tokens of this step */
     } seqs[MAX_SEQS];
 } shape;
+
+/* clang-format off */
+#define EIGHT {0, 1}, {3, 2}, {30, 1}, {15, 2}, {16, 1}, {0, 2}, {255, 1}, {256, 1}
+/* clang-format on */
 
 static const shape shapes[] = {
     {9, 3, 64, IR_F16, 0, 0, 2, 3, {{0, 19}, {300, 1}, {511, 9}}},
@@ -37,6 +41,8 @@ static const shape shapes[] = {
     {8, 2, 96, IR_F16, 100, 0, 2, 2, {{240, 20}, {530, 1}}},
     {2, 2, 80, IR_F16, 0, 0, 2, 1, {{0, 33}}},
     {17, 1, 32, IR_F16, 0, 0, 2, 2, {{255, 2}, {256, 1}}},
+    {2, 1, 16, IR_F16, 0, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
+    {2, 2, 8, IR_F32, 20, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 

@@ -189,21 +189,21 @@ INLINE bool last_to_arrive(const args &a, const attention_tile &t) {
 
 // The program on the tile's results, [row][stride] floats in shared memory; tmp: shared memory that
 // nothing else uses now, tmp_floats for each warp.
-template <int ROWS, int WARPS>
+template <class Program, int WARPS>
 INLINE void attention_epilogue(const args &a, const attention_tile &t, const float *results,
                                int stride, float *tmp) {
     int rows = t.tokens * GROUP;
-    if constexpr (program_0::whole_rows) {
+    if constexpr (Program::whole_rows) {
         for (int row = warp_id(); row < rows; row += WARPS)
-            program_0::row(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
-                           results + row * stride, tmp + warp_id() * program_0::tmp_floats);
+            Program::row(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
+                           results + row * stride, tmp + warp_id() * Program::tmp_floats);
     } else {
         constexpr int CHUNKS = (HEAD_DIM + 31) / 32;
         for (int i = warp_id(); i < rows * CHUNKS; i += WARPS) {
             int row = i / CHUNKS, column = i % CHUNKS * 32 + lane_id();
             bool valid = column < HEAD_DIM;
             float v = valid ? results[row * stride + column] : 0.0f;
-            program_0::columns(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
+            Program::columns(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
                                i % CHUNKS * 32, valid, v, 0.0f);
         }
     }

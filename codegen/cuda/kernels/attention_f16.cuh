@@ -604,7 +604,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
             }
         }
     __syncthreads();
-    attention_epilogue<ROWS, WARPS>(a, t, results, RESULT_STRIDE,
+    attention_epilogue<program_0, WARPS>(a, t, results, RESULT_STRIDE,
                                     reinterpret_cast<float *>(s.query));
 }
 

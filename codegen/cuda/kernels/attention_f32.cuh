@@ -210,7 +210,6 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_o
 // O/L, and the epilogue on it.
 INLINE void attention_finish(const args &a, const attention_tile &t, const attention_owned &owned) {
     attention_f32_shared &s = attention_shared();
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < OWNED; i++) {
         int element = threadIdx.x + i * THREADS;
@@ -218,7 +217,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t, const atten
             s.query[element] = __fdiv_rn(owned.out[i], owned.sums[i].sum);
     }
     __syncthreads();
-    attention_epilogue<ROWS, WARPS>(a, t, s.query, HEAD_DIM, s.scores);
+    attention_epilogue<program_0, WARPS>(a, t, s.query, HEAD_DIM, s.scores);
 }
 
 INLINE void attention_f32(const args &a) {
