@@ -104,7 +104,7 @@ static void launch(gpu *g, int variant, const fixture *f, const float *q, float 
         .threads = 1,
         .counters = &g->counters};
     char error[1024];
-    for (int run = 0; run < 2; run++) { /* arrival counters must be as they were */
+    for (int run = 0; run < 1 + (function->scratch_bytes > 0); run++) { /* counters as they were */
         if (!emu_run(&l, error, sizeof error))
             ck_abort_msg("%s", error);
         l.counters = NULL;
@@ -242,7 +242,7 @@ static void run_case(int index, const char *target, int mma_sum) {
         int tokens = i < n ? MAX_TOKENS : parts[i - n];
         char what[64];
         snprintf(what, sizeof what, "variant %d, %d tokens a step", i < n ? n - 1 - i : -1, tokens);
-        if (tokens == 1 && f->T > 12 && !test_full())
+        if (!test_full() && (tokens == 15 || (tokens == 1 && f->T > 12)))
             continue;
         g.seed = (uint64_t)(8 * index + i);
         g.counters = (emu_counters){0};
@@ -270,6 +270,8 @@ static void run_case(int index, const char *target, int mma_sum) {
 
 START_TEST(attention) {
     NEEDS_NVRTC();
+    if (!test_full() && _i % 4 == 3 && _i > 3)
+        TEST_UNSAMPLED("attention of shape %d", _i);
     for (int t = 0; t < 4; t++)
         if (test_full() || t == _i % 4)
             run_case(_i, targets[t], (t + _i) % 3);
@@ -279,6 +281,8 @@ END_TEST
 /* On every architecture: nothing is spilled, and a block fits. */
 START_TEST(registers) {
     NEEDS_NVRTC();
+    if (!test_full() && _i % 4)
+        TEST_UNSAMPLED("registers of attention of shape %d", _i);
     const shape *s = &shapes[_i];
     fixture *f = make_fixture(s);
     ir_arena *arena = ir_arena_create();
@@ -377,7 +381,7 @@ static Suite *attention_suite(void) {
     tcase_set_timeout(tcase, test_full() ? 3000 : 300);
     tcase_add_loop_test(tcase, attention, 0, N_SHAPES);
     tcase_add_test(tcase, refusals);
-    tcase_add_loop_test(tcase, whole_rows, 3, 6); /* of f16, f32, and of a size that is odd */
+    tcase_add_loop_test(tcase, whole_rows, 3, 5); /* of f16 and of f32 */
     tcase_add_loop_test(tcase, registers, 0, N_SHAPES);
     suite_add_tcase(suite, tcase);
     return suite;
