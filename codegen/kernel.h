@@ -119,11 +119,13 @@ typedef struct cg_program {
 typedef enum cg_anchor { CG_ANCHOR_ROWS, CG_ANCHOR_MATMUL, CG_ANCHOR_ATTENTION } cg_anchor;
 
 /* out[row][n] = sum over k of x[row][k] * w[n][k], then the epilogue (one program; its INPUT is
- * out). x is f32 or a8, row-major with k columns. w is packed (layout "n16" or, with parts = 2,
- * "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and out[row][j + n/2]
- * (part 1) are computed together). Order of summation, whatever the number of rows and threads:
- * quantized w and a8 x: per group of k the exact integer dot product, then in ascending group order
- * f32 FMA; otherwise ascending k, f32 FMA.
+ * out). x is f32, f16, bf16 or a8, row-major with k columns. w is packed (layout "n16" or, with
+ * parts = 2, "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and
+ * out[row][j + n/2] (part 1) are computed together). Order of summation, whatever the number of
+ * rows and threads: quantized w and a8 x: per group of k the exact integer dot product, then in
+ * ascending group order f32 FMA; otherwise ascending k, f32 FMA; 16-bit w and x of one type: exact
+ * products added in f32 in an order of the backend's, which may add to what it adds 16 k at a time
+ * (tensor cores).
  *
  * An epilogue by heads: several programs, each of its own columns of out. INPUT of program p is
  * column p.input_column + head * p.width + column; the programs' columns do not overlap. They may

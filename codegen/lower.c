@@ -189,7 +189,10 @@ static void store_value(cg_lowering *l, const ir_value *value, int arg, int64_t 
     cg_lower_program *b = program_for(l, &d, value);
     if (!b)
         return;
-    int node = cg_lower_value(l, b, quantized ? def->operands[0] : value);
+    /* A cast to a narrower type is what storing does. */
+    bool narrow = def && def->code == IR_OP_CAST &&
+                  (value->type.dtype == IR_F16 || value->type.dtype == IR_BF16);
+    int node = cg_lower_value(l, b, quantized || narrow ? def->operands[0] : value);
     if (node < 0)
         return;
     if (cg_lower_row_size(&value->type) != d.heads * d.width) {

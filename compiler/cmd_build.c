@@ -18,7 +18,8 @@ static const char help[] =
     "                         best one is chosen when the artifact is opened\n"
     "  --quantize KIND        f16, bf16, int8, int4: round weights that are not quantized\n"
     "                         (default: keep the file's encodings)\n"
-    "  --activations KIND     int8 (default) or f32 beside quantized weights\n"
+    "  --activations KIND     int8 (default) or f32 beside quantized weights; f16 or bf16: int8\n"
+    "                         there, and this type beside weights of it (else f32)\n"
     "  --kv-cache-dtype KIND  f16 (default) or f32\n"
     "  --fusion WHAT          none, pointwise, full (default), prologues, or a plan file\n"
     "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
@@ -144,7 +145,7 @@ static int set_fusion(build_options *o, const char *value, char **plan_text) {
 static int set_option(build_options *o, int option, const char *value, const char **fusion,
                       const char **targets) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
-    static const char *const activations[] = {"int8", "f32", NULL};
+    static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const kv[] = {"f16", "f32", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
                                        "asm",      "cuda",  "ptx", "sass", NULL};
@@ -164,8 +165,10 @@ static int set_option(build_options *o, int option, const char *value, const cha
         return EXIT_FINE;
     case OPT_ACTIVATIONS:
         if ((i = choice(value, activations)) < 0)
-            return command_usage("build", "--activations %s: expected int8 or f32", value);
+            return command_usage("build", "--activations %s: expected int8, f32, f16 or bf16",
+                                 value);
         o->passes.activations_f32 = i == 1;
+        o->passes.activations_half = i == 2 ? IR_F16 : i == 3 ? IR_BF16 : IR_F32;
         return EXIT_FINE;
     case OPT_KV:
         if ((i = choice(value, kv)) < 0)

@@ -53,7 +53,7 @@ static int choose(const char *what, const char *value, const char *const *names)
 /* One option; false after an error. */
 static bool set_option(struct opt *opt, int c, const char *value) {
     static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
-    static const char *const activations[] = {"int8", "f32", NULL};
+    static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const kv_dtypes[] = {"f16", "f32", NULL};
     static const char *const targets[] = {"cpu", "cuda", NULL};
     int choice;
@@ -80,6 +80,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
     case 'A':
         choice = choose("activations", value, activations);
         opt->options.activations_f32 = choice == 1;
+        opt->options.activations_half = choice == 2 ? IR_F16 : choice == 3 ? IR_BF16 : IR_F32;
         return choice >= 0;
     case 'k':
         choice = choose("kv-cache-dtype", value, kv_dtypes);

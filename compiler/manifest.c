@@ -51,11 +51,17 @@ static void add_inputs(cJSON *root, const fe_model *model, const manifest_hashes
     }
 }
 
+static const char *activations_name(const pass_options *o) {
+    if (o->activations_half != IR_F32)
+        return ir_dtype_name(o->activations_half);
+    return o->activations_f32 ? "f32" : "int8";
+}
+
 static void add_options(cJSON *root, const build_options *o, const char *strategy) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4"};
     cJSON *j = cJSON_AddObjectToObject(root, "options");
     cJSON_AddStringToObject(j, "quantize", quantize[o->passes.quantize]);
-    cJSON_AddStringToObject(j, "activations", o->passes.activations_f32 ? "f32" : "int8");
+    cJSON_AddStringToObject(j, "activations", activations_name(&o->passes));
     cJSON_AddStringToObject(j, "kv_cache_dtype", o->passes.kv_f32 ? "f32" : "f16");
     cJSON_AddStringToObject(j, "fusion", strategy);
     cJSON *targets = cJSON_AddArrayToObject(j, "targets");

@@ -113,6 +113,9 @@ static void read_options(const cJSON *manifest, pass_options *o) {
             o->quantize = (pass_quantize)i;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "activations"));
     o->activations_f32 = value && strcmp(value, "f32") == 0;
+    o->activations_half = value && strcmp(value, "f16") == 0    ? IR_F16
+                          : value && strcmp(value, "bf16") == 0 ? IR_BF16
+                                                                : IR_F32;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "kv_cache_dtype"));
     o->kv_f32 = value && strcmp(value, "f32") == 0;
 }

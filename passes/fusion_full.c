@@ -347,7 +347,8 @@ static int prologue_region(const builder *b, int index) {
     int producer = x->def ? fusion_op_index(g, x->def) : -1;
     int region = producer >= 0 ? g->region[producer] : -1;
     if (!b->prologues || region < 0 || strcmp(anchor_of(b, region), "rows") != 0 ||
-        x->type.rank != 2 || !fusion_can_join(g, index, region))
+        x->type.rank != 2 || !(x->type.encoding || x->type.dtype == IR_F32) ||
+        !fusion_can_join(g, index, region))
         return -1;
     for (int i = 0; i < g->n_ops; i++)
         if (g->region[i] == region &&

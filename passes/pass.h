@@ -20,8 +20,10 @@ typedef enum pass_quantize {
 /* Options of the passes; zero is the default of each. */
 typedef struct pass_options {
     pass_quantize quantize;
-    bool activations_f32;  /* keep activations in f32 beside quantized weights */
-    bool kv_f32;           /* KV pages in f32 instead of f16 */
+    bool activations_f32;      /* keep activations in f32 beside quantized weights */
+    ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it; IR_F32
+                                  (zero): in f32 */
+    bool kv_f32;               /* KV pages in f32 instead of f16 */
     const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */
     const char *plan_text; /* a plan to replay, or NULL */
     const char *plan_file; /* its name, for messages */

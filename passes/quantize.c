@@ -238,17 +238,20 @@ static bool quantize_weight(pass_context *context, ir_weight *weight, const weig
 /* --- activations -------------------------------------------------------------------------------
  */
 
-/* The a8 form of x before `matmul`: made on first use, then shared. Made ops are found by x's id in
- * `made`, which has room for n ids. */
-static ir_value *quantized(pass_context *context, ir_op *matmul, ir_value *x, ir_value **made,
-                           int n) {
+/* The a8 form of x before `matmul`, or its form in a 16-bit type: made on first use, then shared.
+ * Made ops are found by x's id in `made`, which has room for n ids. */
+static ir_value *narrowed(pass_context *context, ir_op *matmul, ir_value *x, ir_value **made, int n,
+                          bool a8) {
     if (x->id < n && made[x->id])
         return made[x->id];
     const char *base = x->def && x->def->name ? x->def->name : matmul->name;
-    ir_type type = ir_quantized(ir_encoding_get(IR_ENC_A8), x->type.rank, x->type.dims);
-    const char *name = base ? ir_arena_printf(context->module->arena, "%s.quantize", base) : NULL;
+    ir_type type = a8 ? ir_quantized(ir_encoding_get(IR_ENC_A8), x->type.rank, x->type.dims)
+                      : ir_tensor(context->options->activations_half, x->type.rank, x->type.dims);
+    const char *name = base ? ir_arena_printf(context->module->arena, "%s.%s", base,
+                                              a8 ? "quantize" : ir_dtype_name(type.dtype))
+                            : NULL;
     ir_op *op = ir_op_create(matmul->owner, matmul,
-                             &(ir_op_spec){.code = IR_OP_QUANTIZE,
+                             &(ir_op_spec){.code = a8 ? IR_OP_QUANTIZE : IR_OP_CAST,
                                            .name = name,
                                            .operands = &x,
                                            .n_operands = 1,
@@ -263,7 +266,9 @@ static ir_value *quantized(pass_context *context, ir_op *matmul, ir_value *x, ir
     return op->results[0];
 }
 
-static bool quantize_activations(pass_context *context) {
+/* Inputs of matmuls by quantized weights become a8; or those of matmuls by weights of the 16-bit
+ * type that is asked for are cast to it. */
+static bool narrow_activations(pass_context *context, bool a8) {
     ir_module *module = context->module;
     int n = module->n_values, matmuls = 0, ops = 0;
     ir_arena *scratch = ir_arena_create();
@@ -272,19 +277,25 @@ static bool quantize_activations(pass_context *context) {
     ir_value **made = ir_arena_array(scratch, (size_t)n + 1, sizeof *made);
     bool ok = true;
     for (ir_op *op = module->graph->first; ok && op; op = op->next) {
-        if (op->code != IR_OP_MATMUL || !op->operands[1]->type.encoding)
+        if (op->code != IR_OP_MATMUL || !ir_op_int(op, "transpose_b"))
+            continue;
+        const ir_type *w = &op->operands[1]->type;
+        if (a8 ? !w->encoding : w->encoding || w->dtype != context->options->activations_half)
             continue;
         ir_value *x = op->operands[0];
         if (x->type.encoding || x->type.layout || x->type.dtype != IR_F32)
             continue;
         ops += x->id < n && !made[x->id];
-        ir_value *q = quantized(context, op, x, made, n);
+        ir_value *q = narrowed(context, op, x, made, n, a8);
         ok = q != NULL;
         if (ok)
             op->operands[0] = q;
         matmuls++;
     }
-    if (ok && matmuls)
+    if (ok && matmuls && !a8)
+        ir_note(context->diag, NULL, "inputs of %d matmuls are cast to %s by %d ops", matmuls,
+                ir_dtype_name(context->options->activations_half), ops);
+    else if (ok && matmuls)
         ir_note(context->diag, NULL,
                 "inputs of %d matmuls are quantized to int8 by %d ops; --activations f32 keeps "
                 "them exact",
@@ -309,5 +320,7 @@ bool pass_quantize_ops(pass_context *context) {
         if (!ok)
             return false;
     }
-    return (options && options->activations_f32) || quantize_activations(context);
+    if (options && options->activations_half != IR_F32 && !narrow_activations(context, false))
+        return false;
+    return (options && options->activations_f32) || narrow_activations(context, true);
 }

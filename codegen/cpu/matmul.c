@@ -97,6 +97,7 @@ static cg_cpu_product product_of(cg_cpu_emitter *em, const schedule *s, LLVMValu
                             .rows = rows,
                             .k = s->kernel->matmul.k,
                             .x_row_bytes = s->x_row_bytes,
+                            .x_dtype = s->x_type->dtype,
                             .w_type = s->w_type};
 }
 
@@ -171,7 +172,7 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
         return cg_cpu_unsupported(em, "activations in %s do not go with weights in %s",
                                   x->encoding->name,
                                   w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
-    if (!x->encoding && x->dtype != IR_F32)
+    if (!x->encoding && x->dtype != IR_F32 && x->dtype != IR_F16 && x->dtype != IR_BF16)
         return cg_cpu_unsupported(em, "activations in %s", ir_dtype_name(x->dtype));
     if (!w->encoding && !cg_cpu_can_load(w->dtype))
         return cg_cpu_unsupported(em, "weights in %s", ir_dtype_name(w->dtype));
@@ -253,7 +254,8 @@ bool cg_cpu_emit_matmul(cg_cpu_emitter *em) {
     if (!check(em, &s))
         return false;
     s.tile_bytes = cg_packed_tile_bytes(s.w_type, m->k);
-    s.x_row_bytes = s.x_type->encoding ? ir_encoding_row_bytes(s.x_type->encoding, m->k) : 4 * m->k;
+    s.x_row_bytes = s.x_type->encoding ? ir_encoding_row_bytes(s.x_type->encoding, m->k)
+                                       : m->k * (ir_dtype_bits(s.x_type->dtype) / 8);
     s.panel_bytes = panel_bytes(k) ? cg_cpu_panel_bytes(s.w_type, m->k) : 0;
     LLVMValueRef rows = cg_cpu_dim(em, k->rows);
     if (!m->prologue) {

@@ -15,6 +15,7 @@ typedef struct cg_cpu_product {
     LLVMValueRef panel; /* NULL: not unpacked */
     int rows;
     int64_t k, x_row_bytes;
+    ir_dtype x_dtype; /* of x that is not quantized */
     const ir_type *w_type;
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
 } cg_cpu_product;

@@ -1,4 +1,4 @@
-/* f32 activations times any weight: lanes are outputs, f32 FMA in ascending k.
+/* f32, f16 or bf16 activations times any weight: lanes are outputs, f32 FMA in ascending k.
  *
  *   sum[lane] = fma(w[k][lane], x[k], sum[lane])      for k = 0, 1, …
  *
@@ -8,8 +8,8 @@
 
 static LLVMValueRef load_x(cg_cpu_emitter *em, const cg_cpu_product *p, int row, LLVMValueRef k) {
     LLVMValueRef at = cg_cpu_offset(em, cg_cpu_offset_const(em, p->x, row * p->x_row_bytes),
-                                    cg_cpu_mul_const(em, k, 4));
-    return cg_cpu_splat(em, cg_cpu_load(em, em->f32, at, 4), CG_CPU_LANES);
+                                    cg_cpu_mul_const(em, k, ir_dtype_bits(p->x_dtype) / 8));
+    return cg_cpu_splat(em, cg_cpu_load_f32(em, p->x_dtype, at), CG_CPU_LANES);
 }
 
 static void add_column(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef k, LLVMValueRef w,

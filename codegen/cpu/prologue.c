@@ -40,6 +40,8 @@ bool cg_cpu_check_prologue(cg_cpu_emitter *em) {
     const cg_matmul *m = &em->kernel->matmul;
     const cg_program *p = m->prologue;
     cg_store_kind kind = m->x_type.encoding ? CG_STORE_A8 : CG_STORE;
+    if (!m->x_type.encoding && m->x_type.dtype != IR_F32)
+        return cg_cpu_unsupported(em, "a prologue that makes %s", ir_dtype_name(m->x_type.dtype));
     if (p->heads != 1 || p->width != m->k || p->n_stores != 1)
         return cg_cpu_unsupported(em, "a prologue of %lld heads of %lld columns with %d results",
                                   (long long)p->heads, (long long)p->width, p->n_stores);

@@ -160,6 +160,7 @@ static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_row
     cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d", tokens),
                          .min_rows = min_rows,
                          .threads = DECODE_WARPS * 32,
+                         .min_blocks = 2,
                          .shared_bytes = (uint32_t)shared,
                          .x = cg_cuda_grid(k->rows, tokens, 1),
                          .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + 31) / 32}, 1, 1),
@@ -267,6 +268,7 @@ static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens, bool pro
     cg_cuda_variant v = {.suffix = suffix,
                          .min_rows = min_rows,
                          .threads = (uint32_t)warps * 32,
+                         .min_blocks = 2,
                          .shared_bytes = (uint32_t)shared,
                          .row_scratch_bytes = two ? many_scratch(k) : 0,
                          .x = cg_cuda_grid(k->rows, tokens, 1),
@@ -290,6 +292,63 @@ static bool add_f32_variants(cg_cuda_emitter *em) {
             add_f32(em, (uint32_t)tokens + 1 > 3 ? (uint32_t)tokens + 1 : 3, 8, false));
 }
 
+/* --- 16-bit activations --------------------------------------------------------------------------
+ */
+
+/* How K is cut, the same for all numbers of rows: ranges of `range`, so many that there is work for
+ * a large GPU, but none too short. */
+static int half_splits(const cg_kernel *k, int *range) {
+    int64_t units = (part_columns(k) + 31) / 32 * k->matmul.parts;
+    int splits = 1;
+    while (splits < 8 && units * splits < 512 && k->matmul.k / (2 * splits) >= 256)
+        splits *= 2;
+    *range = (int)round_up((k->matmul.k + splits - 1) / splits, 64);
+    return splits;
+}
+
+static bool add_half(cg_cuda_emitter *em, const char *suffix, uint32_t min_rows, uint32_t threads,
+                     int tokens, int64_t columns, int64_t shared, const char *schedule) {
+    const cg_kernel *k = em->kernel;
+    if (shared > MOST_SHARED)
+        return too_large(em, shared);
+    cg_cuda_variant v = {
+        .suffix = suffix,
+        .min_rows = min_rows,
+        .threads = threads,
+        .min_blocks = 2,
+        .shared_bytes = (uint32_t)shared,
+        .x = cg_cuda_grid(k->rows, tokens, 1),
+        .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + columns - 1) / columns}, 1, 1),
+        .constants = weight_text(em),
+        .include = min_rows ? "matmul_half_prefill.cuh" : "matmul_half_decode.cuh",
+        .call = call_text(em, schedule, shared, x_text(em))};
+    return cg_cuda_add(em, &v);
+}
+
+static bool add_half_decode(cg_cuda_emitter *em) {
+    const cg_kernel *k = em->kernel;
+    int range, splits = half_splits(k, &range), units = splits < 4 ? 4 / splits : 1;
+    int parts = k->matmul.parts, stages = parts == 2 ? 3 : 4, warps = units * splits;
+    int64_t sums = parts * 8 * 36 * 4, stage = 2 * parts * 32 * 32;
+    int64_t shared = warps * larger(stages * stage, sums);
+    return add_half(
+        em, "_decode8", 0, (uint32_t)warps * 32, 8, units * 32, shared,
+        ir_arena_printf(em->arena, "half_decode<%d, %d, %d, %d>", units, splits, range, stages));
+}
+
+static bool add_half_prefill(cg_cuda_emitter *em, uint32_t min_rows, int tiles_m, int tiles_n) {
+    enum { WARPS = 4, STAGES = 3, STAGE_K = 64 };
+    const cg_kernel *k = em->kernel;
+    int range, splits = half_splits(k, &range), tokens = tiles_n * 8, parts = k->matmul.parts;
+    int64_t tiles = WARPS * tiles_m, columns = tiles * 16 / parts;
+    int64_t stages = STAGES * (tiles * STAGE_K * 32 + tokens * STAGE_K * 2);
+    int64_t shared = larger(stages, parts * tokens * (columns + 4) * 4);
+    return add_half(em, ir_arena_printf(em->arena, "_prefill%d", tokens), min_rows, WARPS * 32,
+                    tokens, columns, shared,
+                    ir_arena_printf(em->arena, "half_prefill<%d, 1, %d, %d, %d, %d, %d>", WARPS,
+                                    tiles_m, tiles_n, splits, range, STAGES));
+}
+
 /* --- checks --------------------------------------------------------------------------------------
  */
 
@@ -305,8 +364,19 @@ static bool check(cg_cuda_emitter *em) {
         return cg_cuda_unsupported(em, "activations in %s do not go with weights in %s",
                                    x->encoding->name,
                                    w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
-    if (!x->encoding && x->dtype != IR_F32)
-        return cg_cuda_unsupported(em, "activations in %s", ir_dtype_name(x->dtype));
+    if (!x->encoding && x->dtype != IR_F32) {
+        if ((x->dtype != IR_F16 && x->dtype != IR_BF16) || w->encoding || w->dtype != x->dtype)
+            return cg_cuda_unsupported(em, "activations in %s beside weights in %s",
+                                       ir_dtype_name(x->dtype),
+                                       w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
+        if (m->prologue)
+            return cg_cuda_unsupported(em, "a prologue that makes %s", ir_dtype_name(x->dtype));
+        if (m->k % 8)
+            return cg_cuda_unsupported(em,
+                                       "rows of %" PRId64 " in %s, which are no multiple of 16 "
+                                       "bytes: keep activations in f32",
+                                       m->k, ir_dtype_name(x->dtype));
+    }
     if (!w->encoding && w->dtype != IR_F32 && w->dtype != IR_F16 && w->dtype != IR_BF16)
         return cg_cuda_unsupported(em, "weights in %s", ir_dtype_name(w->dtype));
     if (w->encoding && m->k % w->encoding->block)
@@ -321,5 +391,8 @@ bool cg_cuda_matmul(cg_cuda_emitter *em) {
         return false;
     if (em->kernel->matmul.x_type.encoding)
         return add_a8(em);
+    if (em->kernel->matmul.x_type.dtype != IR_F32)
+        return add_half_decode(em) && add_half_prefill(em, 17, 1, 4) &&
+               add_half_prefill(em, 33, 2, 8);
     return add_f32_variants(em);
 }

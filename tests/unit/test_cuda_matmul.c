@@ -56,11 +56,13 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 static const int token_counts[] = {1, 7, 8, 9, 33, 130};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts };
 
-static void write_case(text *t, const char *type, shape s) {
+typedef enum kind { INT8, F32, HALF } kind; /* activations */
+
+static void write_case(text *t, const char *type, shape s, kind kind) {
     const ir_encoding *e = ir_encoding_from_name(type);
     if (!e) {
-        s.k += 5; /* rows without alignment */
-        s.n += s.around == CHAIN ? 3 : 0;
+        s.k += kind == HALF ? 8 : 5; /* rows without alignment */
+        s.n += s.around != CHAIN ? 0 : kind == HALF ? 8 : 3;
     }
     if (e && e->super_group) {
         s.k = (s.k + 255) / 256 * 256;
@@ -90,7 +92,13 @@ static void write_case(text *t, const char *type, shape s) {
     add_output(t, y, "y");
 }
 
-static void run_case(int type, int number, const char *target, bool f32, const int *counts,
+/* Tensor cores add up in another order than the CPU. */
+static bool is_half(const cg_kernel *kernel) {
+    const ir_type *x = &kernel->matmul.x_type;
+    return kernel->anchor == CG_ANCHOR_MATMUL && !x->encoding && x->dtype != IR_F32;
+}
+
+static void run_case(int type, int number, const char *target, kind kind, const int *counts,
                      int n_counts) {
     text t;
     char label[160];
@@ -98,15 +106,22 @@ static void run_case(int type, int number, const char *target, bool f32, const i
     graph_seed_case(7000 + type, number);
     snprintf(label, sizeof label, "%s[%d, %d] case %d %s", weight_types[type], s->n, s->k,
              s->around, target);
-    write_case(&t, weight_types[type], *s);
+    write_case(&t, weight_types[type], *s, kind);
     pass_options options = {.fusion = s->around == PROLOGUE ? "prologues" : "full",
-                            .activations_f32 = f32};
+                            .activations_f32 = kind != INT8};
+    if (kind == HALF)
+        ck_assert(ir_dtype_from_name(weight_types[type], &options.activations_half));
     compiled_graph *g = graph_compile(parse(&t), &options, label);
-    for (int i = 0; s->around == PROLOGUE && i < g->program->n_kernels; i++)
+    for (int i = 0; s->around == PROLOGUE && kind != HALF && i < g->program->n_kernels; i++)
         if (g->program->kernels[i]->anchor == CG_ANCHOR_MATMUL)
             ck_assert_ptr_nonnull(g->program->kernels[i]->matmul.prologue);
     cuda_graph *c = cuda_graph_create(g, target);
     c->schedule_seed = graph_seed();
+    c->other_bits = is_half;
+    bool half = false;
+    for (int i = 0; i < g->program->n_kernels; i++)
+        half |= is_half(g->program->kernels[i]);
+    ck_assert(half == (kind == HALF));
     for (int i = 0; i < n_counts; i++)
         run_tokens(c, counts[i]);
     cuda_graph_destroy(c);
@@ -121,10 +136,10 @@ START_TEST(int8_activations) {
             int number = (_i * N_SHAPES + s) * N_TARGETS + a;
             if (test_full()) {
                 if (graph_case_is_mine(number))
-                    run_case(_i, s, targets[a], false, token_counts, N_COUNTS);
+                    run_case(_i, s, targets[a], INT8, token_counts, N_COUNTS);
             } else if (s % N_QUANTIZED == _i % N_SHAPES && a == _i % N_TARGETS) {
                 int counts[] = {1, 9, 33};
-                run_case(_i, s, targets[a], false, counts, 3);
+                run_case(_i, s, targets[a], INT8, counts, 3);
             }
         }
 }
@@ -139,10 +154,29 @@ START_TEST(f32_activations) {
             int number = (_i * N_SHAPES + s) * N_TARGETS + a;
             if (test_full()) {
                 if (graph_case_is_mine(number))
-                    run_case(_i, s, targets[a], true, token_counts, N_COUNTS);
+                    run_case(_i, s, targets[a], F32, token_counts, N_COUNTS);
             } else if (s == (_i + 3) % N_SHAPES && a == (_i + 1) % N_TARGETS) {
                 int counts[] = {1, 9};
-                run_case(_i, s, targets[a], true, counts, 2);
+                run_case(_i, s, targets[a], F32, counts, 2);
+            }
+        }
+}
+END_TEST
+
+/* 16-bit weights on tensor cores. */
+START_TEST(half_activations) {
+    int type = N_WEIGHT_TYPES - 2 + _i;
+    if (!cuda_can_compile())
+        TEST_SKIP("no NVRTC here");
+    for (int s = 0; s < N_SHAPES; s++)
+        for (int a = 0; a < N_TARGETS; a++) {
+            int number = (_i * N_SHAPES + s) * N_TARGETS + a;
+            if (test_full()) {
+                if (graph_case_is_mine(number))
+                    run_case(type, s, targets[a], HALF, token_counts, N_COUNTS);
+            } else if (s % 3 == _i && a == s % N_TARGETS) {
+                int counts[] = {1, 9, 33};
+                run_case(type, s, targets[a], HALF, counts, 3);
             }
         }
 }
@@ -153,7 +187,7 @@ END_TEST
 
 enum { COST_N = 512, COST_K = 1024 };
 
-static compiled_graph *cost_graph(const char *type, bool lockstep, bool f32) {
+static compiled_graph *cost_graph(const char *type, bool lockstep, kind kind) {
     text t;
     graph_seed_case(7500, lockstep);
     start(&t);
@@ -167,7 +201,9 @@ static compiled_graph *cost_graph(const char *type, bool lockstep, bool f32) {
         y = add_matmul(&t, x, type, COST_N, COST_K, "m");
     }
     add_output(&t, y, "y");
-    pass_options options = {.fusion = "full", .activations_f32 = f32};
+    pass_options options = {.fusion = "full", .activations_f32 = kind != INT8};
+    if (kind == HALF)
+        ck_assert(ir_dtype_from_name(type, &options.activations_half));
     return graph_compile(parse(&t), &options, type);
 }
 
@@ -188,13 +224,14 @@ static cuda_graph_function *variant_for(cuda_graph *c, int T) {
  * answers at once. */
 START_TEST(costs) {
     static const int steps[] = {1, 8, 32, 64};
-    const char *type = weight_types[_i];
-    bool quantized = _i < N_QUANTIZED;
+    bool half = _i >= N_WEIGHT_TYPES, quantized = _i < N_QUANTIZED;
+    const char *type = weight_types[half ? _i - 2 : _i];
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
-    compiled_graph *g = cost_graph(type, _i % 2, false);
+    compiled_graph *g = cost_graph(type, _i % 2, half ? HALF : quantized ? INT8 : F32);
     cuda_graph *c = cuda_graph_create(g, targets[_i % 2]);
     c->checks = 0;
+    c->other_bits = is_half;
     uint64_t weights = 0;
     for (int i = 0; i < g->program->n_weights; i++)
         if (g->program->weights[i].type.layout)
@@ -205,7 +242,9 @@ START_TEST(costs) {
             c->functions[k].counters = (emu_counters){0};
         run_tokens(c, steps[i]);
         const emu_counters *n = &f->counters;
-        uint64_t x = (uint64_t)steps[i] * (quantized ? COST_K * 3 / 2 : COST_K * 4);
+        uint64_t x = (uint64_t)steps[i] * (half        ? COST_K * 2
+                                           : quantized ? COST_K * 3 / 2
+                                                       : COST_K * 4);
         ck_assert_uint_ge(n->dram_read_sectors * 32, weights);
         ck_assert_msg((double)n->dram_read_sectors * 32 <= 1.05 * (double)(weights + x),
                       "%s: %llu bytes read, of weights and x %llu", f->code.name,
@@ -218,7 +257,7 @@ START_TEST(costs) {
         ck_assert_uint_ge(n->wide_loads * 512, weights * 3 / 4);
         /* 16 rows, 32 k, 8 tokens an operation; 16 k where groups are of 16 */
         uint64_t macs = (uint64_t)COST_N * COST_K * (uint64_t)((steps[i] + 7) / 8 * 8);
-        if (quantized)
+        if (quantized || half)
             ck_assert_uint_eq(n->mma_macs, macs);
     }
     cuda_graph_destroy(c);
@@ -233,10 +272,12 @@ START_TEST(no_spills) {
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
     for (int around = 0; around < 4; around++) {
-        bool lockstep = around & 1, f32 = around & 2;
-        if ((f32 && _i >= N_QUANTIZED) || (!test_full() && around != _i % 4))
+        bool lockstep = around & 1, other = around & 2, plain = _i >= N_QUANTIZED;
+        kind kind = plain ? (other ? HALF : F32) : other ? F32 : INT8;
+        if ((kind == HALF && strcmp(weight_types[_i], "f32") == 0) ||
+            (!test_full() && around != _i % 4))
             continue;
-        compiled_graph *g = cost_graph(weight_types[_i], lockstep, f32);
+        compiled_graph *g = cost_graph(weight_types[_i], lockstep, kind);
         for (int k = 0; k < g->program->n_kernels; k++) {
             cg_cuda_code code;
             if (g->program->kernels[k]->anchor != CG_ANCHOR_MATMUL)
@@ -270,7 +311,8 @@ static Suite *cuda_matmul_suite(void) {
     tcase_set_timeout(code, test_full() ? 3600 : 120);
     tcase_add_loop_test(numbers, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(numbers, f32_activations, 0, N_WEIGHT_TYPES);
-    tcase_add_loop_test(code, costs, 0, N_WEIGHT_TYPES);
+    tcase_add_loop_test(numbers, half_activations, 0, 2);
+    tcase_add_loop_test(code, costs, 0, N_WEIGHT_TYPES + 2);
     tcase_add_loop_test(code, no_spills, 0, N_WEIGHT_TYPES);
     suite_add_tcase(suite, numbers);
     suite_add_tcase(suite, code);

@@ -43,6 +43,14 @@ INLINE void ldmatrix4(uint32 (&d)[4], uint32 address) {
                  : "memory");
 }
 
+// The same, each matrix transposed.
+INLINE void ldmatrix4_transposed(uint32 (&d)[4], uint32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(address)
+                 : "memory");
+}
+
 // --- cp.async -------------------------------------------------------------------------------------
 
 // 16 bytes, past the L1 cache; both addresses are multiples of 16.

@@ -1,0 +1,113 @@
+// 16-bit weights times 16-bit activations for few rows: streams the weights.
+//
+// A warp multiplies 32 columns (of each part) by 8 rows of x, tokens as the 8 columns of mma, over
+// one range of K; UNITS times SPLITS warps are a block. A warp's tiles go through shared memory of
+// its own, STAGE_K of k at a time, copied STAGES - 1 stages ahead, so that no barrier is needed but
+// the one before the ranges' sums are added up, lane = column.
+#pragma once
+#include "half_weight.cuh"
+
+template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
+    static constexpr int PAIRS = weight::parts, TOKENS = 8, STAGE_K = 32;
+    static constexpr int N_STAGES = RANGE / STAGE_K, WARPS = UNITS * SPLITS;
+    static constexpr int STAGE_BYTES = 2 * PAIRS * STAGE_K * LINE;
+    static constexpr int OUT_ROW = 36; // floats; lanes of a group write to different banks
+    static constexpr int SUMS_BYTES = PAIRS * TOKENS * OUT_ROW * 4; // of a warp
+    static constexpr int STAGES_BYTES = WARPS * STAGES * STAGE_BYTES;
+    static constexpr int SHARED_BYTES =
+        STAGES_BYTES > WARPS * SUMS_BYTES ? STAGES_BYTES : WARPS * SUMS_BYTES;
+    static_assert(RANGE % STAGE_K == 0 && RANGE * SPLITS >= K, "ranges are whole stages");
+
+    static __device__ __forceinline__ void copy_stage(uint32 to, const uint8 *const (&tiles)[PAIRS][2],
+                                                      int k) {
+#pragma unroll
+        for (int p = 0; p < PAIRS; p++)
+#pragma unroll
+            for (int b = 0; b < 2; b++)
+                copy_half_tile<STAGE_K>(to + (2 * p + b) * STAGE_K * LINE, tiles[p][b], k);
+    }
+
+    static __device__ __forceinline__ uint32 load_pair(const uint8 *x, int k) {
+        if ((K % STAGE_K || RANGE * SPLITS != K) && k >= K)
+            return 0;
+        return __ldg(reinterpret_cast<const uint32 *>(x + static_cast<int64>(k) * 2));
+    }
+
+    static __device__ __forceinline__ void run(const args &a, const uint8 *x, const uint8 *w,
+                                               int64 rows) {
+        int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
+        if (first >= rows)
+            return;
+        int count = rows - first < TOKENS ? static_cast<int>(rows - first) : TOKENS;
+        int g = lane_id() >> 2, t = lane_id() & 3, split = warp_id() % SPLITS;
+        int unit = static_cast<int>(blockIdx.y) * UNITS + warp_id() / SPLITS, begin = split * RANGE;
+        const uint8 *tiles[PAIRS][2];
+        for (int p = 0; p < PAIRS; p++)
+            for (int b = 0; b < 2; b++) {
+                int tile = 2 * unit + b < PART_TILES ? 2 * unit + b : PART_TILES - 1;
+                tiles[p][b] = w + (static_cast<int64>(tile_of(tile)) * PAIRS + p) * TILE_BYTES;
+            }
+        // this lane's part of the operand of x: k 2t, 2t + 1 and 8 more of token g
+        const uint8 *row = x + (first + (g < count ? g : count - 1)) * X_ROW_BYTES + 4 * t;
+        uint32 shared = shared_address(shared_memory) + warp_id() * STAGES * STAGE_BYTES;
+        float sums[PAIRS][2][4] = {};
+        uint32 codes[STAGE_K / 8], next[STAGE_K / 8];
+#pragma unroll
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (s < N_STAGES && begin + s * STAGE_K < K)
+                copy_stage(shared + s * STAGE_BYTES, tiles, begin + s * STAGE_K);
+            copy_commit();
+        }
+#pragma unroll
+        for (int i = 0; i < STAGE_K / 8; i++)
+            next[i] = load_pair(row, begin + 8 * i);
+#pragma unroll 1
+        for (int s = 0; s < N_STAGES && begin + s * STAGE_K < K; s++) {
+            int ahead = s + STAGES - 1, k = begin + s * STAGE_K;
+            copy_wait<STAGES - 2>();
+            __syncwarp(); // copies of all lanes are there, and all have left the next one's place
+            if (ahead < N_STAGES && begin + ahead * STAGE_K < K)
+                copy_stage(shared + ahead % STAGES * STAGE_BYTES, tiles, begin + ahead * STAGE_K);
+            copy_commit();
+#pragma unroll
+            for (int i = 0; i < STAGE_K / 8; i++) {
+                codes[i] = next[i];
+                if (k + STAGE_K < K)
+                    next[i] = load_pair(row, k + STAGE_K + 8 * i);
+            }
+#pragma unroll
+            for (int i = 0; i < STAGE_K / 16; i++)
+#pragma unroll
+                for (int p = 0; p < PAIRS; p++)
+#pragma unroll
+                    for (int b = 0; b < 2; b++) {
+                        uint32 operand[4];
+                        load_half_operand(operand,
+                                          shared + s % STAGES * STAGE_BYTES +
+                                              (2 * p + b) * STAGE_K * LINE,
+                                          16 * i);
+                        half_mma<weight::element>::run(sums[p][b], operand, codes[2 * i],
+                                                       codes[2 * i + 1]);
+                    }
+        }
+        copy_wait<0>();
+        __syncthreads(); // sums lie where stages did
+        auto out = reinterpret_cast<float(*)[PAIRS][TOKENS][OUT_ROW]>(shared_memory);
+        for (int p = 0; p < PAIRS; p++)
+            for (int b = 0; b < 2; b++)
+                for (int c = 0; c < 4; c++)
+                    out[warp_id()][p][2 * t + c % 2][16 * b + 8 * (c / 2) + g] = sums[p][b][c];
+        __syncthreads();
+        for (int i = warp_id(); i < UNITS * count; i += WARPS) {
+            int u = i / count, token = i % count;
+            int column = (static_cast<int>(blockIdx.y) * UNITS + u) * 32;
+            float total[PAIRS] = {};
+            for (int s = 0; s < SPLITS; s++)
+                for (int p = 0; p < PAIRS; p++)
+                    total[p] = __fadd_rn(total[p], out[u * SPLITS + s][p][token][lane_id()]);
+            if (column < COLUMNS)
+                program_0::columns(a, first + token, 0, column, column + lane_id() < COLUMNS,
+                                   total[0], total[PAIRS - 1]);
+        }
+    }
+};
