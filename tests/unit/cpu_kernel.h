@@ -105,7 +105,7 @@ static inline void cpu_unload(cpu_code *code) {
 /* What tiles share, followed by `guard` bytes of 0xee, as is all but the counters. */
 static inline unsigned char *cpu_shared(const cg_kernel *kernel, const mcc_cpu_call *call,
                                         size_t guard, size_t *bytes) {
-    int64_t positions = (int64_t)call->step->P * 16;
+    int64_t positions = call->step ? (int64_t)call->step->P * 16 : 0; /* rows kernels need none */
     int64_t ranges = (positions + MCC_CPU_RANGE - 1) / MCC_CPU_RANGE;
     *bytes = MCC_CPU_COUNTER_BYTES + (size_t)(ranges * cg_cpu_shared_bytes(kernel));
     unsigned char *shared = aligned_alloc(64, *bytes + guard);
