@@ -315,13 +315,8 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
 /* --- quantized activations ---------------------------------------------------------------------
  */
 
-/* Addresses in an a8 row of `k` elements (ir_encoding_row_bytes) for the group of 32 at `column`.
- */
-typedef struct a8_site {
-    LLVMValueRef codes, scale, scaled_sum, sums;
-} a8_site;
-
-static a8_site a8_address(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
+cg_cpu_a8_site cg_cpu_a8_address(cg_cpu_emitter *em, const cg_access *access,
+                                 const cg_cpu_site *site) {
     int64_t k = access->row_stride;
     int64_t row_bytes = ir_encoding_row_bytes(ir_encoding_get(IR_ENC_A8), k);
     LLVMValueRef row = cg_cpu_offset(em, base_of(em, access),
@@ -330,7 +325,7 @@ static a8_site a8_address(cg_cpu_emitter *em, const cg_access *access, const cg_
     LLVMValueRef group = LLVMBuildLShr(em->builder, column, cg_cpu_i64(em, 5), "");
     LLVMValueRef numbers = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 4));
     LLVMValueRef sums = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 8));
-    return (a8_site){
+    return (cg_cpu_a8_site){
         .codes = cg_cpu_offset(em, row, column),
         .scale = cg_cpu_offset_const(em, numbers, k),
         .scaled_sum = cg_cpu_offset_const(em, numbers, k + k / 8),
@@ -339,123 +334,10 @@ static a8_site a8_address(cg_cpu_emitter *em, const cg_access *access, const cg_
 }
 
 static LLVMValueRef load_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
-    a8_site at = a8_address(em, access, site);
+    cg_cpu_a8_site at = cg_cpu_a8_address(em, access, site);
     LLVMValueRef codes = cg_cpu_load_f32x16(em, IR_I8, at.codes, site->mask);
     LLVMValueRef scale = cg_cpu_load_f32(em, IR_F32, at.scale);
     return LLVMBuildFMul(em->builder, cg_cpu_splat(em, scale, CG_CPU_LANES), codes, "");
-}
-
-static LLVMValueRef magnitude_bits(cg_cpu_emitter *em, LLVMValueRef v) {
-    v = LLVMBuildBitCast(em->builder, v, em->i32x16, "");
-    return LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 0x7fffffff), "");
-}
-
-enum { MOST_LEVELS = 127, CANDIDATES = 4 };
-
-static LLVMValueRef round_even(cg_cpu_emitter *em, LLVMValueRef v) {
-    return cg_cpu_intrinsic(em, "llvm.rint", 1, (LLVMTypeRef[]){em->f32x16}, 1, &v);
-}
-
-/* (x*inverse - round(x*inverse))^2 */
-static LLVMValueRef rounding_error(cg_cpu_emitter *em, LLVMValueRef x, LLVMValueRef inverse) {
-    LLVMValueRef y = LLVMBuildFMul(em->builder, x, inverse, "");
-    LLVMValueRef d = LLVMBuildFSub(em->builder, y, round_even(em, y), "");
-    return LLVMBuildFMul(em->builder, d, d, "");
-}
-
-/* Lanes [first, first + n) of each block of 2n lanes, of a then of b. */
-static LLVMValueRef half_blocks(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b, int n,
-                                int first) {
-    int lanes[CG_CPU_LANES];
-    for (int i = 0; i < CG_CPU_LANES; i++)
-        lanes[i] = i / n * 2 * n + first + i % n; /* from 16 on: lanes of b */
-    return cg_cpu_shuffle(em, a, b, CG_CPU_LANES, lanes);
-}
-
-/* Each vector's lanes added as cg_cpu_sum16 adds them, the four side by side: lane 4i is sum i. */
-static LLVMValueRef four_sums(cg_cpu_emitter *em, LLVMValueRef *p) {
-    LLVMBuilderRef b = em->builder;
-    LLVMValueRef eights[2];
-    for (int i = 0; i < 2; i++)
-        eights[i] = LLVMBuildFAdd(b, half_blocks(em, p[2 * i], p[2 * i + 1], 8, 0),
-                                  half_blocks(em, p[2 * i], p[2 * i + 1], 8, 8), "");
-    LLVMValueRef v = LLVMBuildFAdd(b, half_blocks(em, eights[0], eights[1], 4, 0),
-                                   half_blocks(em, eights[0], eights[1], 4, 4), "");
-    for (int n = 2; n; n /= 2) {
-        int lanes[CG_CPU_LANES];
-        for (int i = 0; i < CG_CPU_LANES; i++)
-            lanes[i] = i ^ n;
-        v = LLVMBuildFAdd(b, v, cg_cpu_shuffle(em, v, v, CG_CPU_LANES, lanes), "");
-    }
-    return v;
-}
-
-/* Of ops.def's numbers of levels the one that fits the group best, and its inverse of the scale. */
-static LLVMValueRef best_levels(cg_cpu_emitter *em, LLVMValueRef low, LLVMValueRef high,
-                                LLVMValueRef *inverse) {
-    LLVMBuilderRef b = em->builder;
-    LLVMValueRef inverses[CANDIDATES], errors[CANDIDATES];
-    for (int i = 0; i < CANDIDATES; i++) {
-        float ratio = (float)(MOST_LEVELS - i) / MOST_LEVELS;
-        inverses[i] = LLVMBuildFMul(b, *inverse, cg_cpu_f32(em, ratio), "");
-        LLVMValueRef by = cg_cpu_splat(em, inverses[i], CG_CPU_LANES);
-        errors[i] = LLVMBuildFAdd(b, rounding_error(em, low, by), rounding_error(em, high, by), "");
-    }
-    LLVMValueRef sums = four_sums(em, errors), least = NULL;
-    LLVMValueRef levels = cg_cpu_f32(em, MOST_LEVELS);
-    *inverse = inverses[0];
-    for (int i = 0; i < CANDIDATES; i++) {
-        float ratio = MOST_LEVELS / (float)(MOST_LEVELS - i);
-        LLVMValueRef error =
-            LLVMBuildFMul(b, cg_cpu_lane(em, sums, 4 * i), cg_cpu_f32(em, ratio * ratio), "");
-        if (i == 0) {
-            least = error;
-            continue;
-        }
-        LLVMValueRef less = LLVMBuildFCmp(b, LLVMRealOLT, error, least, "");
-        least = LLVMBuildSelect(b, less, error, least, "");
-        levels = LLVMBuildSelect(b, less, cg_cpu_f32(em, MOST_LEVELS - i), levels, "");
-        *inverse = LLVMBuildSelect(b, less, inverses[i], *inverse, "");
-    }
-    return levels;
-}
-
-/* round-half-to-even(x * inverse) clamped to [-127, 127]; a NaN gives -127. */
-static LLVMValueRef quantize(cg_cpu_emitter *em, LLVMValueRef x, LLVMValueRef inverse) {
-    x = round_even(em, LLVMBuildFMul(em->builder, x, inverse, ""));
-    x = cg_cpu_fmax(em, x, cg_cpu_f32v(em, -MOST_LEVELS));
-    x = cg_cpu_fmin(em, x, cg_cpu_f32v(em, MOST_LEVELS));
-    return LLVMBuildFPToSI(em->builder, x, em->i32x16, "");
-}
-
-void cg_cpu_access_store_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
-                            LLVMValueRef low, LLVMValueRef high) {
-    LLVMBuilderRef b = em->builder;
-    LLVMTypeRef i32x16 = em->i32x16;
-    a8_site at = a8_address(em, access, site);
-    /* Magnitudes compare as integers as they do as floats. */
-    LLVMValueRef max =
-        cg_cpu_intrinsic(em, "llvm.umax", 1, &i32x16, 2,
-                         (LLVMValueRef[]){magnitude_bits(em, low), magnitude_bits(em, high)});
-    max = cg_cpu_intrinsic(em, "llvm.vector.reduce.umax", 1, &i32x16, 1, &max);
-    max = LLVMBuildBitCast(b, max, em->f32, "");
-    LLVMValueRef inverse = LLVMBuildFDiv(b, cg_cpu_f32(em, MOST_LEVELS), max, "");
-    LLVMValueRef tiny = LLVMBuildFCmp(b, LLVMRealOLT, max, cg_cpu_f32(em, 0x1p-100), "");
-    inverse = LLVMBuildSelect(b, tiny, cg_cpu_f32(em, 0), inverse, "");
-    LLVMValueRef levels = best_levels(em, low, high, &inverse);
-    LLVMValueRef scale = LLVMBuildFDiv(b, max, levels, "");
-    inverse = cg_cpu_splat(em, inverse, CG_CPU_LANES);
-
-    LLVMValueRef halves[] = {quantize(em, low, inverse), quantize(em, high, inverse)}, sums[2];
-    for (int i = 0; i < 2; i++) {
-        LLVMValueRef bytes = LLVMBuildTrunc(b, halves[i], cg_cpu_vector(em->i8, CG_CPU_LANES), "");
-        cg_cpu_store(em, bytes, cg_cpu_offset_const(em, at.codes, 16 * i), 16);
-        sums[i] = cg_cpu_intrinsic(em, "llvm.vector.reduce.add", 1, &i32x16, 1, &halves[i]);
-        cg_cpu_store(em, sums[i], cg_cpu_offset_const(em, at.sums, 4 * i), 4);
-    }
-    LLVMValueRef sum = LLVMBuildSIToFP(b, LLVMBuildAdd(b, sums[0], sums[1], ""), em->f32, "");
-    cg_cpu_store(em, scale, at.scale, 4);
-    cg_cpu_store(em, LLVMBuildFMul(b, scale, sum, ""), at.scaled_sum, 4);
 }
 
 /* --- loads and stores --------------------------------------------------------------------------

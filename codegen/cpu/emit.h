@@ -168,6 +168,19 @@ LLVMValueRef cg_cpu_less(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b);
 /* --- row programs --------------------------------------------------------------------------------
  */
 
+/* Groups of 32 columns that wait to be quantized to a8, of one row or of several: program.h. They
+ * must be flushed in the basic block that they were added in. */
+enum { CG_CPU_A8_GROUPS = 4 };
+typedef struct cg_cpu_a8_site {
+    LLVMValueRef codes, scale, scaled_sum, sums; /* addresses */
+} cg_cpu_a8_site;
+typedef struct cg_cpu_a8_queue {
+    int n;
+    cg_cpu_a8_site at[CG_CPU_A8_GROUPS];
+    LLVMValueRef low[CG_CPU_A8_GROUPS], high[CG_CPU_A8_GROUPS]; /* <16 x float> */
+} cg_cpu_a8_queue;
+void cg_cpu_a8_flush(cg_cpu_emitter *em, cg_cpu_a8_queue *queue);
+
 /* A piece of a row that a program is emitted for. */
 typedef struct cg_cpu_chunk {
     LLVMValueRef row;       /* i64 */
@@ -184,6 +197,8 @@ typedef struct cg_cpu_chunk {
                                registers */
     LLVMValueRef scratch;   /* cg_cpu_program_scratch(program, n_cols) bytes, 64-byte aligned;
                                NULL when that is 0 */
+    cg_cpu_a8_queue *a8;    /* where straight-line code leaves the a8 that it stores, for the caller
+                               to flush; NULL: it is stored */
 } cg_cpu_chunk;
 
 /* Chunks up to this many columns become straight-line code. */

@@ -110,6 +110,27 @@ static void unpack_chunk(cg_cpu_emitter *em, const schedule *s, LLVMValueRef til
     }
 }
 
+/* The epilogue of row `row` + `r`, whose products are at `out` + r * chunk. */
+static void emit_epilogue(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
+                          LLVMValueRef row, LLVMValueRef r, LLVMValueRef out, int64_t part_bytes,
+                          cg_cpu_a8_queue *a8) {
+    LLVMValueRef first = cg_cpu_mul_const(em, tile, s->chunk);
+    int64_t columns = part_columns(s->kernel);
+    LLVMValueRef row_out = cg_cpu_offset(em, out, cg_cpu_mul_const(em, r, s->chunk * 4));
+    cg_cpu_chunk chunk = {
+        .row = cg_cpu_add(em, row, r),
+        .head = cg_cpu_i64(em, 0),
+        .first_col = first,
+        .n_cols = s->chunk,
+        .valid = columns % s->chunk ? cg_cpu_sub(em, cg_cpu_i64(em, columns), first) : NULL,
+        .inputs = {row_out, cg_cpu_offset_const(em, row_out, part_bytes)},
+        .scratch = s->scratch,
+        .a8 = a8,
+    };
+    for (int i = 0; i < s->kernel->n_programs; i++)
+        cg_cpu_emit_program(em, &s->kernel->programs[i], &chunk);
+}
+
 /* One block of rows of one chunk: products, then the epilogue. */
 static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile, LLVMValueRef row,
                        int rows, bool unpacked) {
@@ -137,27 +158,21 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
                                                      sub * CG_TILE_ROWS * 4),
                              64);
         }
-    LLVMValueRef first = cg_cpu_mul_const(em, tile, s->chunk);
-    int64_t columns = part_columns(s->kernel);
+    /* Rows that store a8 share the work of it. */
+    int turn = s->chunk == WIDE_CHUNK && rows > CG_CPU_A8_GROUPS ? CG_CPU_A8_GROUPS
+               : s->chunk == WIDE_CHUNK                          ? rows
+                                                                 : 1;
     cg_cpu_loop loop = {0};
     LLVMValueRef r = cg_cpu_i64(em, 0);
-    if (rows > 1) {
-        loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, rows), 1);
+    if (rows > turn) {
+        loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, rows), turn);
         r = loop.index;
     }
-    LLVMValueRef row_out = cg_cpu_offset(em, out, cg_cpu_mul_const(em, r, s->chunk * 4));
-    cg_cpu_chunk chunk = {
-        .row = cg_cpu_add(em, row, r),
-        .head = cg_cpu_i64(em, 0),
-        .first_col = first,
-        .n_cols = s->chunk,
-        .valid = columns % s->chunk ? cg_cpu_sub(em, cg_cpu_i64(em, columns), first) : NULL,
-        .inputs = {row_out, cg_cpu_offset_const(em, row_out, part_bytes)},
-        .scratch = s->scratch,
-    };
-    for (int i = 0; i < s->kernel->n_programs; i++)
-        cg_cpu_emit_program(em, &s->kernel->programs[i], &chunk);
-    if (rows > 1)
+    cg_cpu_a8_queue a8 = {0};
+    for (int i = 0; i < turn; i++)
+        emit_epilogue(em, s, tile, row, cg_cpu_add_const(em, r, i), out, part_bytes, &a8);
+    cg_cpu_a8_flush(em, &a8);
+    if (rows > turn)
         cg_cpu_end_for(em, &loop);
 }
 

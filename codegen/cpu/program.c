@@ -128,6 +128,7 @@ typedef struct emission {
     LLVMValueRef *accumulators;             /* by node: locals of REDUCE nodes */
     LLVMValueRef *columns[2];               /* by node: vectors of the chunk(s) being emitted */
     LLVMValueRef *page, *slot, *page_valid; /* by store: STORE_KV */
+    cg_cpu_a8_queue *a8;
 } emission;
 
 /* Column of the chunk at which 16 lanes begin, and which of them exist. */
@@ -308,8 +309,8 @@ static void emit_columns(emission *e, int stage, const place *places, int n_plac
         const cg_store *store = &program->stores[i];
         cg_cpu_site site = site_of(e, &places[0]);
         if (store->kind == CG_STORE_A8 && cg_store_stage(&e->plan->stages, store) == stage)
-            cg_cpu_access_store_a8(e->em, &store->access, &site, vector_of(e, 0, store->value),
-                                   vector_of(e, 1, store->value));
+            cg_cpu_a8_add(e->em, e->a8, &store->access, &site, vector_of(e, 0, store->value),
+                          vector_of(e, 1, store->value));
     }
 }
 
@@ -349,16 +350,21 @@ static void emit_stage(emission *e, int stage) {
         if (e->plan->program->stores[i].kind == CG_STORE_A8 &&
             cg_store_stage(&e->plan->stages, &e->plan->program->stores[i]) == stage)
             n_places = 2;
-    int64_t step = n_places * CG_CPU_LANES, whole = n_cols / step * step;
+    int64_t step = n_places * CG_CPU_LANES;
     if (n_cols > CG_CPU_UNROLL) {
-        cg_cpu_loop loop = cg_cpu_for(e->em, cg_cpu_i64(e->em, 0), cg_cpu_i64(e->em, whole), step);
-        emit_step(e, stage, loop.index, step, n_places);
+        int64_t turn = n_places == 2 ? step * CG_CPU_A8_GROUPS : step;
+        at = n_cols / turn * turn;
+        cg_cpu_loop loop = cg_cpu_for(e->em, cg_cpu_i64(e->em, 0), cg_cpu_i64(e->em, at), turn);
+        for (int64_t i = 0; i < turn; i += step)
+            emit_step(e, stage, cg_cpu_add_const(e->em, loop.index, i), step, n_places);
+        cg_cpu_a8_flush(e->em, e->a8);
         cg_cpu_end_for(e->em, &loop);
-        at = whole;
     }
     for (; at < n_cols; at += step)
         emit_step(e, stage, cg_cpu_i64(e->em, at), n_cols - at < step ? n_cols - at : step,
                   n_places);
+    if (e->a8 != e->chunk->a8)
+        cg_cpu_a8_flush(e->em, e->a8);
 }
 
 /* Numbers that are known once the stages before `stage` have run, and what they are stored to. */
@@ -379,7 +385,8 @@ static void emit_numbers(emission *e, int stage) {
 void cg_cpu_emit_program(cg_cpu_emitter *em, const cg_program *program, const cg_cpu_chunk *chunk) {
     plan p = make_plan(program, chunk->n_cols, em->kernel->args);
     size_t n = (size_t)program->n_nodes + 1, n_stores = (size_t)program->n_stores + 1;
-    emission e = {.em = em, .plan = &p, .chunk = chunk};
+    cg_cpu_a8_queue own = {0};
+    emission e = {.em = em, .plan = &p, .chunk = chunk, .a8 = chunk->a8 ? chunk->a8 : &own};
     e.numbers = ir_arena_array(p.arena, n, sizeof *e.numbers);
     e.accumulators = ir_arena_array(p.arena, n, sizeof *e.accumulators);
     e.columns[0] = ir_arena_array(p.arena, n, sizeof *e.columns[0]);

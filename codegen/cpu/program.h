@@ -1,5 +1,5 @@
-/* What the two files that emit row programs share: program.c orders the nodes into stages,
- * access.c reads and writes memory. */
+/* What the files that emit row programs share: program.c orders the nodes into stages, access.c
+ * reads and writes memory, quantize.c makes a8. */
 #ifndef MCC_CODEGEN_CPU_PROGRAM_H
 #define MCC_CODEGEN_CPU_PROGRAM_H
 
@@ -27,9 +27,13 @@ void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_c
                          LLVMValueRef value);
 void cg_cpu_access_store_number(cg_cpu_emitter *em, const cg_access *access,
                                 const cg_cpu_site *site, LLVMValueRef value);
-/* A group of 32 columns, given as two vectors, quantized to a8. */
-void cg_cpu_access_store_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site,
-                            LLVMValueRef low, LLVMValueRef high);
+/* Addresses in an a8 row (ir_encoding_row_bytes) for the group of 32 columns at site->column. */
+cg_cpu_a8_site cg_cpu_a8_address(cg_cpu_emitter *em, const cg_access *access,
+                                 const cg_cpu_site *site);
+/* A group of 32 columns, given as two vectors, will be quantized to a8 and stored: now, together
+ * with those that wait, when as many wait as share the work, else at the next flush. */
+void cg_cpu_a8_add(cg_cpu_emitter *em, cg_cpu_a8_queue *queue, const cg_access *access,
+                   const cg_cpu_site *site, LLVMValueRef low, LLVMValueRef high);
 /* Keys and values of 16 columns of the head into a page (cg_cpu_row_page). */
 void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, LLVMValueRef slot,
                             const cg_cpu_site *site, int64_t columns, LLVMValueRef key,
