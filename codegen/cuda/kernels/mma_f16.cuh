@@ -10,14 +10,8 @@ INLINE void mma_f16(float (&c)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Transposed: a lane gets elements of column lane / 4, rows 2t and 2t+1, of each matrix.
-INLINE void ldmatrix4_transposed(uint32 (&d)[4], uint32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-                 : "r"(address)
-                 : "memory");
-}
-
+// As ldmatrix4_transposed of mma.cuh, two matrices: a lane gets elements of column lane / 4, rows 2t
+// and 2t+1, of each.
 INLINE void ldmatrix2_transposed(uint32 (&d)[2], uint32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
                  : "=r"(d[0]), "=r"(d[1])
