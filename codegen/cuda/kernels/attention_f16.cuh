@@ -583,8 +583,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
     attention_f16_shared &s = attention_shared();
     float *results = reinterpret_cast<float *>(s.stages);
     int lane = lane_id();
-    copy_wait<0>();
-    __syncthreads();
+    __syncthreads(); // slices have been used; those still asked for are empty
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
