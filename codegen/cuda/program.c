@@ -76,10 +76,19 @@ static arrays arrays_of(const cg_stages *s, ir_arena *arena) {
     return a;
 }
 
+/* Each reduction has a float behind the arrays. */
+static int reductions_before(const cg_program *program, int index) {
+    int n = 0;
+    for (int i = 0; i < index; i++)
+        n += program->nodes[i].kind == CG_REDUCE;
+    return n;
+}
+
 int64_t cg_cuda_tmp_floats(const cg_kernel *kernel, const cg_program *program) {
     ir_arena *scratch = ir_arena_create();
     cg_stages s = cg_stages_of(program, kernel->args, scratch);
-    int64_t floats = arrays_of(&s, scratch).count * program->width;
+    int64_t floats = arrays_of(&s, scratch).count * program->width +
+                     reductions_before(program, program->n_nodes);
     ir_arena_destroy(scratch);
     return (floats + 31) / 32 * 32;
 }
@@ -221,10 +230,14 @@ static const char *number_value(writer *w, int index) {
         return w->whole ? load : ir_arena_printf(w->em->arena, "valid ? %s : 0.0f", load);
     case CG_REDUCE: {
         int x = node->operands[0];
-        return ir_arena_printf(w->em->arena, "row_%s<%" PRId64 ">(%s%d)",
-                               node->reduce == CG_REDUCE_SUM ? "sum" : "max", w->program->width,
-                               w->stages->number[x] ? "v" : "t",
-                               w->stages->number[x] ? x : w->arrays->of[x]);
+        const char *op = node->reduce == CG_REDUCE_SUM ? "sum" : "max";
+        if (w->stages->number[x])
+            return ir_arena_printf(w->em->arena, "row_%s<%" PRId64 ">(v%d)", op, w->program->width,
+                                   x);
+        return ir_arena_printf(w->em->arena, "group_%s<%" PRId64 ", WARPS>(t%d, tmp + %" PRId64 ")",
+                               op, w->program->width, w->arrays->of[x],
+                               w->arrays->count * w->program->width +
+                                   reductions_before(w->program, index));
     }
     default:
         return scalar(w, node);

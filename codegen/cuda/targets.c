@@ -42,6 +42,7 @@ const ir_target *cg_cuda_pass_target(void) {
         .matmul_lockstep = true,
         .matmul_group_axis = 32,
         .matmul_prologue = true,
+        .matmul_prologue_pays = true, /* a launch costs more than what is computed twice */
         .matmul_heads = true,
         .attention_epilogue = true,
         .rows_chain = true,

@@ -72,10 +72,10 @@ same_logits() {
         holds 'd["mean_kl"] == 0 and d["max_kl"] == 0 and d["nll"] == d["reference_nll"]'
     done
 }
-same_logits llama 3 1 64 17 --quantize int8
-same_logits llama 4 4 32 17 --activations f32
-same_logits qwen2 2 1 64 17 --quantize int8
-same_logits qwen3 2 1 32 19 --quantize int8
+same_logits llama 3 1 64 13 --quantize int8
+same_logits llama 4 4 32 13 --activations f32
+same_logits qwen2 2 1 64 13 --quantize int8
+same_logits qwen3 2 1 32 15 --quantize int8
 
 # Texts.
 for kind in cuda ptx; do

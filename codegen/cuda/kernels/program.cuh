@@ -122,45 +122,62 @@ INLINE float load_a8(const void *base, int64 row, int64 column, int64 k) {
     return __fmul_rn(scales[column >> 5], __int2float_rn(codes[column]));
 }
 
+// Four sums over the warp, each as lanes l and l+16 first, then sum16. Halves of the lanes add up
+// different ones, so that this takes one exchange more than a single sum.
+INLINE void four_sums(float (&e)[4]) {
+    const int lane = lane_id();
+    const bool upper = lane & 16, odd = lane & 8;
+    float two[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) { // lanes from 16 on: e[1], e[3]
+        float other = __shfl_xor_sync(ALL_LANES, upper ? e[2 * i] : e[2 * i + 1], 16);
+        two[i] = __fadd_rn(upper ? e[2 * i + 1] : e[2 * i], other);
+    }
+    float other = __shfl_xor_sync(ALL_LANES, odd ? two[0] : two[1], 8);
+    float sum = __fadd_rn(odd ? two[1] : two[0], other);
+#pragma unroll
+    for (int width = 4; width >= 1; width /= 2)
+        sum = __fadd_rn(sum, __shfl_xor_sync(ALL_LANES, sum, width));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        e[i] = __shfl_sync(ALL_LANES, sum, i % 2 * 16 + i / 2 * 8);
+}
+
 // A group of 32 columns from `column` on, lane = column, all lanes together (ops.def, quantize).
 INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
-    uint32 bits = float_bits(x) & 0x7fffffffu;
-#pragma unroll
-    for (int width = 16; width >= 1; width /= 2)
-        bits = max(bits, __shfl_xor_sync(ALL_LANES, bits, width));
-    float most = bits_float(bits);
+    float most = bits_float(__reduce_max_sync(ALL_LANES, float_bits(x) & 0x7fffffffu));
     float inverse = most < 0x1p-100f ? 0.0f : __fdiv_rn(127.0f, most);
-    float first = inverse, least = 0.0f, levels = 127.0f;
+    float candidates[4], errors[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const float candidate = __fmul_rn(first, (127 - i) / 127.0f), ratio = 127 / (127.0f - i);
-        float y = __fmul_rn(x, candidate), d = __fsub_rn(y, rintf(y));
-        float error = __fmul_rn(d, d);
-        error = __fadd_rn(error, __shfl_xor_sync(ALL_LANES, error, 16));
-        error = __fmul_rn(sum16(error), ratio * ratio);
-        if (i == 0) {
-            least = error;
-            inverse = candidate;
-        } else if (error < least) {
+        candidates[i] = __fmul_rn(inverse, (127 - i) / 127.0f);
+        float y = __fmul_rn(x, candidates[i]), d = __fsub_rn(y, rintf(y));
+        errors[i] = __fmul_rn(d, d);
+    }
+    four_sums(errors);
+    float least = errors[0], levels = 127.0f;
+    inverse = candidates[0];
+#pragma unroll
+    for (int i = 1; i < 4; i++) {
+        const float ratio = 127 / (127.0f - i);
+        float error = __fmul_rn(errors[i], ratio * ratio);
+        if (error < least) {
             least = error;
             levels = 127.0f - i;
-            inverse = candidate;
+            inverse = candidates[i];
         }
     }
     float q = rintf(__fmul_rn(x, inverse));
     q = q > -127.0f ? q : -127.0f;
     q = q < 127.0f ? q : 127.0f;
-    int code = __float2int_rz(q), sum = code;
-#pragma unroll
-    for (int width = 8; width >= 1; width /= 2)
-        sum += __shfl_xor_sync(ALL_LANES, sum, width);
-    int both = sum + __shfl_xor_sync(ALL_LANES, sum, 16);
+    const int lane = lane_id(), code = __float2int_rz(q);
+    const int both = __reduce_add_sync(ALL_LANES, code);
+    const int low = __reduce_add_sync(ALL_LANES, lane < 16 ? code : 0);
 
-    const int lane = lane_id();
     int8 *codes = static_cast<int8 *>(base) + row * a8_row_bytes(k);
     codes[column + lane] = static_cast<int8>(code);
-    if (lane % 16 == 0)
-        reinterpret_cast<int32 *>(codes + k + k / 4)[column / 16 + lane / 16] = sum;
+    if (lane < 2)
+        reinterpret_cast<int32 *>(codes + k + k / 4)[column / 16 + lane] = lane ? both - low : low;
     if (lane == 0) {
         float scale = __fdiv_rn(most, levels);
         reinterpret_cast<float *>(codes + k)[column / 32] = scale;
@@ -250,6 +267,31 @@ template <int WIDTH> INLINE float row_max(const float *x) {
         p = p > other ? p : other;
     }
     return __shfl_sync(ALL_LANES, p, 0);
+}
+
+// One warp for all of the group; `slot` is theirs together.
+template <int WIDTH, int WARPS> INLINE float group_sum(const float *x, float *slot) {
+    if (WARPS == 1)
+        return row_sum<WIDTH>(x);
+    if (warp_id() == 0) {
+        float sum = row_sum<WIDTH>(x);
+        if (lane_id() == 0)
+            *slot = sum;
+    }
+    __syncthreads();
+    return *slot;
+}
+
+template <int WIDTH, int WARPS> INLINE float group_max(const float *x, float *slot) {
+    if (WARPS == 1)
+        return row_max<WIDTH>(x);
+    if (warp_id() == 0) {
+        float most = row_max<WIDTH>(x);
+        if (lane_id() == 0)
+            *slot = most;
+    }
+    __syncthreads();
+    return *slot;
 }
 
 // The same of one number in every column.
