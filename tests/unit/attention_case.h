@@ -15,7 +15,7 @@ typedef struct shape {
     ir_dtype dtype;
     int window;
     double softcap;
-    float loudness; /* of queries: large ones make most weights vanish */
+    float loudness; /* of queries: large ones make most weights vanish; negative: all scores are */
     int n_seqs;
     struct {
         int start, tokens; /* positions already stored, tokens of this step */
@@ -41,6 +41,7 @@ static const shape shapes[] = {
     {8, 2, 96, IR_F16, 100, 0, 2, 2, {{240, 20}, {530, 1}}},
     {2, 2, 80, IR_F16, 0, 0, 2, 1, {{0, 33}}},
     {17, 1, 32, IR_F16, 0, 0, 2, 2, {{255, 2}, {256, 1}}},
+    {4, 1, 32, IR_F16, 30, 0, -2, 2, {{250, 20}, {510, 4}}},
     {2, 1, 16, IR_F16, 0, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
     {2, 2, 8, IR_F32, 20, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
 };
@@ -189,13 +190,15 @@ static inline fixture *make_fixture(const shape *s) {
     f->pool = aligned(f->pool_bytes);
     f->q = aligned((size_t)(f->T * s->heads * s->dim) * 4);
     for (int i = 0; i < f->T * s->heads * s->dim; i++)
-        f->q[i] = cpu_random_float(s->loudness);
+        f->q[i] =
+            s->loudness < 0 ? -fabsf(cpu_random_float(s->loudness)) : cpu_random_float(s->loudness);
     for (int i = 0; i < s->n_seqs; i++) {
         size_t count = (size_t)(f->step.lens[i] * s->kv_heads * s->dim);
         f->keys[i] = aligned(count * 4);
         f->values[i] = aligned(count * 4);
         for (size_t k = 0; k < count; k++) {
-            f->keys[i][k] = rounded(s, cpu_random_float(2));
+            float key = cpu_random_float(2);
+            f->keys[i][k] = rounded(s, s->loudness < 0 ? fabsf(key) : key);
             f->values[i][k] = rounded(s, cpu_random_float(3));
         }
     }

@@ -30,7 +30,7 @@ START_TEST(attention) {
             for (int c = 0; c < s->dim; c++) {
                 double error =
                     fabs((double)first[(size_t)t * row + (size_t)(h * s->dim + c)] - want[c]);
-                ck_assert_msg(error <= 1.5e-6 * (double)s->loudness,
+                ck_assert_msg(error <= 1.5e-6 * fabs((double)s->loudness),
                               "token %d head %d column %d is off by %g", t, h, c, error);
                 worst = error > worst ? error : worst;
             }

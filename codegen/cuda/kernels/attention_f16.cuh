@@ -369,7 +369,8 @@ INLINE void mask_scores(const attention_tile &t, int start, attention_scores &sc
         }
 }
 
-// The row's unit, and its m: in base 2, 0 where it sees nothing.
+// The row's unit, and its m: in base 2. Where it sees nothing, m is -infinity and its e are NaNs,
+// which no other row reads and which are not merged.
 INLINE float row_unit(int row) {
     return SOFTCAP == 0 ? attention_shared().unit[row] : LOG2_E;
 }
@@ -380,7 +381,7 @@ INLINE float range_max(int row, float unit) {
 #pragma unroll
     for (int w = 1; w < WARPS; w++)
         most = fmaxf(most, s.max[w][row]);
-    return most == negative_infinity() ? 0.0f : __fmul_rn(most, unit);
+    return __fmul_rn(most, unit);
 }
 
 INLINE float range_sum(int row) {
