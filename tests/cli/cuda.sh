@@ -10,17 +10,18 @@ fi
 export XDG_CACHE_HOME="$scratch/cache"
 cuda=cuda:sm_80,cuda:sm_90a
 q4="$golden/gguf/llama-q4_1.gguf"
+exact="--kv-cache-dtype f32" # of f16 pages attention on GPUs has bits of its own
 
-expect 0 build "$q4" --target "$targets,$cuda" --json -o both.so
+expect 0 build "$q4" $exact --target "$targets,$cuda" --json -o both.so
 quiet
 holds 'd["cuda_functions"] >= d["kernels"] and d["cuda_registers"] > 0 and d["cuda_bytes"] > 0'
 case="the cache"
 if [ -n "$(ls "$XDG_CACHE_HOME/modelcc/cuda")" ]; then pass; else fail "it is empty"; fi
 # The same bytes from the cache, without it, from another directory and with one thread.
-expect 0 build "$q4" --target "$cuda,$targets" -q -o cached.so
+expect 0 build "$q4" $exact --target "$cuda,$targets" -q -o cached.so
 same both.so cached.so
 mkdir -p other && cp "$q4" other/
-(cd other && "$modelcc" build llama-q4_1.gguf --target "$targets,$cuda" --no-cache --jobs 1 -q -o x.so)
+(cd other && "$modelcc" build llama-q4_1.gguf $exact --target "$targets,$cuda" --no-cache --jobs 1 -q -o x.so)
 case="a build without the cache in another directory"
 same both.so other/x.so
 expect 0 inspect both.so
@@ -42,7 +43,7 @@ run both.so --device emulator && tokens
 run both.so --device emulator --max-num-batched-tokens 2 && tokens
 MODELCC_EMULATOR_GPU=h100 run both.so --device emulator && tokens
 # Only code for GPUs.
-expect 0 build "$q4" --target "$cuda" -q -o gpu.so
+expect 0 build "$q4" $exact --target "$cuda" -q -o gpu.so
 expect 0 inspect gpu.so --json
 holds 'd["target"] is None and d["targets"] == []'
 run gpu.so --device emulator && tokens
@@ -55,27 +56,31 @@ expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
 run gemma3-gpu.so --device cpu && cp out expected
 run gemma3-gpu.so --device emulator && tokens
 
-# Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone: the
-# logits have the CPU's bits (no divergence at all), in one step and in pieces.
+# Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone. With
+# pages of f32 the logits have the CPU's bits (no divergence at all), in one step and in pieces; with
+# pages of f16 attention is on tensor cores, of a class of its own: near the CPU's, and the same bits
+# in one step and in pieces.
 python3 -c 'import json, random
 random.seed(3)
 print(json.dumps([[random.randrange(200) for _ in range(n)] for n in (70, 9, 2)]))' >ids.json
-# same_logits ARCH HEADS KV_HEADS HEAD_DIM KERNELS OPTION…: KERNELS launches in a step
-same_logits() {
+# compare ARCH HEADS KV_HEADS HEAD_DIM LAUNCHES KL OPTION…: LAUNCHES in a step, KL at most
+compare() {
     python3 "$here/random_model.py" random "${@:1:4}"
-    expect 0 build random --no-tokenizer "${@:6}" --target "$targets" -q -o random-cpu.so
-    expect 0 build random --no-tokenizer "${@:6}" --target cuda:sm_80 --json -o random-gpu.so
+    expect 0 build random --no-tokenizer "${@:7}" --target "$targets" -q -o random-cpu.so
+    expect 0 build random --no-tokenizer "${@:7}" --target cuda:sm_80 --json -o random-gpu.so
     holds "d['launches'] == $5"
     for tokens in 64 5; do
         expect 0 eval random-gpu.so --device emulator --reference random-cpu.so \
             --reference-device cpu --ids ids.json --no-bos --max-num-batched-tokens "$tokens" --json
-        holds 'd["mean_kl"] == 0 and d["max_kl"] == 0 and d["nll"] == d["reference_nll"]'
+        holds "d['max_kl'] <= $6 and ($6 > 0 or d['nll'] == d['reference_nll'])"
+        [ "$tokens" = 5 ] || cp out whole
     done
+    holds 'd["nll"] == json.load(open("whole"))["nll"]'
 }
-same_logits llama 3 1 64 13 --quantize int8
-same_logits llama 4 4 32 13 --activations f32
-same_logits qwen2 2 1 64 13 --quantize int8
-same_logits qwen3 2 1 32 15 --quantize int8
+compare llama 3 1 64 13 0 --quantize int8 --kv-cache-dtype f32
+compare qwen2 2 1 64 13 0 --activations f32 --kv-cache-dtype f32
+compare qwen3 2 1 32 15 0 --quantize int8 --kv-cache-dtype f32
+compare llama 4 4 32 13 1e-6 --activations f32
 
 # Texts.
 for kind in cuda ptx; do
