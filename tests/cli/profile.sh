@@ -41,6 +41,17 @@ if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target cuda:sm_80 -q -o gpu
     holds 'all(k["predicted"]["bound"] for k in d["kernels"]) and not any(k["registers_known"] for k in d["kernels"])'
     expect 0 profile gpu.so --phase prefill --context 40 --json
     holds 'd["tokens"] == 40 and d["arch"] == "sm_80" and all(k["registers_known"] and k["registers"] > 0 for k in d["kernels"])'
+    # The emulator's own account of a run, and settings that it does not know.
+    export MODELCC_EMULATOR_COUNTERS=counters.json
+    expect 0 run gpu.so --device emulator --prompt-ids 1,2,3 --raw -n 3 --ignore-eos --json
+    unset MODELCC_EMULATOR_COUNTERS
+    mv counters.json out
+    holds 'all(k["launches"] > 0 and k["warp_instructions"] == sum(k["instructions"].values()) for k in d["kernels"])'
+    holds 'sum(k["mma_macs"] for k in d["kernels"]) > 0 and sum(k["async_copies"] for k in d["kernels"]) > 0'
+    export MODELCC_EMULATOR_CHECKS=some
+    expect 1 run gpu.so --device emulator --prompt-ids 1 --raw -n 1
+    says "known are all, none, uninitialised"
+    unset MODELCC_EMULATOR_CHECKS
     expect 1 profile gpu.so --gpu vaxgpu
     says "no data sheet of a GPU \"vaxgpu\": there are a100"
     # More of everything is not slower.
