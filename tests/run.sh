@@ -87,7 +87,18 @@ part() {
         --test-output-size-failed 100000000 || status=1
 }
 
+# Whether the CUDA compiler is found: without the Toolkit it comes from PyPI, and where that fails too,
+# what needs it is skipped and says so.
+has_nvrtc() {
+    { "$build/compiler/modelcc" doctor --json || true; } | python3 -c 'import json, sys
+checks = {c["name"]: c["verdict"] for c in json.load(sys.stdin)["checks"]}
+sys.exit(checks["NVRTC"] != "fine")'
+}
+
 build "$build"
+if ! has_nvrtc && MODELCC_NVRTC=$(bash tests/nvrtc.sh "$build/nvrtc"); then
+    export MODELCC_NVRTC
+fi
 part 1 tests "$build" "every test, long ones with a sample of their cases"
 if [ "$full" = 1 ]; then
     part 2 all-cases "$build" "all cases, 60 s of every fuzz target, an artifact above 2 GB" -C Full -L full
