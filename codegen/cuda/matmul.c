@@ -1,6 +1,7 @@
 /* Schedules of the matmul anchor: a function that streams the weights for few rows, and tiles
  * through shared memory for many (kernels/matmul_*.cuh). Every variant adds up in the one order of
  * kernel.h. */
+#include "codegen/cuda/cost.h"
 #include "codegen/cuda/internal.h"
 #include "codegen/packed.h"
 
@@ -157,7 +158,7 @@ static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_row
     int64_t shared = decode_shared(k, p, DECODE_WARPS * unroll, tokens);
     if (shared > MOST_SHARED)
         return too_large(em, shared);
-    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d", tokens),
+    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d_%u", tokens, min_rows),
                          .min_rows = min_rows,
                          .threads = DECODE_WARPS * 32,
                          .min_blocks = 2,
@@ -195,7 +196,8 @@ static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_ro
     int tokens = s->warps_n * s->tiles_n * 8;
     int64_t columns = s->warps_m * s->tiles_m * 16 / k->matmul.parts,
             shared = prefill_shared(k, p, s);
-    const char *suffix = ir_arena_printf(em->arena, "_prefill%d", tokens);
+    const char *suffix = ir_arena_printf(em->arena, "_prefill%dx%d_%u",
+                                         s->warps_m * s->tiles_m * 16, tokens, min_rows);
     if (!add_prologue(em, suffix, min_rows))
         return false;
     cg_cuda_variant v = {
@@ -217,17 +219,83 @@ static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_ro
     return cg_cuda_add(em, &v);
 }
 
+/* What may compute an a8 matmul: a8_decode for up to `tokens` rows a block, or a8_prefill. */
+typedef struct candidate {
+    int tokens; /* 0: prefill */
+    prefill shape;
+} candidate;
+
+/* Instructions as counted on the emulator: of a pair of tiles of a block of k; of an mma with what
+ * it shares with others; cycles of latency as tables of instruction latencies add up to. */
+static double predict(const cg_kernel *k, const cg_packed *p, const candidate *c, int64_t rows) {
+    int64_t blocks_k = k->matmul.k / CG_BLOCK_K, columns = part_columns(k);
+    double w_bytes = (double)cg_packed_tile_bytes(&k->args[k->matmul.w].type, k->matmul.k);
+    double x_bytes = 1.5 * (double)k->matmul.k;
+    int parts = k->matmul.parts;
+    cg_cuda_cost cost = {.launches = 1};
+    cost.dram_bytes = (double)((columns + 15) / 16 * parts) * w_bytes + (double)rows * x_bytes;
+    if (c->tokens) {
+        int round = DECODE_WARPS * decode_unroll(k);
+        int64_t tokens = rows < c->tokens ? rows : c->tokens;
+        cost.blocks = (rows + c->tokens - 1) / c->tokens * ((columns + 31) / 32);
+        cost.warps = DECODE_WARPS;
+        cost.registers = 72;
+        cost.shared_bytes = decode_shared(k, p, round, c->tokens);
+        cost.instructions = (double)(blocks_k * parts * p->groups) * (85 + 16 * (double)tokens);
+        cost.latency = (double)((blocks_k + round - 1) / round) * 1000;
+        cost.block_bytes = 2 * parts * w_bytes + (double)tokens * x_bytes;
+        if (k->matmul.prologue) { /* 60 instructions for 32 columns, one row after another */
+            cost.instructions += (double)(tokens * blocks_k) * 60;
+            cost.latency += (double)tokens * 3000;
+        }
+        return cg_cuda_cycles(&cost);
+    }
+    const prefill *s = &c->shape;
+    int64_t tokens = s->warps_n * s->tiles_n * 8, tiles = s->warps_m * s->tiles_m;
+    cost.launches += k->matmul.prologue != NULL;
+    cost.blocks =
+        (rows + tokens - 1) / tokens * ((columns * parts + tiles * 16 - 1) / (tiles * 16));
+    cost.warps = s->warps_m * s->warps_n;
+    cost.registers = 40 + 2 * s->tiles_m * s->tiles_n * 4 + 8 * s->tiles_m;
+    cost.shared_bytes = prefill_shared(k, p, s);
+    double mmas = (double)(blocks_k * s->tiles_m * s->tiles_n * p->groups); /* of a warp */
+    double each = 24 + 52.0 / s->tiles_n + 13.0 / s->tiles_m;
+    cost.instructions = mmas * each * cost.warps;
+    cost.latency = larger((int64_t)(2 * mmas * each), blocks_k * 200) + 2000.0;
+    cost.block_bytes = (double)tiles * w_bytes + (double)tokens * x_bytes;
+    return cg_cuda_cycles(&cost);
+}
+
+static bool add_candidate(cg_cuda_emitter *em, const cg_packed *p, const candidate *c,
+                          uint32_t min_rows) {
+    return c->tokens ? add_decode(em, p, min_rows, c->tokens)
+                     : add_prefill(em, p, min_rows, &c->shape);
+}
+
+/* For each number of rows, by doublings, what is predicted to be fastest. */
 static bool add_a8(cg_cuda_emitter *em) {
     const cg_kernel *k = em->kernel;
     cg_packed p = cg_packed_of(k->args[k->matmul.w].type.encoding);
-    int tokens = 8;
-    while (tokens > 2 &&
-           decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), tokens) > MOST_SHARED)
-        tokens /= 2;
-    prefill narrow = {4, 1, 1, 4, 4, 3}, wide = {4, 1, 2, 8, 4, 3};
-    return add_decode(em, &p, 0, 1) && add_decode(em, &p, 2, tokens) &&
-           add_prefill(em, &p, k->matmul.prologue ? 9 : 17, &narrow) &&
-           add_prefill(em, &p, 33, &wide);
+    candidate all[] = {{.tokens = 1},
+                       {.tokens = 8},
+                       {.shape = {4, 1, 1, 4, 4, 3}},
+                       {.shape = {4, 1, 2, 4, 4, 3}},
+                       {.shape = {4, 1, 2, 8, 4, 3}}};
+    enum { N = sizeof all / sizeof *all, MOST_ROWS = 4096 };
+    while (all[1].tokens > 2 &&
+           decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), all[1].tokens) > MOST_SHARED)
+        all[1].tokens /= 2;
+    int last = -1;
+    for (int64_t rows = 1, from = 0; rows <= MOST_ROWS; from = rows + 1, rows *= 2) {
+        int best = 0;
+        for (int i = 1; i < N; i++)
+            if (predict(k, &p, &all[i], rows) < predict(k, &p, &all[best], rows))
+                best = i;
+        if (best != last && !add_candidate(em, &p, &all[best], (uint32_t)from))
+            return false;
+        last = best;
+    }
+    return true;
 }
 
 /* --- f32 activations -----------------------------------------------------------------------------

@@ -255,8 +255,10 @@ START_TEST(costs) {
         ck_assert_msg(!n->bank_conflicts, "%s: %llu bank conflicts", f->code.name,
                       (unsigned long long)n->bank_conflicts);
         ck_assert_uint_ge(n->wide_loads * 512, weights * 3 / 4);
-        /* 16 rows, 32 k, 8 tokens an operation; 16 k where groups are of 16 */
-        uint64_t macs = (uint64_t)COST_N * COST_K * (uint64_t)((steps[i] + 7) / 8 * 8);
+        /* Operations have 8 tokens, blocks a fixed number of them. */
+        uint64_t tokens = (uint64_t)f->code.x.div, operands = (tokens + 7) / 8;
+        uint64_t macs =
+            (uint64_t)COST_N * COST_K * 8 * operands * (((uint64_t)steps[i] + tokens - 1) / tokens);
         if (quantized || half)
             ck_assert_uint_eq(n->mma_macs, macs);
     }
