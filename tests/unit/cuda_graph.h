@@ -28,8 +28,9 @@ typedef struct cuda_graph {
     int n_functions;
     cuda_graph_function functions[CUDA_MAX_FUNCTIONS];
     const emu_allocation *weights, *pools[4];
-    uint64_t schedule_seed;                      /* of the next launch; advances */
-    uint32_t checks;                             /* EMU_CHECK_ bits */
+    uint64_t schedule_seed; /* of the next launch; advances */
+    uint32_t checks;        /* EMU_CHECK_ bits */
+    bool chosen_only;       /* of the variants run the one that a step of so many rows takes */
     bool (*other_bits)(const cg_kernel *kernel); /* kernels whose bits may differ from the CPU's */
 } cuda_graph;
 
@@ -229,6 +230,16 @@ static inline void cuda_copy_state(const cuda_graph *c, const cuda_step *s, bool
     }
 }
 
+/* The variant that a step takes: of two functions the first. */
+static inline int cuda_chosen(const cuda_graph *c, int kernel, int64_t rows) {
+    int found = -1;
+    for (int i = 0; i < c->n_functions; i++)
+        if (c->functions[i].kernel == kernel && c->functions[i].code.min_rows <= rows &&
+            !(i > 0 && c->functions[i - 1].code.first_of_two))
+            found = i;
+    return found;
+}
+
 /* All variants of a launch, on the same inputs. cpu_hash: of the CPU's results. */
 static inline void cuda_variants(cuda_graph *c, const cg_launch *l, const cuda_step *s,
                                  uint64_t cpu_hash) {
@@ -243,10 +254,12 @@ static inline void cuda_variants(cuda_graph *c, const cg_launch *l, const cuda_s
         bytes += c->pools[k]->bytes;
     uint8_t *before = malloc(bytes);
     const char *first_name = NULL;
+    int chosen = cuda_chosen(c, l->kernel, ir_dim_eval(kernel->rows, h->T, h->S, h->R));
     cuda_copy_state(c, s, pools, before, false);
     for (int i = 0; i < c->n_functions; i++) {
         cuda_graph_function *f = &c->functions[i];
-        if (f->kernel != l->kernel || (i > 0 && f[-1].code.first_of_two))
+        if (f->kernel != l->kernel || (i > 0 && f[-1].code.first_of_two) ||
+            (c->chosen_only && i != chosen))
             continue;
         if (first_name)
             cuda_copy_state(c, s, pools, before, true);

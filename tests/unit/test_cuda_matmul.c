@@ -145,10 +145,17 @@ START_TEST(int8_activations) {
 }
 END_TEST
 
+/* The sample has every other weight type; which ones, the seed says. */
+static bool sampled(int type) {
+    return test_full() || (type + (int)(graph_seed() % 2)) % 2 == 0;
+}
+
 /* Quantized weights in the exact mode, and weights that are not quantized. */
 START_TEST(f32_activations) {
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
+    if (!sampled(_i))
+        TEST_UNSAMPLED("f32 activations by %s", weight_types[_i]);
     for (int s = 0; s < N_SHAPES; s++)
         for (int a = 0; a < N_TARGETS; a++) {
             int number = (_i * N_SHAPES + s) * N_TARGETS + a;
@@ -231,6 +238,7 @@ START_TEST(costs) {
     compiled_graph *g = cost_graph(type, _i % 2, half ? HALF : quantized ? INT8 : F32);
     cuda_graph *c = cuda_graph_create(g, targets[_i % 2]);
     c->checks = 0;
+    c->chosen_only = true;
     c->other_bits = is_half;
     uint64_t weights = 0;
     for (int i = 0; i < g->program->n_weights; i++)
@@ -273,6 +281,8 @@ START_TEST(no_spills) {
     const cg_cuda_target *all = cg_cuda_targets(&n_targets);
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
+    if (!sampled(_i + 1))
+        TEST_UNSAMPLED("registers of matmuls by %s", weight_types[_i]);
     for (int around = 0; around < 4; around++) {
         bool lockstep = around & 1, other = around & 2, plain = _i >= N_QUANTIZED;
         kind kind = plain ? (other ? HALF : F32) : other ? F32 : INT8;
