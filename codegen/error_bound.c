@@ -467,9 +467,9 @@ static void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
             error = fmax(error, x->error[i]);
             max = fmax(max, fabs((double)x->value[i]));
         }
+        double other_code = b->assume_codes ? 4 * U * max : (max + error) / 124 * (1 + 4 * U);
         for (int64_t i = g; i < g + group; i++)
-            out->error[i] =
-                error == 0 ? 0 : 2 * error + (max + error) / 124 * (1 + 4 * U) + 0x1p-99;
+            out->error[i] = error == 0 ? 0 : 2 * error + other_code + 0x1p-99;
     }
 }
 

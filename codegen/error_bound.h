@@ -35,6 +35,9 @@ typedef struct bounds {
      * exponentials are rounded to f16, sums are truncated (codegen/cuda/kernels/attention_f16.cuh).
      */
     bool tensor_attention;
+    /* Codes of what is quantized are taken for equal even where their inputs are not: what most
+     * values keep to, since few inputs are so close to the middle between two codes. No bound. */
+    bool assume_codes;
     char failure[160]; /* what no bound is known for, "" if nothing: bounds then mean nothing */
 } bounds;
 

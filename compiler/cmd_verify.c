@@ -54,6 +54,7 @@ static cJSON *kernel_json(const verify_report *r, int index, const verify_kernel
     cJSON_AddNumberToObject(j, "variants", k->variants);
     cJSON_AddNumberToObject(j, "values", (double)k->count.values);
     cJSON_AddNumberToObject(j, "wrong_values", (double)k->count.wrong);
+    cJSON_AddNumberToObject(j, "close_values", (double)k->count.close);
     add_number(j, "max_error", k->count.worst_error);
     add_number(j, "max_error_of_bound", k->count.worst_ratio);
     cJSON_AddNumberToObject(j, "failures", k->failures);
@@ -129,6 +130,10 @@ static void print_kernel(const verify_report *r, int index, const verify_kernel 
         printf("         %" PRId64 " values are wrong; %s\n", k->count.wrong, k->count.first);
     if (k->failure[0])
         printf("         %d launches failed; %s\n", k->failures, k->failure);
+    if (!verify_count_is_close(&k->count))
+        printf("         only %" PRId64
+               " values are as close as all are but for rare other codes\n",
+               k->count.close);
     if (!k->count.first[0] && !k->failure[0] && k->count.values == 0)
         printf("         no value of it was compared\n");
 }

@@ -145,18 +145,24 @@ bool verify_gpu_keep_pools(verify_gpu *gpu, ir_diag *diag);
 /* What a kernel got right and wrong, over launches. */
 typedef struct verify_count {
     int64_t values, wrong;
+    int64_t close;      /* as near as most are that no quantization took to another code */
     double worst_error; /* largest |difference| */
     double worst_ratio; /* largest |difference| / bound; below 1 is right */
     char first[256];    /* the first wrong one, in words */
 } verify_count;
 
+/* Bounds, and those with assume_codes. */
+typedef struct verify_bounds {
+    bounds *sure, *likely;
+} verify_bounds;
+
 /* A result of `op` as the device left it, against the interpreter's. */
-void verify_compare(verify_count *count, const bounds *b, const ir_op *op, int result,
+void verify_compare(verify_count *count, const verify_bounds *b, const ir_op *op, int result,
                     const uint8_t *got);
 /* The bytes that the interpreter's value has there. */
 void verify_encode(const bounds *b, const ir_op *op, int result, uint8_t *to);
 /* What a kernel appended to a layer's pages; the interpreter's values are put in its place. */
-void verify_compare_kv(verify_count *count, const bounds *b, const ir_op *op, int result,
+void verify_compare_kv(verify_count *count, const verify_bounds *b, const ir_op *op, int result,
                        const verify_step *step, uint8_t *layer);
 
 /* --- all of it: verify.c -------------------------------------------------------------------------
@@ -218,6 +224,10 @@ typedef struct verify_report {
 bool verify_run(const verify_options *options, verify_report *report, ir_diag *diag);
 void verify_report_free(verify_report *report);
 
+/* Nine of ten values are as close as `close` says. */
+bool verify_count_is_close(const verify_count *count);
+/* No failure, no value beyond its bound, and most of them close: where a kernel quantizes what it
+ * computed, its bound allows for other codes everywhere, which is far more than there can be. */
 bool verify_kernel_is_right(const verify_kernel *kernel);
 bool verify_whole_is_right(const verify_whole *whole);
 /* All kernels and steps of all architectures. */

@@ -9,11 +9,12 @@
  */
 
 /* False, and noted, when `got` is farther from `want` than `bound`. */
-static bool count_value(verify_count *c, double got, double want, double bound) {
+static bool count_value(verify_count *c, double got, double want, double bound, double likely) {
     double error = fabs(got - want);
     bool right = error <= bound; /* never of a NaN */
     c->values++;
     c->wrong += !right;
+    c->close += error <= likely;
     if (error > c->worst_error || isnan(error))
         c->worst_error = isnan(error) ? INFINITY : error;
     double ratio = right ? (bound > 0 ? error / bound : 0)
@@ -75,10 +76,11 @@ static int32_t int_at(const uint8_t *p) {
     return v;
 }
 
-void verify_compare(verify_count *c, const bounds *b, const ir_op *op, int result,
+void verify_compare(verify_count *c, const verify_bounds *b, const ir_op *op, int result,
                     const uint8_t *got) {
     const ir_type *type = &op->results[result]->type;
-    const bound_value *want = bound_result(b, op, result);
+    const bound_value *want = bound_result(b->sure, op, result),
+                      *likely = bound_result(b->likely, op, result);
     int64_t row_bytes, k = row_of(type, &row_bytes);
     char what[32];
     snprintf(what, sizeof what, "result %d", result);
@@ -93,7 +95,7 @@ void verify_compare(verify_count *c, const bounds *b, const ir_op *op, int resul
         double value =
             !type->encoding && type->dtype == IR_I32 ? int_at(at + i % k * 4) : (double)row[i % k];
         double reference = (double)want->value[i];
-        if (!count_value(c, value, reference, want->error[i]))
+        if (!count_value(c, value, reference, want->error[i], likely->error[i]))
             note(c, op, what, i / k, i % k, value, reference, want->error[i]);
     }
     ir_arena_destroy(arena);
@@ -172,7 +174,7 @@ static double rounded(const ir_kv_group *g, double value, double error) {
     return g->dtype == IR_F16 ? error + 0x1p-11 * (fabs(value) + error) + 0x1p-25 : error;
 }
 
-void verify_compare_kv(verify_count *c, const bounds *b, const ir_op *op, int result,
+void verify_compare_kv(verify_count *c, const verify_bounds *b, const ir_op *op, int result,
                        const verify_step *step, uint8_t *layer) {
     const ir_op *append = append_of(op, result);
     if (!append)
@@ -183,14 +185,16 @@ void verify_compare_kv(verify_count *c, const bounds *b, const ir_op *op, int re
         cache = cache->def->code == IR_OP_KERNEL ? cache->def->body->last->operands[cache->index]
                                                  : cache->def->operands[0];
     int64_t group = ir_op_int(cache->def, "group");
-    const ir_kv_group *g = &b->module->kv_groups[group];
+    const ir_kv_group *g = &b->sure->module->kv_groups[group];
     int64_t page_bytes =
         2 * g->heads * g->head_dim * g->page_tokens * (ir_dtype_bits(g->dtype) / 8);
     const mcc_step *s = step->block;
     const int32_t *tables = (const int32_t *)(const void *)((const char *)s + s->page_tables);
     const int32_t *seqs = (const int32_t *)(const void *)((const char *)s + s->token_seqs);
     for (int is_v = 0; is_v < 2; is_v++) {
-        const bound_value *want = &b->values[bound_source(append->operands[1 + is_v])->id];
+        const ir_value *value = bound_source(append->operands[1 + is_v]);
+        const bound_value *want = &b->sure->values[value->id],
+                          *likely = &b->likely->values[value->id];
         int64_t per_token = g->heads * g->head_dim;
         for (int64_t i = 0; i < want->count; i++) {
             int64_t t = i / per_token, head = i % per_token / g->head_dim, d = i % g->head_dim;
@@ -201,7 +205,8 @@ void verify_compare_kv(verify_count *c, const bounds *b, const ir_op *op, int re
             double got = element(g, page, at);
             double reference = (double)want->value[i];
             double bound = rounded(g, reference, want->error[i]);
-            if (!count_value(c, got, reference, bound))
+            double near = rounded(g, reference, likely->error[i]);
+            if (!count_value(c, got, reference, bound, near))
                 note(c, op, is_v ? "stored value" : "stored key", t, i % per_token, got, reference,
                      bound);
             set_element(g, page, at, want->value[i]);
