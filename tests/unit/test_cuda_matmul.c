@@ -194,11 +194,15 @@ END_TEST
 
 enum { COST_N = 512, COST_K = 1024 };
 
-static compiled_graph *cost_graph(const char *type, bool lockstep, kind kind) {
+static compiled_graph *cost_graph(const char *type, bool lockstep, kind kind, bool prologue) {
     text t;
     graph_seed_case(7500, lockstep);
     start(&t);
     int tokens = add_tokens(&t), x = add_rows(&t, tokens, "x", COST_K), y;
+    if (prologue) {
+        int w = add(&t, "weight {name = \"norm\"} : f32[%d]", COST_K);
+        x = add(&t, "rms_norm(%%%d, %%%d) {eps = 1e-05} : f32[T, %d] @\"normed\"", x, w, COST_K);
+    }
     if (lockstep) {
         int gate = add_matmul(&t, x, type, COST_N / 2, COST_K, "gate");
         int up = add_matmul(&t, x, type, COST_N / 2, COST_K, "up");
@@ -208,7 +212,8 @@ static compiled_graph *cost_graph(const char *type, bool lockstep, kind kind) {
         y = add_matmul(&t, x, type, COST_N, COST_K, "m");
     }
     add_output(&t, y, "y");
-    pass_options options = {.fusion = "full", .activations_f32 = kind != INT8};
+    pass_options options = {.fusion = prologue ? "prologues" : "full",
+                            .activations_f32 = kind != INT8};
     if (kind == HALF)
         ck_assert(ir_dtype_from_name(type, &options.activations_half));
     return graph_compile(parse(&t), &options, type);
@@ -235,7 +240,7 @@ START_TEST(costs) {
     const char *type = weight_types[half ? _i - 2 : _i];
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
-    compiled_graph *g = cost_graph(type, _i % 2, half ? HALF : quantized ? INT8 : F32);
+    compiled_graph *g = cost_graph(type, _i % 2, half ? HALF : quantized ? INT8 : F32, false);
     cuda_graph *c = cuda_graph_create(g, targets[_i % 2]);
     c->checks = 0;
     c->chosen_only = true;
@@ -283,13 +288,14 @@ START_TEST(no_spills) {
         TEST_SKIP("no NVRTC here");
     if (!sampled(_i + 1))
         TEST_UNSAMPLED("registers of matmuls by %s", weight_types[_i]);
-    for (int around = 0; around < 4; around++) {
+    for (int around = 0; around < 8; around++) {
         bool lockstep = around & 1, other = around & 2, plain = _i >= N_QUANTIZED;
+        bool prologue = around & 4;
         kind kind = plain ? (other ? HALF : F32) : other ? F32 : INT8;
-        if ((kind == HALF && strcmp(weight_types[_i], "f32") == 0) ||
-            (!test_full() && around != _i % 4))
+        if ((kind == HALF && (prologue || strcmp(weight_types[_i], "f32") == 0)) ||
+            (!test_full() && around != _i % 8))
             continue;
-        compiled_graph *g = cost_graph(weight_types[_i], lockstep, kind);
+        compiled_graph *g = cost_graph(weight_types[_i], lockstep, kind, prologue);
         for (int k = 0; k < g->program->n_kernels; k++) {
             cg_cuda_code code;
             if (g->program->kernels[k]->anchor != CG_ANCHOR_MATMUL)
@@ -297,7 +303,7 @@ START_TEST(no_spills) {
             ck_assert(cg_cuda_generate(g->program->kernels[k], g->arena, &g->diag, &code));
             for (int f = 0; f < code.n_functions; f++)
                 for (int t = 0; t < n_targets; t++) {
-                    int number = (_i * 4 + around) * n_targets + t;
+                    int number = (_i * 8 + around) * n_targets + t;
                     if (test_full() ? !graph_case_is_mine(number) : t != (_i + f) % n_targets)
                         continue;
                     cg_cuda_image image;
