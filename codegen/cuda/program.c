@@ -2,7 +2,8 @@
  *
  * columns() computes one column a lane. group<WARPS>() computes a whole row with one or all warps
  * of a block, stage by stage (codegen/stages.h); arrays that stages pass on lie in shared memory,
- * and barriers stand between stages. row() is group<1>. */
+ * and barriers stand between stages; ALONE: nobody reads there what was before. row() is
+ * group<1>. */
 #include "codegen/cuda/program.h"
 
 #include "codegen/stages.h"
@@ -333,7 +334,7 @@ static void write_group(writer *w) {
     bool prologue = w->program == w->em->kernel->matmul.prologue;
     w->whole = true;
     fprintf(f,
-            "    template <int WARPS>\n"
+            "    template <int WARPS, bool ALONE = false>\n"
             "    static __device__ __forceinline__ void group(const args &a, int64 row, %s) {\n",
             prologue ? "void *x, float *tmp" : "int head, const float *input,\n        float *tmp");
     if (prologue)
@@ -342,7 +343,7 @@ static void write_group(writer *w) {
         fprintf(f, "        float *const t%d = tmp + %" PRId64 ";\n", i, i * width);
     write_places(w);
     if (w->arrays->count) /* what lay there before may still be read */
-        fputs("        group_sync<WARPS>();\n", f);
+        fputs("        if (!ALONE)\n            group_sync<WARPS>();\n", f);
     for (int stage = 0; stage < w->stages->n_stages; stage++) {
         write_numbers(w, stage);
         if (stage == 0 && cg_cuda_number_of_written(w->em->kernel, w->program))

@@ -25,6 +25,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     static constexpr int PAIRS = weight::parts;
     static constexpr int ROUND = WARPS * UNROLL; // blocks of k
     static constexpr int ROUNDS = (BLOCKS + ROUND - 1) / ROUND;
+    static constexpr bool EXACT = BLOCKS % ROUND == 0;
     static constexpr int WARP_TOKENS = (TOKENS + WARPS - 1) / WARPS;
     // Rows of 36 floats: the four lanes of a group then write to different banks.
     static constexpr int DOT_ROW = TOKENS == 1 ? 32 : 36;
@@ -37,6 +38,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     static constexpr int RESULTS_BYTES = 2 * ROUND * GROUPS * sizeof(group_results);
 
 #ifdef PROLOGUE
+    static constexpr bool HAS_PROLOGUE = true;
     // x in shared memory, rows 16 bytes apart in the banks; the prologue's own memory lies where the
     // results will.
     static constexpr int64 X_ROW = (A8_ROW_BYTES + 127) / 128 * 128 + 16;
@@ -44,6 +46,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         prologue::tmp_floats * 4 > RESULTS_BYTES ? prologue::tmp_floats * 4 : RESULTS_BYTES;
     static constexpr int SHARED_BYTES = X_AT + TOKENS * X_ROW;
 #else
+    static constexpr bool HAS_PROLOGUE = false;
     static constexpr int64 X_ROW = A8_ROW_BYTES;
     static constexpr int SHARED_BYTES = RESULTS_BYTES;
 #endif
@@ -108,7 +111,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
 
     // One block of k, one pair of tiles: dots and scales to `results` (GROUPS of them).
     static __device__ __forceinline__ void multiply(const block_words &b, int pair, uint32 b0,
-                                                    uint32 b1, int count, group_results *results) {
+                                                    uint32 b1, group_results *results) {
         int g = lane_id() >> 2, t = lane_id() & 3;
         int32 dots[2][GROUPS][4];
         for (int i = 0; i < 2; i++) {
@@ -123,7 +126,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         }
         for (int s = 0; s < GROUPS; s++)
             for (int c = 0; c < 2; c++)
-                if (2 * t + c < count)
+                if (TOKENS == 8 || 2 * t + c < TOKENS) // also for tokens that the step lacks
                     *reinterpret_cast<int4 *>(
                         &results[s].dots[pair][TOKENS == 1 ? 0 : 2 * t + c][4 * g]) =
                         make_int4(dots[0][s][c], dots[0][s][2 + c], dots[1][s][c],
@@ -138,7 +141,10 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
         if (first >= rows)
             return;
-        int count = rows - first < TOKENS ? static_cast<int>(rows - first) : TOKENS;
+        // more than TOKENS where warps and lanes are not
+        int count = TOKENS == 1 ? 1 : static_cast<int>(rows - first);
+        if (TOKENS > 1 && (HAS_PROLOGUE || WARP_TOKENS * WARPS > TOKENS) && count > TOKENS)
+            count = TOKENS;
         int g = lane_id() >> 2, t = lane_id() & 3, warp = warp_id();
         group_results *shared = reinterpret_cast<group_results *>(shared_memory);
 
@@ -151,14 +157,15 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         }
 #ifdef PROLOGUE
         for (int i = 0; i < count; i++)
-            prologue::group<WARPS>(a, first + i, shared_memory + X_AT + i * X_ROW,
+            prologue::group<WARPS, TOKENS == 1>(a, first + i, shared_memory + X_AT + i * X_ROW,
                                    reinterpret_cast<float *>(shared_memory));
         __syncthreads();
         const uint8 *x_first = shared_memory + X_AT;
 #else
         const uint8 *x_first = x + first * A8_ROW_BYTES;
 #endif
-        const uint8 *x_codes = x_first + (g < count ? g : count - 1) * X_ROW + 4 * t;
+        int token = TOKENS == 1 ? 0 : g < count ? g : count - 1; // others are multiplied for nothing
+        const uint8 *x_codes = x_first + token * X_ROW + 4 * t;
 
         block_words now[UNROLL][PAIRS];
         uint32 b0[UNROLL], b1[UNROLL];
@@ -170,7 +177,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         auto load = [&](int round) {
             for (int u = 0; u < UNROLL; u++) {
                 int block = round * ROUND + warp * UNROLL + u;
-                if (block >= BLOCKS)
+                if ((round > 0 || BLOCKS < ROUND) && block >= BLOCKS)
                     continue;
                 for (int p = 0; p < PAIRS; p++)
                     load_block(now[u][p], tiles[p], block);
@@ -184,12 +191,11 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
             group_results *results = shared + (round & 1) * ROUND * GROUPS;
             for (int u = 0; u < UNROLL; u++) {
                 int in_round = warp * UNROLL + u;
-                if (round * ROUND + in_round < BLOCKS)
+                if (EXACT || round * ROUND + in_round < BLOCKS)
                     for (int p = 0; p < PAIRS; p++)
-                        multiply(now[u][p], p, b0[u], b1[u], count, results + in_round * GROUPS);
+                        multiply(now[u][p], p, b0[u], b1[u], results + in_round * GROUPS);
             }
-            if (round + 1 < ROUNDS)
-                load(round + 1);
+            load(round + 1); // nothing, after the last one
             __syncthreads();
             for (int i = 0; i < WARP_TOKENS; i++)
                 if (warp + i * WARPS < count)
@@ -211,15 +217,15 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         static_assert(ROUND <= 32, "a lane holds the scales of one block");
         int lane = lane_id(), block = round * ROUND + lane;
         float x_scales = 0, x_sums = 0;
-        if (lane < ROUND && block < BLOCKS) {
+        if (lane < ROUND && (EXACT || block < BLOCKS)) {
             x_scales = *reinterpret_cast<const float *>(x_row + A8_SCALES + 4 * block);
             if (OFFSETS)
                 x_sums = *reinterpret_cast<const float *>(x_row + A8_SCALED_SUMS + 4 * block);
         }
-        int left = BLOCKS - round * ROUND;
+        constexpr int LAST = BLOCKS - (ROUNDS - 1) * ROUND; // blocks of the last round
 #pragma unroll
         for (int b = 0; b < ROUND; b++) {
-            if (b >= left)
+            if (b == LAST && round == ROUNDS - 1)
                 break;
             float x_scale = __shfl_sync(ALL_LANES, x_scales, b);
             float x_sum = OFFSETS ? __shfl_sync(ALL_LANES, x_sums, b) : 0;

@@ -23,6 +23,7 @@ struct a8_prefill {
     static constexpr int TOKENS = WARPS_N * TILES_N * 8;   // rows of x
     static constexpr int PART_COLUMNS = TILES * 16 / weight::parts;
     static constexpr int N_STAGES = (BLOCKS + STAGE_BLOCKS - 1) / STAGE_BLOCKS;
+    static constexpr bool RAGGED = BLOCKS % STAGE_BLOCKS != 0; // the last stage
     static_assert(PART_COLUMNS % 32 == 0, "an epilogue's columns are whole groups");
     static_assert(TILES_N % 2 == 0, "ldmatrix loads two operands");
     static_assert(8 % STAGE_BLOCKS == 0, "a stage is within a run");
@@ -54,12 +55,17 @@ struct a8_prefill {
                                    ((piece ^ (token / ROWS % PIECES)) & (PIECES - 1)) * 16);
     }
 
+    // Of the stage that begins with `block`; none, or less, behind the last one.
+    static __device__ __forceinline__ int stage_blocks(int block) {
+        int left = BLOCKS - block;
+        return RAGGED && left < STAGE_BLOCKS ? left : STAGE_BLOCKS;
+    }
+
     // Warps copy tiles, lanes their pieces of 16 bytes. Rows beyond the last give zeros; tiles beyond
     // the last are the last.
     static __device__ __forceinline__ void copy_tiles(uint32 to, const uint8 *w, int block) {
         constexpr int WARPS = WARPS_M * WARPS_N, LAST = weight::parts * PART_TILES - 1;
-        int lane = lane_id(), left = BLOCKS - block;
-        int bytes = (left < STAGE_BLOCKS ? left : STAGE_BLOCKS) * weight::block_bytes;
+        int lane = lane_id(), bytes = stage_blocks(block) * weight::block_bytes;
 #pragma unroll
         for (int i = 0; i < (TILES + WARPS - 1) / WARPS; i++) {
             int tile = warp_id() + i * WARPS, from = static_cast<int>(blockIdx.y) * TILES + tile;
@@ -81,8 +87,7 @@ struct a8_prefill {
     static __device__ __forceinline__ void copy_x(uint32 to, const uint8 *x, int64 rows, int block) {
         constexpr int PIECES = X_ROW / 16, STEP = THREADS / PIECES;
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
-        int left = BLOCKS - block, tokens = rows - first < TOKENS ? static_cast<int>(rows - first)
-                                                                  : TOKENS;
+        int left = RAGGED ? BLOCKS - block : STAGE_BLOCKS, tokens = static_cast<int>(rows - first);
         int token = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
         static_assert(THREADS % PIECES == 0 && TOKENS % STEP == 0 && STEP % 8 == 0, "whole steps");
         const uint8 *at = x + (first + token) * A8_ROW_BYTES + block * 32 + piece * 16;
@@ -226,11 +231,12 @@ struct a8_prefill {
         }
         __syncthreads();
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
-        constexpr int CHUNKS = PART_COLUMNS / 32;
-        for (int i = warp; i < TOKENS * CHUNKS; i += WARPS_M * WARPS_N) {
-            int token = i / CHUNKS, chunk = i % CHUNKS;
+        constexpr int CHUNKS = PART_COLUMNS / 32, WARPS = WARPS_M * WARPS_N;
+        static_assert(TOKENS * CHUNKS % WARPS == 0, "as many for each warp");
+        for (int i = 0; i < TOKENS * CHUNKS / WARPS; i++) {
+            int at = warp + i * WARPS, token = at / CHUNKS, chunk = at % CHUNKS;
             int column = static_cast<int>(blockIdx.y) * PART_COLUMNS + chunk * 32;
-            if (first + token >= rows || column >= COLUMNS)
+            if (first + token >= rows)
                 continue;
             const float *row = out + token * OUT_ROW + chunk * 32 + lane;
             program_0::columns(a, first + token, 0, column, column + lane < COLUMNS, row[0],
@@ -256,17 +262,16 @@ struct a8_prefill {
             __syncthreads();
             // into the stage that all warps have left at this barrier
             int next = s + STAGES - 1;
-            if (next < N_STAGES)
+            if (RAGGED || next < N_STAGES) // a ragged stage looks itself
                 copy_stage(shared + next % STAGES * STAGE_BYTES, x, w, rows, next);
             copy_commit();
             const uint8 *stage = shared_memory + s % STAGES * STAGE_BYTES;
 #pragma unroll 1
             for (int b = 0; b < STAGE_BLOCKS; b++)
-                if (BLOCKS % STAGE_BLOCKS == 0 || s * STAGE_BLOCKS + b < BLOCKS)
+                if (!RAGGED || s * STAGE_BLOCKS + b < BLOCKS)
                     multiply_block(sums, stage, b);
         }
-        copy_wait<0>();
-        __syncthreads();
+        __syncthreads(); // all copies have been waited for
         finish(a, rows, sums);
     }
 };

@@ -54,16 +54,20 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
         const float *from = x + first * weight::k + static_cast<int64>(stage) * STAGE_K;
         constexpr int PIECE = weight::k % 4 ? 1 : 4; // rows are aligned like this, floats
-        for (int i = threadIdx.x; i < TOKENS * STAGE_K / PIECE; i += THREADS) {
+        constexpr int COUNT = TOKENS * STAGE_K / PIECE;
+#pragma unroll
+        for (int first_piece = 0; first_piece < COUNT; first_piece += THREADS) {
+            int i = first_piece + threadIdx.x;
             int token = i / (STAGE_K / PIECE), at = i % (STAGE_K / PIECE) * PIECE;
-            if (at >= n)
+            if (at >= n || (COUNT - first_piece < THREADS && i >= COUNT))
                 continue;
             const float *source = from + token * weight::k + at;
             uint32 target = to_x + (token * STAGE_K + at) * 4;
+            bool there = TOKENS == 1 || first + token < rows;
             if (PIECE == 4)
-                copy16(target, source, first + token < rows);
+                copy16(target, source, there);
             else
-                copy4(target, source, first + token < rows);
+                copy4(target, source, there);
         }
 #endif
     }
@@ -137,7 +141,8 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         for (int i = 0; i < TOKENS; i++) {
             float *row = reinterpret_cast<float *>(shared_memory + X_AT) + i * X_ROW;
             if (first + i < rows)
-                prologue::group<WARPS>(a, first + i, row, reinterpret_cast<float *>(shared_memory));
+                prologue::group<WARPS, TOKENS == 1>(a, first + i, row,
+                                                    reinterpret_cast<float *>(shared_memory));
             else // multiplied, and the sums thrown away
                 for (int k = threadIdx.x; k < X_ROW; k += THREADS)
                     row[k] = 0;
@@ -167,8 +172,8 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
 #endif
             multiply(sums, stage, reinterpret_cast<const float *>(stage_x), stage_k(s));
         }
-        for (int t = 0; t < TOKENS; t++)
-            if (first + t < rows && unit * 32 < COLUMNS)
+        for (int t = 0; t < TOKENS; t++) // no lane of a warp beyond the columns is valid
+            if (TOKENS == 1 || first + t < rows)
                 program_0::columns(a, first + t, 0, unit * 32, unit * 32 + lane_id() < COLUMNS,
                                    sums[t][0], sums[t][PAIRS - 1]);
     }

@@ -12,7 +12,7 @@ template <int WARPS, int64 ROW_BYTES> struct prologue_rows {
                                                int64 rows) {
         int64 row = blockIdx.x;
         if (row < rows)
-            prologue::group<WARPS>(a, row, static_cast<uint8 *>(a.scratch) + X_SCRATCH +
+            prologue::group<WARPS, true>(a, row, static_cast<uint8 *>(a.scratch) + X_SCRATCH +
                                                row * ROW_BYTES,
                                    reinterpret_cast<float *>(shared_memory));
     }
