@@ -295,6 +295,15 @@ static inline void graph_replace(compiled_graph *g, const ir_op *op, int result,
     }
 }
 
+/* Whether a kernel stores keys and values: KV arguments do not say so. */
+static inline bool graph_stores_kv(const cg_kernel *kernel) {
+    for (int p = 0; p < kernel->n_programs; p++)
+        for (int i = 0; i < kernel->programs[p].n_stores; i++)
+            if (kernel->programs[p].stores[i].kind == CG_STORE_KV)
+                return true;
+    return false;
+}
+
 /* FNV-1a, by Fowler, Noll and Vo. */
 static inline uint64_t graph_hash(const uint8_t *bytes, int64_t n, uint64_t hash) {
     for (int64_t i = 0; i < n; i++)

@@ -246,10 +246,8 @@ static inline void cuda_variants(cuda_graph *c, const cg_launch *l, const cuda_s
     compiled_graph *g = c->cpu;
     const mcc_step *h = &s->host->head;
     const cg_kernel *kernel = g->program->kernels[l->kernel];
-    bool pools = false;
+    bool pools = graph_stores_kv(kernel);
     uint64_t bytes = s->arena->bytes, first = 0;
-    for (int a = 0; a < kernel->n_args; a++)
-        pools |= kernel->args[a].kind == CG_ARG_KV && kernel->args[a].written;
     for (int k = 0; pools && k < g->module->n_kv_groups; k++)
         bytes += c->pools[k]->bytes;
     uint8_t *before = malloc(bytes);

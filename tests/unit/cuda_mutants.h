@@ -1,0 +1,399 @@
+/* For the mutation test: kernels of a small graph as CUDA functions, inputs for them, and launches
+ * of their PTX, right or mutated, on the emulator. What a mutant leaves is held against what the
+ * unchanged kernel leaves; whether that is right other tests say. Each argument has an allocation
+ * of its own size. Included by one test file each. */
+#ifndef MCC_TESTS_CUDA_MUTANTS_H
+#define MCC_TESTS_CUDA_MUTANTS_H
+
+#include "graph_text.h"
+
+#include "codegen/cuda/cuda.h"
+#include "ptx_mutation.h"
+#include "runtime/emulator/exec.h"
+
+/* --- graphs --------------------------------------------------------------------------------------
+ */
+
+typedef struct mutant_graph {
+    ir_module *module;
+    ir_arena *arena;
+    ir_diag diag;
+    cg_program_list *program;
+    uint8_t *weights;
+    emu_memory *memory; /* of all inputs */
+} mutant_graph;
+
+/* Norms whose first columns are next to nothing, so that quantization finds such groups behind
+ * them. */
+static inline void mutant_small_norms(ir_module *m) {
+    for (int i = 0; i < m->n_weights; i++)
+        for (int k = 0; k < 32 && strcmp(m->weights[i].name, "norm") == 0; k++) {
+            float *at = (float *)(uintptr_t)m->weights[i].data + k;
+            *at *= 0x1p-104f;
+        }
+}
+
+/* Takes the module over. */
+static inline mutant_graph *mutant_graph_create(ir_module *module, const pass_options *options,
+                                                const ir_target *target) {
+    mutant_graph *g = calloc(1, sizeof *g);
+    ck_assert_ptr_nonnull(g);
+    g->module = module;
+    mutant_small_norms(module);
+    g->arena = ir_arena_create();
+    pass_context context = {
+        .module = module, .diag = &g->diag, .options = options, .target = target};
+    bool ok = pass_run_pipeline(&context, NULL, NULL) && ir_verify(module, &g->diag);
+    g->program = ok ? cg_program_create(module, &cg_cpu_backend, g->arena, &g->diag) : NULL;
+    if (!g->program) {
+        ir_diag_print(&g->diag, stderr);
+        ck_abort_msg("a graph for mutants cannot be lowered");
+    }
+    g->weights = graph_pack_weights(g->program);
+    g->memory = emu_memory_create(UINT64_C(1) << 30, true);
+    ck_assert_ptr_nonnull(g->memory);
+    return g;
+}
+
+static inline void mutant_graph_destroy(mutant_graph *g) {
+    free(g->weights);
+    emu_memory_destroy(g->memory);
+    ir_module_destroy(g->module);
+    ir_arena_destroy(g->arena);
+    ir_diag_clear(&g->diag);
+    free(g);
+}
+
+/* --- inputs --------------------------------------------------------------------------------------
+ */
+
+enum { MUTANT_MAX_BUFFERS = 24 };
+
+/* A step: `tokens` of each sequence, behind `start` that are stored already. */
+typedef struct mutant_step {
+    int n_seqs;
+    struct {
+        int start, tokens;
+    } seqs[GRAPH_MAX_SEQS];
+    bool odd;  /* numbers of all sizes, infinities, NaNs; indices and positions out of range */
+    bool loud; /* numbers so large that functions saturate */
+    int spare; /* the grid is that of so many more tokens and rows, as a captured graph's may be */
+} mutant_step;
+
+typedef struct mutant_buffer {
+    const emu_allocation *device;
+    uint8_t *before, *before_known; /* known: bytes that are initialised, as bits */
+    uint8_t *after;                 /* what the unchanged kernel leaves; NULL: not written */
+    uint64_t compared;              /* bytes from the start */
+} mutant_buffer;
+
+typedef struct mutant_input {
+    mcc_step head;
+    int spare;
+    mutant_buffer *scratch; /* the last one, or NULL */
+    int n_buffers;
+    mutant_buffer buffers[MUTANT_MAX_BUFFERS];
+    uint64_t params[MUTANT_MAX_BUFFERS + 2];
+    emu_memory *memory;
+    uint64_t limit;        /* of instructions a warp executes */
+    emu_counters counters; /* of the unchanged kernel */
+} mutant_input;
+
+static inline float mutant_float(int64_t row, bool odd, float scale) {
+    static const float odd_values[] = {0,        -0.0f,     1e-30f, -1e-30f,  0x1p-149f, 1e30f,
+                                       -1e30f,   200,       -200,   88.5f,    -104,      -87.5f,
+                                       INFINITY, -INFINITY, NAN,    0x1p-105f};
+    if (!odd)
+        return cpu_random_float(scale);
+    if (row % 4 == 0)
+        return cpu_random_float(40);
+    if (row % 4 == 1)
+        return cpu_random() % 8 ? cpu_random_float(2) : odd_values[cpu_random() % 12];
+    if (row % 4 == 2)
+        return cpu_random_float(0x1p-104f);
+    return cpu_random() % 16 ? cpu_random_float(2) : odd_values[cpu_random() % 16];
+}
+
+/* Rows of a buffer, by its type. */
+static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mutant_step *s,
+                                    uint8_t *at) {
+    int64_t bytes, k = graph_row(type, &bytes);
+    float *row = malloc((size_t)k * 4);
+    for (int d = type->rank - 2; d > 0; d--) {
+        rows *= type->dims[d].c;
+    }
+    for (int64_t r = 0; r < rows; r++, at += bytes) {
+        for (int64_t c = 0; c < k; c++) {
+            row[c] = mutant_float(r, s->odd, s->loud ? 60 : 1);
+            if (type->encoding && !isfinite(row[c]))
+                row[c] = 3;
+            float f = row[c];
+            int32_t index = (int32_t)(cpu_random() % VOCAB);
+            uint16_t half = type->dtype == IR_F16 ? ir_f32_to_f16(f) : ir_f32_to_bf16(f);
+            if (type->encoding)
+                continue;
+            if (s->odd && cpu_random() % 4 == 0)
+                index = cpu_random() % 2 ? VOCAB : -1;
+            if (type->dtype == IR_F32)
+                memcpy(at + 4 * c, &f, 4);
+            else if (type->dtype == IR_I32)
+                memcpy(at + 4 * c, &index, 4);
+            else
+                memcpy(at + 2 * c, &half, 2);
+        }
+        if (type->encoding)
+            ck_assert(ir_encoding_encode_row(type->encoding, row, k, at));
+    }
+    free(row);
+}
+
+/* Finite numbers at positions below each sequence's length, NaNs elsewhere. */
+static inline void mutant_fill_pool(const ir_kv_group *kv, int group, const graph_block *b,
+                                    uint8_t *pool) {
+    int64_t size = ir_dtype_bits(kv->dtype) / 8, dim = kv->head_dim;
+    int64_t page_bytes = 2 * kv->heads * dim * 16 * size;
+    for (int s = 0; s < b->head.S; s++)
+        for (int p = 0; p < b->arrays[4][s]; p++) {
+            int32_t number = b->tables[(group * b->head.S + s) * GRAPH_PAGES + p / 16];
+            for (int64_t i = 0; number >= 0 && i < 2 * kv->heads * dim; i++) {
+                int64_t h = i / dim % kv->heads, c = i % dim;
+                int64_t at = i < kv->heads * dim
+                                 ? (h * dim + c) * 16 + p % 16
+                                 : kv->heads * dim * 16 + (h * 16 + p % 16) * dim + c;
+                float f = cpu_random_float(2);
+                uint16_t half = ir_f32_to_f16(f);
+                memcpy(pool + number * page_bytes + at * size,
+                       kv->dtype == IR_F16 ? (void *)&half : (void *)&f, (size_t)size);
+            }
+        }
+}
+
+static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t window, bool odd,
+                                     graph_block *b) {
+    int32_t ids[512], positions[512], rows[512], offsets[GRAPH_MAX_SEQS + 1] = {0};
+    int32_t slots[GRAPH_MAX_SEQS], T = 0;
+    for (int q = 0; q < s->n_seqs; q++) {
+        slots[q] = q;
+        for (int t = 0; t < s->seqs[q].tokens; t++, T++) {
+            ids[T] = (int32_t)(cpu_random() % VOCAB);
+            positions[T] = s->seqs[q].start + t;
+            rows[T] = T;
+            if (odd && T % 3 == 1)
+                ids[T] = T % 2 ? VOCAB : -1;
+        }
+        offsets[q + 1] = T;
+    }
+    ir_interp_step step = {.T = T,
+                           .S = s->n_seqs,
+                           .R = T,
+                           .token_ids = ids,
+                           .positions = positions,
+                           .seq_offsets = offsets,
+                           .seq_slots = slots,
+                           .output_rows = rows};
+    graph_fill_block(&step, groups, b);
+    for (int g = 0; g < groups; g++)
+        for (int q = 0; q < s->n_seqs; q++)
+            for (int p = 0; p < GRAPH_PAGES; p++)
+                if (window && (p + 1) * 16 <= s->seqs[q].start + 1 - window)
+                    b->tables[(g * s->n_seqs + q) * GRAPH_PAGES + p] = -1;
+}
+
+static inline mutant_buffer *mutant_buffer_add(mutant_input *in, uint64_t bytes, bool known,
+                                               bool written) {
+    ck_assert_int_lt(in->n_buffers, MUTANT_MAX_BUFFERS);
+    mutant_buffer *b = &in->buffers[in->n_buffers++];
+    *b = (mutant_buffer){.device = emu_memory_alloc(in->memory, bytes ? bytes : 1, false),
+                         .compared = bytes};
+    ck_assert_ptr_nonnull(b->device);
+    memset(b->device->data, 0xff, b->device->bytes);
+    if (known)
+        emu_memory_mark(b->device, b->device->base, bytes);
+    if (written) {
+        b->after = malloc(bytes + 1);
+        b->before = malloc(bytes + 1);
+        b->before_known = malloc(bytes / 8 + 2);
+        ck_assert(b->after && b->before && b->before_known);
+    }
+    return b;
+}
+
+/* One argument's memory. */
+static inline void mutant_arg(const mutant_graph *g, const cg_launch *l, int a,
+                              const mutant_step *s, const graph_block *block, mutant_input *in) {
+    const cg_arg *arg = &g->program->kernels[l->kernel]->args[a];
+    const mcc_arg_entry *entry = &g->program->args[l->first_arg + a];
+    const mcc_step *h = &in->head;
+    if (arg->kind == CG_ARG_STEP) {
+        in->params[1 + a] =
+            in->buffers[0].device->base + (entry->index == MCC_STEP_TOKEN_IDS   ? h->token_ids
+                                           : entry->index == MCC_STEP_POSITIONS ? h->positions
+                                                                                : h->output_rows);
+        return;
+    }
+    mutant_buffer *b;
+    if (arg->kind == CG_ARG_KV) {
+        const ir_kv_group *kv = &arg->kv;
+        bool append = graph_stores_kv(g->program->kernels[l->kernel]);
+        int64_t page = 2 * kv->heads * kv->head_dim * 16 * (ir_dtype_bits(kv->dtype) / 8);
+        b = mutant_buffer_add(in, (uint64_t)page * GRAPH_PAGES * GRAPH_MAX_SEQS, true, append);
+        if (!append)
+            mutant_fill_pool(kv, arg->kv_group, block, b->device->data);
+    } else if (arg->kind == CG_ARG_WEIGHT) {
+        const cg_weight *w = &g->program->weights[entry->index];
+        b = mutant_buffer_add(in, w->bytes, true, false);
+        memcpy(b->device->data, g->weights + w->offset, w->bytes);
+    } else {
+        uint64_t bytes = (uint64_t)ir_dim_eval(ir_type_bytes(&arg->type), h->T, h->S, h->R);
+        b = mutant_buffer_add(in, bytes, !arg->written, arg->written);
+        if (!arg->written)
+            mutant_fill_rows(&arg->type, ir_dim_eval(arg->type.dims[0], h->T, h->S, h->R), s,
+                             b->device->data);
+    }
+    in->params[1 + a] = b->device->base;
+}
+
+/* Scratch memory that begins as the runtime gives it, or, for the second function of two, as the
+ * first one has just left it. */
+static inline void mutant_scratch_begin(mutant_input *in, bool second) {
+    mutant_buffer *b = in->scratch;
+    if (!b)
+        return;
+    if (!second) {
+        memset(b->device->data, 0xff, b->device->bytes);
+        memset(b->device->data, 0, MCC_CUDA_COUNTER_BYTES);
+        memset(b->device->initialised, 0, (b->device->bytes + 7) / 8);
+        emu_memory_mark(b->device, b->device->base, MCC_CUDA_COUNTER_BYTES);
+    }
+    memcpy(b->before, b->device->data, b->device->bytes);
+    memcpy(b->before_known, b->device->initialised, (b->device->bytes + 7) / 8);
+}
+
+/* Inputs of all functions of a kernel; row_scratch: the most that one wants for a row. */
+static inline mutant_input *mutant_input_create(const mutant_graph *g, const cg_launch *l,
+                                                const mutant_step *s, uint64_t row_scratch) {
+    const cg_kernel *kernel = g->program->kernels[l->kernel];
+    mutant_input *in = calloc(1, sizeof *in);
+    graph_block *block = aligned_alloc(64, (sizeof *block + 63) / 64 * 64);
+    bool append = graph_stores_kv(kernel), pages = false;
+    for (int a = 0; a < kernel->n_args; a++)
+        pages |= kernel->args[a].kind == CG_ARG_KV;
+    mutant_fill_block(s, g->module->n_kv_groups, append ? 0 : kernel->attention.window, s->odd,
+                      block);
+    for (int i = 0; append && s->odd && i < block->head.T; i++) {
+        if (i % 4 == 1)
+            block->arrays[1][i] = i % 8 == 1 ? GRAPH_PAGES * 16 : -1;
+        if (i % 4 == 2)
+            block->tables[(int)block->arrays[2][i] * GRAPH_PAGES + block->arrays[1][i] / 16] = -1;
+    }
+    for (int i = 0; !pages && s->odd && i < block->head.T; i++) /* far angles of rope */
+        block->arrays[1][i] = i % 2 ? (int32_t)(cpu_random() >> (cpu_random() % 24 + 1)) : 7 * i;
+    in->memory = g->memory;
+    in->head = block->head;
+    in->spare = s->spare;
+    mutant_buffer *b = mutant_buffer_add(in, sizeof *block, true, false);
+    memcpy(b->device->data, block, sizeof *block);
+    in->params[0] = b->device->base;
+    for (int a = 0; a < kernel->n_args; a++)
+        mutant_arg(g, l, a, s, block, in);
+    if (row_scratch) {
+        in->scratch = mutant_buffer_add(
+            in, MCC_CUDA_COUNTER_BYTES + (uint64_t)in->head.T * row_scratch, false, true);
+        in->params[1 + kernel->n_args] = in->scratch->device->base;
+    }
+    for (int i = 0; i < in->n_buffers; i++)
+        if (in->buffers[i].after) {
+            b = &in->buffers[i];
+            memcpy(b->before, b->device->data, b->device->bytes);
+            memcpy(b->before_known, b->device->initialised, (b->device->bytes + 7) / 8);
+        }
+    free(block);
+    return in;
+}
+
+static inline void mutant_input_destroy(mutant_input *in) {
+    for (int i = 0; i < in->n_buffers; i++) {
+        free(in->buffers[i].before);
+        free(in->buffers[i].before_known);
+        free(in->buffers[i].after);
+        emu_memory_free(in->memory, in->buffers[i].device->base);
+    }
+    free(in);
+}
+
+/* --- launches ------------------------------------------------------------------------------------
+ */
+
+static inline uint32_t mutant_blocks(const mcc_cuda_grid *grid, const mutant_input *in) {
+    if (!grid->mult)
+        return 1;
+    const mcc_step *s = &in->head;
+    int64_t dim = grid->dim.c + grid->dim.t * (s->T + in->spare) + grid->dim.s * s->S +
+                  grid->dim.r * (s->R + in->spare);
+    return (uint32_t)(grid->mult * ((dim + grid->div - 1) / grid->div));
+}
+
+/* Runs the module's function from the input's beginning. counters may be NULL. False with the
+ * emulator's error. */
+static inline bool mutant_run(const cg_cuda_function *f, ptx_module *module, mutant_input *in,
+                              uint64_t limit, uint64_t seed, emu_counters *counters, char *error,
+                              size_t capacity) {
+    const ptx_function *function = ptx_module_function(module, f->name);
+    ck_assert_ptr_nonnull(function);
+    for (int i = 0; i < in->n_buffers; i++)
+        if (in->buffers[i].after) {
+            const mutant_buffer *b = &in->buffers[i];
+            memcpy(b->device->data, b->before, b->device->bytes);
+            memcpy(b->device->initialised, b->before_known, (b->device->bytes + 7) / 8);
+        }
+    emu_launch launch = {.function = function,
+                         .grid = {mutant_blocks(&f->x, in), mutant_blocks(&f->y, in), 1},
+                         .block = {f->threads, 1, 1},
+                         .shared_bytes = f->shared_bytes,
+                         .params = in->params,
+                         .memory = in->memory,
+                         .checks = EMU_CHECK_ALL,
+                         .schedule_seed = seed,
+                         .instruction_limit = limit,
+                         .threads = 1,
+                         .counters = counters};
+    return emu_run(&launch, error, capacity);
+}
+
+/* Keeps what the unchanged kernel left, and how long it may take. */
+static inline void mutant_run_clean(const cg_cuda_function *f, ptx_module *module,
+                                    mutant_input *in) {
+    char error[1024];
+    for (in->limit = 256; in->limit < UINT64_C(1) << 24; in->limit *= 2)
+        if (mutant_run(f, module, in, in->limit, 0, NULL, error, sizeof error))
+            break;
+    in->counters = (emu_counters){0};
+    if (!mutant_run(f, module, in, 0, 0, &in->counters, error, sizeof error))
+        ck_abort_msg("%s, unchanged: %s", f->name, error);
+    in->limit *= 2;
+    if (in->scratch) /* partial results are nobody's business, but one of two functions' are */
+        in->scratch->compared =
+            f->first_of_two ? in->scratch->device->bytes : MCC_CUDA_COUNTER_BYTES;
+    for (int i = 0; i < in->n_buffers; i++)
+        if (in->buffers[i].after)
+            memcpy(in->buffers[i].after, in->buffers[i].device->data, in->buffers[i].compared);
+}
+
+/* More bytes of global memory, or more of shared memory's time, than the unchanged kernel needs. */
+static inline bool mutant_more_traffic(const mutant_input *in, const emu_counters *c) {
+    const emu_counters *clean = &in->counters;
+    return c->global_load_bytes > clean->global_load_bytes ||
+           c->global_store_bytes > clean->global_store_bytes ||
+           c->async_bytes > clean->async_bytes || c->dram_read_sectors > clean->dram_read_sectors ||
+           c->shared_wavefronts > clean->shared_wavefronts;
+}
+
+static inline bool mutant_same_result(const mutant_input *in) {
+    for (int i = 0; i < in->n_buffers; i++)
+        if (in->buffers[i].after &&
+            memcmp(in->buffers[i].after, in->buffers[i].device->data, in->buffers[i].compared) != 0)
+            return false;
+    return true;
+}
+
+#endif
