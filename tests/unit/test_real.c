@@ -1,7 +1,8 @@
 /* Real models from their GGUF files against transformers on the dequantized weights: token ids of
  * prompts and chat templates, and 64 greedy tokens of each, with float activations and a float
  * cache. A step at which the reference's own two best logits are closer than 1e-3 may differ: it is
- * shown, and the prompt's comparison ends there.
+ * shown, and the prompt's comparison ends there. On the emulated GPU, with all its checks, the
+ * first model, some of the prompts and tokens, and only in a full run.
  *
  * MCC_TEST_MODELS names the folder of the models (tests/models.sh); without a file, its test is
  * skipped, visibly. */
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 static const double close_call = 1e-3;
-enum { MAX_NEW = 64 };
+enum { MAX_NEW = 64, EMULATED_NEW = 12, EMULATED_PROMPTS = 4 };
 
 typedef struct subject {
     const char *golden, *file;
@@ -22,8 +23,8 @@ typedef struct subject {
 static const subject subjects[] = {{"smollm2", "SmolLM2-135M-Instruct.gguf"},
                                    {"gemma3", "gemma3-270m.gguf"}};
 
-/* Compiles the model and opens it. */
-static mcc_artifact *open_subject(const char *input, const pass_options *passes) {
+/* Compiles the model for the CPU, or for a GPU by its name, and opens it. */
+static mcc_artifact *open_subject(const char *input, const pass_options *passes, const char *gpu) {
     char path[1024];
     test_temporary(path, sizeof path, "real");
     int fd = mkstemp(path);
@@ -33,7 +34,9 @@ static mcc_artifact *open_subject(const char *input, const pass_options *passes)
                        .output = path,
                        .passes = *passes,
                        .targets = {cg_cpu_target_find("cpu")},
-                       .n_targets = 1,
+                       .n_targets = gpu ? 0 : 1,
+                       .cuda_targets = {gpu ? cg_cuda_target_find(gpu) : NULL},
+                       .n_cuda_targets = gpu ? 1 : 0,
                        .jobs = 2,
                        .opt_level = 2,
                        .quiet = true};
@@ -63,11 +66,11 @@ static cJSON *read_golden(const char *name) {
 
 /* Generates from the prompt as text or as messages; checks its ids, then the greedy tokens. Returns
  * how many tokens were equal. */
-static int check_prompt(mcc_engine *engine, const cJSON *prompt, int index) {
+static int check_prompt(mcc_engine *engine, const cJSON *prompt, int index, int max_new) {
     static int32_t want[REFERENCE_MAX_TOKENS + 512], got[REFERENCE_MAX_TOKENS + 512];
     mcc_error error = {.struct_size = sizeof error};
     mcc_request_params params = {
-        .struct_size = sizeof params, .flags = MCC_REQUEST_IGNORE_EOS, .max_tokens = MAX_NEW};
+        .struct_size = sizeof params, .flags = MCC_REQUEST_IGNORE_EOS, .max_tokens = max_new};
     const cJSON *messages = cJSON_GetObjectItem(prompt, "messages");
     char *text = cJSON_IsArray(messages) ? cJSON_PrintUnformatted(messages) : NULL;
     params.messages = text;
@@ -105,34 +108,50 @@ static int check_prompt(mcc_engine *engine, const cJSON *prompt, int index) {
         }
     }
     free(text);
-    ck_assert_int_eq(made, MAX_NEW);
+    ck_assert_int_eq(made, max_new);
     return equal < 0 ? made : equal;
 }
 
-START_TEST(greedy_tokens_equal_the_reference) {
-    const subject *s = &subjects[_i];
+static void check_subject(const subject *s, const char *gpu, int max_prompts, int max_new) {
     pass_options passes = {.activations_f32 = true, .kv_f32 = true};
     const char *models = getenv("MCC_TEST_MODELS");
     char input[2048];
     snprintf(input, sizeof input, "%s/%s", models ? models : ".", s->file);
     if (access(input, R_OK))
         TEST_SKIP("no %s (tests/models.sh fetches it; a full run does)", s->file);
-    mcc_artifact *artifact = open_subject(input, &passes);
+    mcc_artifact *artifact = open_subject(input, &passes, gpu);
     cJSON *golden = read_golden(s->golden);
     mcc_engine *engine;
     mcc_error error = {.struct_size = sizeof error};
-    mcc_engine_options options = {.struct_size = sizeof options, .max_model_len = 1024};
+    mcc_engine_options options = {
+        .struct_size = sizeof options, .max_model_len = 1024, .device = gpu ? "emulator" : NULL};
     ck_assert_msg(!mcc_engine_create(artifact, &options, &engine, &error), "%s", error.text);
     const cJSON *prompt;
     int index = 0, equal = 0;
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(golden, "prompts")) {
-        equal += check_prompt(engine, prompt, index++);
+        if (index < max_prompts)
+            equal += check_prompt(engine, prompt, index++, max_new);
     }
     fprintf(stderr, "%s: %d prompts, %d of %d tokens equal\n", s->golden, index, equal,
-            index * MAX_NEW);
+            index * max_new);
     mcc_engine_destroy(engine);
     mcc_artifact_close(artifact);
     cJSON_Delete(golden);
+}
+
+START_TEST(greedy_tokens_equal_the_reference) {
+    check_subject(&subjects[_i], NULL, INT32_MAX, MAX_NEW);
+}
+END_TEST
+
+START_TEST(greedy_tokens_on_the_emulated_gpu) {
+    char text[512];
+    if (!test_full())
+        TEST_UNSAMPLED("%s on the emulated GPU", subjects[0].golden);
+    if (!cg_cuda_nvrtc_find(text, sizeof text))
+        TEST_SKIP("NVRTC is not here: %s", text);
+    setenv("MODELCC_EMULATOR", MCC_CUDA_EMULATOR, 1);
+    check_subject(&subjects[0], "cuda:sm_80", EMULATED_PROMPTS, EMULATED_NEW);
 }
 END_TEST
 
@@ -142,6 +161,10 @@ static Suite *real_suite(void) {
     tcase_set_timeout(tcase, 600);
     tcase_add_loop_test(tcase, greedy_tokens_equal_the_reference, 0,
                         sizeof subjects / sizeof *subjects);
+    suite_add_tcase(suite, tcase);
+    tcase = tcase_create("emulated");
+    tcase_set_timeout(tcase, 3000);
+    tcase_add_test(tcase, greedy_tokens_on_the_emulated_gpu);
     suite_add_tcase(suite, tcase);
     return suite;
 }
