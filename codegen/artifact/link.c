@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -52,14 +53,19 @@ static int run(char *const *argv, int out, int messages) {
         return -1;
     posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, messages, STDERR_FILENO);
-    /* In a process group of its own: Ctrl-C is for us, who stop once the linker is done. */
+    /* Deaf to Ctrl-C and the like, from its first moment: they are for us, who stop once it is
+     * done. */
+    sigset_t deaf;
+    sigemptyset(&deaf);
+    sigaddset(&deaf, SIGINT);
+    sigaddset(&deaf, SIGTERM);
     posix_spawnattr_t attributes;
     if (posix_spawnattr_init(&attributes)) {
         posix_spawn_file_actions_destroy(&actions);
         return -1;
     }
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setsigmask(&attributes, &deaf);
     pid_t pid;
     int failed = posix_spawn(&pid, argv[0], &actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
