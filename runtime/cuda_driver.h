@@ -35,6 +35,7 @@
     X(cuMemFreeHost)                                                                               \
     X(cuMemcpyHtoDAsync_v2)                                                                        \
     X(cuMemcpyDtoHAsync_v2)                                                                        \
+    X(cuMemcpyDtoDAsync_v2)                                                                        \
     X(cuStreamCreate)                                                                              \
     X(cuStreamDestroy_v2)                                                                          \
     X(cuStreamSynchronize)                                                                         \

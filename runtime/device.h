@@ -35,6 +35,8 @@ typedef struct rt_device_ops {
     /* Runs the step that the block holds. With rows asked for, it is complete on return; without,
      * it may still be at work. False when the device failed: no later step works then either. */
     bool (*run)(rt_device *device, rt_error *error);
+    /* Copies pages of the KV cache, in order, before the next step. False as `run`. */
+    bool (*copy_pages)(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error);
     /* f32[R][vocabulary] of the last step, in the host's memory; may be changed by the caller. */
     float *(*logits)(rt_device *device);
     void (*stats)(const rt_device *device, rt_device_stats *stats);

@@ -183,6 +183,21 @@ static bool run(rt_device *device, rt_error *error) {
     return true;
 }
 
+static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error) {
+    (void)error;
+    const device_cpu *d = (const device_cpu *)device;
+    for (int i = 0; i < n; i++) {
+        const rt_kv_copy *c = &copies[i];
+        const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[c->group];
+        for (uint32_t l = 0; l < (uint32_t)g->layers; l++) {
+            uint8_t *layer = d->pools[c->group] + rt_kv_layer_offset(d->kv, c->group, l);
+            memcpy(layer + (uint64_t)c->to * g->layer_bytes,
+                   layer + (uint64_t)c->from * g->layer_bytes, g->layer_bytes);
+        }
+    }
+    return true;
+}
+
 static float *logits(rt_device *device) {
     return ((device_cpu *)device)->logits;
 }
@@ -193,7 +208,7 @@ static void stats(const rt_device *device, rt_device_stats *stats) {
 
 rt_device *rt_device_cpu_create(const rt_device_options *options, rt_error *error) {
     static const rt_device_ops ops = {
-        .run = run, .logits = logits, .stats = stats, .destroy = destroy};
+        .run = run, .copy_pages = copy_pages, .logits = logits, .stats = stats, .destroy = destroy};
     device_cpu *d = calloc(1, sizeof *d);
     if (!d) {
         rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");

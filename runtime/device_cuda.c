@@ -62,7 +62,8 @@ typedef struct device_cuda {
     CUevent *marks; /* [n_launches + 1] before and after launches that are measured; else NULL */
     double *launch_seconds;
     bool failed;
-    rt_error failure; /* why */
+    rt_error failure;      /* why */
+    uint64_t calls_before; /* the call at work */
     rt_device_stats stats;
 } device_cuda;
 
@@ -280,27 +281,56 @@ static bool run_step(device_cuda *d, rt_error *error) {
            read_marks(d, error);
 }
 
-static bool run(rt_device *device, rt_error *error) {
-    device_cuda *d = (device_cuda *)device;
+/* Makes the context current, unless the device has failed; then end() follows. */
+static bool begin(device_cuda *d, rt_error *error) {
     if (d->failed)
         return rt_fail(error, d->failure.code, "the device failed in an earlier step: %.400s",
                        d->failure.text);
-    uint64_t calls = d->driver.calls;
-    d->stats.last_launches = 0;
-    bool good = ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context),
-                   "making the context current", &d->failure);
-    if (good) {
-        CUcontext ours;
-        good = run_step(d, &d->failure);
-        RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
-    }
+    d->calls_before = d->driver.calls;
+    d->failed = !ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context),
+                    "making the context current", &d->failure);
+    return !d->failed || rt_fail(error, d->failure.code, "%s", d->failure.text);
+}
+
+static bool end(device_cuda *d, bool good, rt_error *error) {
+    CUcontext ours;
+    RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
+    uint64_t calls = d->driver.calls - d->calls_before;
+    d->stats.last_driver_calls += calls;
+    d->stats.driver_calls += calls;
+    d->failed = !good;
+    return good || rt_fail(error, d->failure.code, "%s", d->failure.text);
+}
+
+static bool run(rt_device *device, rt_error *error) {
+    device_cuda *d = (device_cuda *)device;
+    d->stats.last_launches = d->stats.last_driver_calls = 0;
+    if (!begin(d, error))
+        return false;
+    bool good = run_step(d, &d->failure);
     d->stats.launches += d->stats.last_launches;
-    d->stats.last_driver_calls = d->driver.calls - calls;
-    d->stats.driver_calls += d->stats.last_driver_calls;
-    if (good)
-        return true;
-    d->failed = true;
-    return rt_fail(error, d->failure.code, "%s", d->failure.text);
+    return end(d, good, error);
+}
+
+/* In the stream, behind the steps that wrote them. */
+static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error) {
+    device_cuda *d = (device_cuda *)device;
+    if (!begin(d, error))
+        return false;
+    bool good = true;
+    for (int i = 0; i < n && good && !d->null; i++) {
+        const rt_kv_copy *c = &copies[i];
+        const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[c->group];
+        for (uint32_t l = 0; l < (uint32_t)g->layers && good; l++) {
+            CUdeviceptr layer = d->memory.pools[c->group] + rt_kv_layer_offset(d->kv, c->group, l);
+            good = ok(
+                d,
+                RT_CUDA(&d->driver, cuMemcpyDtoDAsync_v2, layer + (uint64_t)c->to * g->layer_bytes,
+                        layer + (uint64_t)c->from * g->layer_bytes, g->layer_bytes, d->stream),
+                "copying a page", &d->failure);
+        }
+    }
+    return end(d, good, error);
 }
 
 static float *logits(rt_device *device) {
@@ -537,7 +567,7 @@ static void destroy(rt_device *device) {
 rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_options *options,
                                  rt_error *error) {
     static const rt_device_ops ops = {
-        .run = run, .logits = logits, .stats = stats, .destroy = destroy};
+        .run = run, .copy_pages = copy_pages, .logits = logits, .stats = stats, .destroy = destroy};
     device_cuda *d = calloc(1, sizeof *d);
     if (!d) {
         rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");

@@ -1,15 +1,26 @@
-/* The engine's insides: one slot of the KV cache for requests, which run one after the other, and
- * the machinery of a step. engine.c makes and steps engines; request.c holds what belongs to one
- * request: its tokens, its text and its events. */
+/* The engine's insides: a KV cache, a scheduler that says which sequences a step computes, a device
+ * that runs it, and the requests that the sequences belong to.
+ *
+ *   engine.c        making engines, statistics
+ *   engine_queue.c  requests come, are cancelled, and their events are taken: from any thread
+ *   engine_step.c   steps: plan, run, sample
+ *   engine_eval.c   evaluation: steps as the caller wants them
+ *   request.c       one request: its tokens, its text
+ *
+ * Threads. The mutex guards all that changes after rt_engine_create, except what a step needs while
+ * its kernels run: the step block, the device, the KV cache and the scheduler's plan are the
+ * stepping thread's own from the plan to rt_scheduler_done, during which it holds no mutex and
+ * others leave running sequences as they are. */
 #ifndef MCC_RUNTIME_ENGINE_H
 #define MCC_RUNTIME_ENGINE_H
 
 #include "runtime/device.h"
 #include "runtime/loader.h"
 #include "runtime/sampler.h"
+#include "runtime/scheduler.h"
 #include "runtime/tokenizer/tokenizer.h"
 
-typedef enum rt_request_state { RT_WAITING, RT_RUNNING, RT_FINISHED } rt_request_state;
+#include <pthread.h>
 
 typedef struct rt_stop {
     const char *text;
@@ -26,16 +37,16 @@ typedef struct rt_output_text {
 } rt_output_text;
 
 typedef struct rt_request {
-    struct rt_request *next; /* in order of arrival */
+    rt_seq seq;              /* its tokens, and where the scheduler has it */
+    struct rt_request *next; /* of those with the same hash of the id */
+    struct rt_request *ready_next, *ready_prev;
+    bool ready; /* in the list of requests that may have events */
     uint64_t id;
     uint32_t flags; /* MCC_REQUEST_ */
-    rt_request_state state;
+    bool finished;
+    bool cancelled; /* to be finished after the step */
     int32_t finish_reason;
-
-    int32_t *ids; /* prompt, then output */
-    int64_t n_prompt, n_ids, max_ids;
-    int64_t computed; /* of ids, from the first on: stored in the KV cache */
-    int64_t cached;   /* of these, found there */
+    int64_t max_ids; /* prompt and output at most */
 
     rt_sampling sampling;
     float repetition_penalty;
@@ -55,32 +66,69 @@ typedef struct rt_request {
     double prefill_seconds, decode_seconds;
 } rt_request;
 
+/* What a row of a step became. */
+typedef struct rt_sampled {
+    int32_t id;
+    float logprob;
+} rt_sampled;
+
+enum { RT_REQUEST_BUCKETS = 1024 };
+
 struct mcc_engine {
     const mcc_artifact *artifact;
     rt_pool *pool;
-    bool own_pool;
+    bool own_pool, has_mutex;
+    pthread_mutex_t mutex;
     rt_kv *kv;
+    rt_scheduler *scheduler;
     rt_step_block block;
     rt_device *device;
-    int32_t vocab_size, n_slots, max_batched;
+    int32_t vocab_size, n_slots, max_seqs, eval_seqs, max_batched, max_waiting;
     int64_t max_len;
-    int32_t *resident;        /* [max_len] the tokens that slot 0 holds */
     rt_candidate *candidates; /* [vocab_size] for the sampler */
     float *penalized;         /* [vocab_size] logits after the repetition penalty */
-    rt_request *requests;     /* unfinished and not yet polled to the end */
+    rt_sampled *sampled;      /* [max_seqs] of the step's rows */
+
+    rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
+    rt_request *ready_first, *ready_last;
+    int32_t n_unfinished;
+    bool stepping;  /* kernels run: see above */
+    bool eval_held; /* evaluation's sequences have pages */
     uint64_t last_id;
-    char *event_text; /* of the last event polled; requests see to its size */
-    size_t event_capacity;
+    char *event_text;       /* of the last event polled: room for the longest */
     double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
     mcc_engine_stats stats;
+    rt_device_stats device_stats; /* after the last step */
 };
+
+double rt_engine_now(void); /* seconds, monotonic */
+
+static inline void rt_engine_lock(const mcc_engine *e) {
+    pthread_mutex_lock((pthread_mutex_t *)&e->mutex);
+}
+static inline void rt_engine_unlock(const mcc_engine *e) {
+    pthread_mutex_unlock((pthread_mutex_t *)&e->mutex);
+}
+
+/* --- engine_queue.c; with the mutex --------------------------------------------------------------
+ */
+
+void rt_engine_make_ready(mcc_engine *engine, rt_request *request);
+/* Finishes an unfinished request, and lets go of what its sequence held. */
+void rt_engine_finish(mcc_engine *engine, rt_request *request, int32_t reason);
+/* The same for one that rt_request_add has finished. */
+void rt_engine_finished(mcc_engine *engine, rt_request *request);
+void rt_engine_free_requests(mcc_engine *engine);
 
 /* --- request.c -----------------------------------------------------------------------------------
  */
 
+/* The longest text of an event; zero-terminated. */
+size_t rt_request_event_bytes(const mcc_artifact *artifact);
+
 /* Checks params and makes a request of them; NULL on error. It allocates all that the request will
- * need, in the engine too. */
-rt_request *rt_request_create(mcc_engine *engine, const mcc_request_params *params,
+ * need. Reads of the engine only what never changes. */
+rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params *params,
                               rt_error *error);
 void rt_request_free(rt_request *request);
 

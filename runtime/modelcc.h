@@ -37,9 +37,11 @@
  *    non-NULL pointer means that the text is zero-terminated.
  *  - Pointers handed out belong to the object they came from and live as long, unless said
  *    otherwise.
- *  - Threads: an artifact is immutable once open and may be used by many threads. An engine may be
- *    used by one thread at a time; different engines, even of one artifact or sharing a pool,
- *    may be used at the same time. There is no global state.
+ *  - Threads: an artifact is immutable once open and may be used by many threads. Different
+ * engines, even of one artifact or sharing a pool, may be used at the same time. One engine: any
+ * thread may submit and cancel requests and read statistics at any time; one thread at a time steps
+ *    (or evaluates, or resets), and one at a time takes events, which may be the same or another.
+ *    There is no global state.
  *  - Opening an artifact for running loads the code in it, as any shared library: open only
  *    what you trust. MCC_OPEN_INSPECT loads nothing.
  */
@@ -313,20 +315,26 @@ typedef struct mcc_engine_options {
     uint32_t struct_size;
     uint32_t flags;       /* MCC_ENGINE_ */
     int32_t threads;      /* when pool is NULL; as mcc_pool_create says */
-    int32_t max_num_seqs; /* requests that run at the same time: 1 (0 means that too). Requests
-                             submitted beyond it wait in line. */
-    int32_t max_num_batched_tokens; /* tokens of one step at most: longer prompts are computed in
-                                       chunks, with the same results. 0: 128 */
+    int32_t max_num_seqs; /* requests that run at the same time, each step computing all of them
+                             together: their tokens are the same as alone. Requests beyond it wait
+                             in line. 0: 1 */
+    int32_t max_num_batched_tokens; /* tokens of one step at most, at least max_num_seqs: longer
+                                       prompts are computed in chunks, with the same results. 0:
+                                       128, or max_num_seqs where that is more */
     int32_t max_eval_seqs;          /* sequences that mcc_engine_eval can hold. 0: 1 */
     int64_t max_model_len;          /* tokens of a sequence at most. 0: the model's */
-    uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length. Memory is
-                                       reserved, and only used as sequences grow. */
+    uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length, but, on a
+                                       CPU and with several of them, at most half of the machine's
+                                       memory. It is reserved, and on a CPU used only as sequences
+                                       grow; what fits is in mcc_engine_stats */
     mcc_pool *pool;                 /* NULL: the engine makes its own; unused on a GPU */
     const char *device; /* where it runs: "cpu"; "cuda" or "cuda:N", the first GPU or the one with
                            this number; "emulator", a GPU emulated on the CPU by
                            libcuda_emulator.so, which the environment's MODELCC_EMULATOR names or
                            which lies beside this library or program. NULL: the CPU where the
                            artifact has code for it, else "cuda" */
+    int32_t max_num_waiting; /* requests that wait; beyond them none is taken. 0: 4096 */
+    int32_t reserved;
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
@@ -374,23 +382,38 @@ typedef struct mcc_request_params {
     int32_t n_stop;
     int32_t n_stop_token_ids;
     const int32_t *stop_token_ids; /* beside the model's own */
+    /* Order: by priority, less being sooner, then by arrival; 10 seconds of waiting make up for one
+     * level of priority. */
+    int32_t priority;
+    int32_t n; /* samples of the same prompt, which is computed and stored once; the seeds are seed,
+                  seed + 1, … 0: 1 */
+    double deadline_seconds; /* from now: then it ends where it is, MCC_FINISH_DEADLINE. 0: none */
+    uint64_t cache_salt; /* requests with different salts share nothing that is in the KV cache */
 } mcc_request_params;
 
-/* Hands a request to the engine, which copies what it needs. Requests run in the order they came.
- * What the KV cache still has of the prompt's beginning is not computed again. The caller polls
- * until the request is finished.
+/* Hands a request to the engine, which copies what it needs. Requests start in the order given by
+ * priority and arrival, and max_num_seqs run at a time. What the KV cache still has of the prompt's
+ * beginning, in whole pages, is not computed again, from whichever request it is. When the cache
+ * is full, the request that would have started last is preempted: it waits, and what it had is
+ * computed again, unless the cache kept it; its tokens are the same.
+ * *id becomes the request's; with n > 1 samples, these are requests of their own, with the ids
+ * *id … *id + n - 1. The caller polls each until it is finished. From any thread, also while
+ * another steps.
  * Errors: INVALID_ARGUMENT, UNSUPPORTED (no tokenizer or template), CAPACITY (the prompt leaves no
- * room in max_model_len), OUT_OF_MEMORY. */
+ * room in max_model_len; or max_num_waiting requests wait already: try again later), OUT_OF_MEMORY.
+ */
 MCC_API mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *params,
                                       uint64_t *id, mcc_error *error);
 
-/* Ends a request where it is; an event MCC_EVENT_FINISHED follows. Errors: NOT_FOUND. */
+/* Ends a request where it is; an event MCC_EVENT_FINISHED follows, after the step where one is at
+ * work. From any thread. Errors: NOT_FOUND. */
 MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error *error);
 
-/* Runs one step: a chunk of a prompt, or one token. *unfinished (may be NULL) becomes the number of
- * requests that are not finished. Without any, it does nothing. Errors: CAPACITY (KV memory),
- * DEVICE_FAILED (after which no step of this engine works; destroy it), INTERNAL; the request at
- * work is then finished with MCC_FINISH_ERROR. */
+/* Runs one step: a token for each request that decodes, and beside them chunks of prompts, up to
+ * max_num_batched_tokens. *unfinished (may be NULL) becomes the number of requests that are not
+ * finished. Without any, it does nothing. Errors: DEVICE_FAILED (after which no step of this engine
+ * works; destroy it), INTERNAL, OUT_OF_MEMORY; the requests concerned, those at work when the
+ * device fails, are then finished with MCC_FINISH_ERROR. */
 MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
 
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
@@ -399,7 +422,8 @@ enum {
     MCC_FINISH_STOP = 1,   /* the model's end token, a stop token or a stop text */
     MCC_FINISH_LENGTH = 2, /* max_tokens or max_model_len */
     MCC_FINISH_CANCELLED = 3,
-    MCC_FINISH_ERROR = 4
+    MCC_FINISH_ERROR = 4,
+    MCC_FINISH_DEADLINE = 5
 };
 
 typedef struct mcc_event {
@@ -410,8 +434,8 @@ typedef struct mcc_event {
     float logprob;         /* of the token, with MCC_REQUEST_LOGPROBS */
     uint32_t reserved;
     const char *text; /* what this event adds to the text: whole characters, possibly none, also in
-                         MCC_EVENT_FINISHED; zero-terminated; valid until the next call on the
-                         engine. "" without a tokenizer. */
+                         MCC_EVENT_FINISHED; zero-terminated; valid until the next event is taken
+                         from the engine. "" without a tokenizer. */
     uint64_t text_bytes;
     /* Of MCC_EVENT_FINISHED: */
     int64_t prompt_tokens;     /* of these … */
@@ -419,12 +443,19 @@ typedef struct mcc_event {
     int64_t completion_tokens; /* all that were reported, the end token included */
     double prefill_seconds;    /* in steps that computed the prompt; makes the first token too */
     double decode_seconds;     /* in the steps after it */
+    int32_t preemptions;       /* how often it had to wait for room in the KV cache */
+    int32_t reserved2;
+    uint64_t request; /* whose event it is */
 } mcc_event;
 
 /* Takes a request's next event: kind is MCC_EVENT_NONE when there is none yet. After
  * MCC_EVENT_FINISHED the request is gone. Errors: NOT_FOUND. */
 MCC_API mcc_status mcc_engine_poll(mcc_engine *engine, uint64_t id, mcc_event *event,
                                    mcc_error *error);
+
+/* The same for whichever request has an event, all of one request before the next one's:
+ * event->request says whose it is. */
+MCC_API mcc_status mcc_engine_next_event(mcc_engine *engine, mcc_event *event, mcc_error *error);
 
 /* Copies a request's prompt as token ids; *n becomes their number. Errors: NOT_FOUND,
  * BUFFER_TOO_SMALL (with *n set). */
@@ -436,19 +467,27 @@ typedef struct mcc_engine_stats {
     int32_t threads;
     int32_t requests_running, requests_waiting;
     uint64_t steps;
-    /* Since the engine was made: */
+    /* Since the engine was made. Tokens computed for prompts (and, after a preemption, again),
+     * found in the KV cache instead, and generated; seconds of wall time of the steps, one with
+     * both prompts and decoding counting as prefill. */
     uint64_t prefill_tokens, cached_tokens, generated_tokens;
-    double prefill_seconds, decode_seconds; /* wall time of the steps' kernels and bookkeeping */
+    double prefill_seconds, decode_seconds;
     /* Memory: */
     uint64_t kv_bytes_reserved, kv_bytes_used; /* used: pages that sequences hold now */
     uint64_t arena_bytes;                      /* reserved for activations */
     int64_t max_model_len;
     int32_t max_num_batched_tokens;
-    int32_t reserved;
+    int32_t max_num_seqs;
     /* On a GPU, else 0. */
     uint64_t device_bytes; /* allocated in its memory: weights, activations, KV cache */
     uint64_t launches, driver_calls, graph_launches; /* since the engine was made */
     uint64_t last_launches, last_driver_calls;       /* of the last step */
+    /* The KV cache: tokens that it holds in sequences of full length, and more in shorter ones;
+     * bytes of pages that no request uses and that are kept for those that begin alike; tokens of
+     * requests that started, of which cached_tokens were there; requests that had to wait again. */
+    int64_t kv_tokens;
+    uint64_t kv_bytes_cached, prefix_queries, preemptions;
+    int32_t last_prefill_tokens, last_decode_tokens; /* of the last step */
 } mcc_engine_stats;
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,
@@ -480,7 +519,8 @@ typedef struct mcc_eval_step {
                                    NULL when R is 0 */
 } mcc_eval_step;
 
-/* Runs it. Not while requests are unfinished. Errors: INVALID_ARGUMENT; CAPACITY, after which the
+/* Runs it. Not while requests are unfinished; and the first step of a request forgets what the
+ * sequences here hold. Errors: INVALID_ARGUMENT; CAPACITY, after which the
  * step's sequences may hold no more than what lies before their first positions; DEVICE_FAILED. */
 MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *error);
 

@@ -75,30 +75,31 @@ static bool prompt_ids(const mcc_artifact *a, const mcc_request_params *p, int32
 
 static bool set_prompt(const mcc_engine *e, const mcc_request_params *p, rt_request *r,
                        rt_error *error) {
-    if (!prompt_ids(e->artifact, p, &r->ids, &r->n_prompt, error))
+    if (!prompt_ids(e->artifact, p, &r->seq.ids, &r->seq.n_prompt, error))
         return false;
-    r->n_ids = r->n_prompt;
-    if (r->n_prompt == 0)
+    r->seq.n_ids = r->seq.n_prompt;
+    if (r->seq.n_prompt == 0)
         return rt_fail(error, MCC_INVALID_ARGUMENT, "the prompt is empty");
-    if (r->n_prompt >= e->max_len)
+    if (r->seq.n_prompt >= e->max_len)
         return rt_fail(error, MCC_CAPACITY,
                        "the prompt has %" PRId64 " tokens; max_model_len is %" PRId64
                        " and must leave room for one more",
-                       r->n_prompt, e->max_len);
-    for (int64_t i = 0; i < r->n_prompt; i++)
-        if (r->ids[i] < 0 || r->ids[i] >= e->vocab_size)
+                       r->seq.n_prompt, e->max_len);
+    for (int64_t i = 0; i < r->seq.n_prompt; i++)
+        if (r->seq.ids[i] < 0 || r->seq.ids[i] >= e->vocab_size)
             return rt_fail(error, MCC_INVALID_ARGUMENT,
                            "prompt token %" PRId64 " is %" PRId32
                            ", but the model's vocabulary has %" PRId32,
-                           i, r->ids[i], e->vocab_size);
+                           i, r->seq.ids[i], e->vocab_size);
     if (p->max_tokens < 0)
         return rt_fail(error, MCC_INVALID_ARGUMENT, "max_tokens is %" PRId64, p->max_tokens);
-    int64_t room = e->max_len - r->n_prompt;
-    r->max_ids = r->n_prompt + (p->max_tokens > 0 && p->max_tokens < room ? p->max_tokens : room);
-    int32_t *ids = realloc(r->ids, (size_t)r->max_ids * sizeof *ids);
+    int64_t room = e->max_len - r->seq.n_prompt;
+    r->max_ids =
+        r->seq.n_prompt + (p->max_tokens > 0 && p->max_tokens < room ? p->max_tokens : room);
+    int32_t *ids = realloc(r->seq.ids, (size_t)r->max_ids * sizeof *ids);
     if (!ids)
         return no_memory(error);
-    r->ids = ids;
+    r->seq.ids = ids;
     return true;
 }
 
@@ -132,8 +133,8 @@ static bool set_sampling(const mcc_engine *e, const mcc_request_params *p, rt_re
     r->seen_ids = malloc((size_t)most * sizeof *r->seen_ids);
     if (!r->seen || !r->seen_ids)
         return no_memory(error);
-    for (int64_t i = 0; i < r->n_prompt; i++)
-        see(r, r->ids[i]);
+    for (int64_t i = 0; i < r->seq.n_prompt; i++)
+        see(r, r->seq.ids[i]);
     return true;
 }
 
@@ -180,8 +181,12 @@ static bool set_stops(const mcc_artifact *a, const mcc_request_params *p, rt_req
     return true;
 }
 
-/* Room for the text of a token, for what stop texts can hold back, and for the longest event. */
-static bool set_output(mcc_engine *e, rt_request *r, rt_error *error) {
+size_t rt_request_event_bytes(const mcc_artifact *a) {
+    return 2 * (a->tokenizer ? (size_t)rt_detok_max(a->tokenizer) : 0) + MAX_STOP_BYTES + 1;
+}
+
+/* Room for the text of a token, and for what stop texts can hold back. */
+static bool set_output(const mcc_engine *e, rt_request *r, rt_error *error) {
     size_t piece = 0, held = 0;
     if (e->artifact->tokenizer) {
         rt_detok_init(&r->detok, e->artifact->tokenizer,
@@ -192,26 +197,25 @@ static bool set_output(mcc_engine *e, rt_request *r, rt_error *error) {
         held = r->stops[i].bytes > held ? r->stops[i].bytes : held;
     r->text.capacity = 2 * (piece + held) + MIN_TEXT_CAPACITY;
     r->text.buffer = malloc(r->text.capacity);
-    size_t most = (size_t)(r->max_ids - r->n_prompt), event = 2 * piece + held + 1;
+    size_t most = (size_t)(r->max_ids - r->seq.n_prompt);
     r->text_ends = malloc(most * sizeof *r->text_ends);
     if (r->flags & MCC_REQUEST_LOGPROBS)
         r->logprobs = malloc(most * sizeof *r->logprobs);
     if (!r->text.buffer || !r->text_ends || ((r->flags & MCC_REQUEST_LOGPROBS) && !r->logprobs))
         return no_memory(error);
-    if (event > e->event_capacity) {
-        char *text = realloc(e->event_text, event);
-        if (!text)
-            return no_memory(error);
-        e->event_text = text;
-        e->event_capacity = event;
-    }
     return true;
 }
 
-rt_request *rt_request_create(mcc_engine *engine, const mcc_request_params *p, rt_error *error) {
+rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params *p,
+                              rt_error *error) {
     uint32_t known = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS | MCC_REQUEST_NO_CACHE;
     if (p->flags & ~known) {
         rt_fail(error, MCC_INVALID_ARGUMENT, "unknown request flags 0x%x", (unsigned)p->flags);
+        return NULL;
+    }
+    if (!(p->deadline_seconds >= 0)) {
+        rt_fail(error, MCC_INVALID_ARGUMENT, "deadline_seconds is %g, expected 0 (none) or more",
+                p->deadline_seconds);
         return NULL;
     }
     rt_request *r = calloc(1, sizeof *r);
@@ -220,7 +224,9 @@ rt_request *rt_request_create(mcc_engine *engine, const mcc_request_params *p, r
         return NULL;
     }
     r->flags = p->flags;
-    r->state = RT_WAITING;
+    r->seq.priority = p->priority;
+    r->seq.salt = p->cache_salt;
+    r->seq.no_cache = p->flags & MCC_REQUEST_NO_CACHE;
     if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
         !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error)) {
         rt_request_free(r);
@@ -238,7 +244,7 @@ void rt_request_free(rt_request *r) {
     free(r->stop_ids);
     free(r->seen);
     free(r->seen_ids);
-    free(r->ids);
+    free(r->seq.ids);
     free(r->text.buffer);
     free(r->text_ends);
     free(r->logprobs);
@@ -308,7 +314,7 @@ static bool find_stop(rt_request *r) {
 }
 
 void rt_request_finish(rt_request *r, int32_t reason) {
-    r->state = RT_FINISHED;
+    r->finished = true;
     r->finish_reason = reason;
     if (reason != MCC_FINISH_ERROR && r->detok.tokenizer)
         append_text(r, -1, NULL); /* without memory for it, a broken character is lost */
@@ -317,25 +323,25 @@ void rt_request_finish(rt_request *r, int32_t reason) {
 }
 
 bool rt_request_add(rt_request *r, int32_t id, float logprob, rt_error *error) {
-    int64_t i = r->n_ids - r->n_prompt;
+    int64_t i = r->seq.n_ids - r->seq.n_prompt;
     bool ends = false;
     for (int32_t s = 0; s < r->n_stop_ids; s++)
         ends = ends || r->stop_ids[s] == id;
     if (!ends && r->detok.tokenizer && !append_text(r, id, error))
         return false;
     bool stopped = find_stop(r);
-    r->ids[r->n_ids++] = id;
+    r->seq.ids[r->seq.n_ids++] = id;
     see(r, id);
     r->text_ends[i] = r->text.released;
     if (r->logprobs)
         r->logprobs[i] = logprob;
     if (stopped) {
         /* The text ends before the stop text: nothing is flushed after it. */
-        r->state = RT_FINISHED;
+        r->finished = true;
         r->finish_reason = MCC_FINISH_STOP;
     } else if (ends) {
         rt_request_finish(r, MCC_FINISH_STOP);
-    } else if (r->n_ids == r->max_ids) {
+    } else if (r->seq.n_ids == r->max_ids) {
         rt_request_finish(r, MCC_FINISH_LENGTH);
     }
     return true;

@@ -299,6 +299,10 @@ START_TEST(bad_parameters_are_refused) {
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .n_stop = 1, .stop = half}},
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .n_stop_token_ids = 1}},
         {MCC_INVALID_ARGUMENT, {.messages = "nonsense"}},
+        {MCC_INVALID_ARGUMENT, {.prompt = "a", .n = -1}},
+        {MCC_INVALID_ARGUMENT, {.prompt = "a", .n = 1 << 20}},
+        {MCC_INVALID_ARGUMENT, {.prompt = "a", .deadline_seconds = -1}},
+        {MCC_INVALID_ARGUMENT, {.prompt = "a", .deadline_seconds = NAN}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         mcc_request_params params = bad[i].params;
@@ -318,7 +322,9 @@ START_TEST(bad_parameters_are_refused) {
         mcc_status status;
         mcc_engine_options options;
     } engines[] = {
-        {MCC_CAPACITY, {.max_num_seqs = 2}},
+        {MCC_INVALID_ARGUMENT, {.max_num_seqs = -1}},
+        {MCC_INVALID_ARGUMENT, {.max_num_seqs = 9, .max_num_batched_tokens = 8}},
+        {MCC_INVALID_ARGUMENT, {.max_num_waiting = -1}},
         {MCC_INVALID_ARGUMENT, {.max_num_batched_tokens = -1}},
         {MCC_INVALID_ARGUMENT, {.max_model_len = FAKE_MAX_LEN + 1}},
         {MCC_INVALID_ARGUMENT, {.max_eval_seqs = -1}},

@@ -35,7 +35,7 @@ START_TEST(pages_follow_length) {
     ck_assert_int_eq(table[1], 1);
     ck_assert_int_eq(table[2], -1);
     ck_assert_int_eq(rt_kv_length(kv, 0), 0);
-    rt_kv_commit(kv, 0, 17);
+    rt_kv_commit(kv, 0, 17, NULL);
     ck_assert_int_eq(rt_kv_length(kv, 0), 17);
     ck_assert_uint_eq(rt_kv_bytes_used(kv), 2 * 3 * g.layer_bytes);
     ck_assert(rt_kv_truncate(kv, 0, 16));
@@ -105,7 +105,7 @@ START_TEST(windows_free_pages_behind) {
         int64_t begin = at - 99 > 0 ? (at - 99) / 256 * 256 : 0;
         for (int64_t p = begin; p < at + step; p++)
             ck_assert_int_ge(rt_kv_table(kv, 1, 0)[p / 16], 0);
-        rt_kv_commit(kv, 0, at + step);
+        rt_kv_commit(kv, 0, at + step, NULL);
         uint64_t windowed =
             rt_kv_bytes_used(kv) - (uint64_t)(at + step) / 16 * groups[0].layer_bytes;
         most = windowed > most ? windowed : most;
@@ -174,7 +174,7 @@ START_TEST(random_operations) {
             for (int64_t p = length; p < to; p++)
                 for (uint32_t g = 0; g < 2; g++)
                     ck_assert_int_ge(rt_kv_table(kv, g, slot)[p / groups[g].page_tokens], 0);
-            rt_kv_commit(kv, slot, to);
+            rt_kv_commit(kv, slot, to, NULL);
         }
         if (i % 50 == 0)
             check_ownership(kv, groups, SLOTS);

@@ -1,0 +1,162 @@
+/* Steps: the scheduler says what to compute, the device computes it, tokens are chosen. */
+#include "runtime/engine.h"
+
+#include <stddef.h>
+#include <string.h>
+
+static rt_request *request_of(rt_seq *seq) {
+    return (rt_request *)((char *)seq - offsetof(rt_request, seq));
+}
+
+/* Evaluation's sequences make room for requests. */
+static void drop_eval(mcc_engine *e) {
+    for (int32_t slot = 0; e->eval_held && slot < e->n_slots; slot++)
+        rt_kv_truncate(e->kv, slot, 0);
+    e->eval_held = false;
+}
+
+static void fill_block(mcc_engine *e, const rt_plan *plan) {
+    rt_step_begin(&e->block);
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_plan_item *item = &plan->items[i];
+        int32_t begin = e->block.step->T;
+        rt_step_add(&e->block, item->seq->slot, item->seq->ids + item->first, item->n,
+                    (int32_t)item->first);
+        for (int32_t k = item->n - item->n_rows; k < item->n; k++)
+            rt_step_add_row(&e->block, begin + k);
+    }
+    rt_step_finish(&e->block, e->kv);
+}
+
+static bool run_block(mcc_engine *e, rt_error *error) {
+    int n;
+    const rt_kv_copy *copies = rt_kv_copies(e->kv, &n);
+    bool ok = n == 0 || e->device->ops->copy_pages(e->device, copies, n, error);
+    rt_kv_copies_made(e->kv);
+    return ok && e->device->ops->run(e->device, error);
+}
+
+/* Chooses the next token from a row of logits. */
+static void sample(mcc_engine *e, const rt_request *r, int32_t row, rt_sampled *to) {
+    const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
+    const float *logits = raw;
+    if (r->repetition_penalty != 1) {
+        memcpy(e->penalized, raw, (size_t)e->vocab_size * sizeof *raw);
+        rt_penalize(e->penalized, r->seen_ids, r->n_seen, r->repetition_penalty);
+        logits = e->penalized;
+    }
+    to->id = rt_sample(&r->sampling, logits, e->vocab_size, r->seq.n_ids, e->candidates);
+    to->logprob = r->logprobs ? rt_logprob(raw, e->vocab_size, to->id) : 0;
+}
+
+static void sample_rows(mcc_engine *e, const rt_plan *plan) {
+    int32_t row = 0;
+    for (int32_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].n_rows > 0) {
+            sample(e, request_of(plan->items[i].seq), row, &e->sampled[row]);
+            row += plan->items[i].n_rows;
+        }
+}
+
+static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
+    int32_t prefill = plan->n_tokens - plan->n_decode;
+    e->stats.steps++;
+    e->stats.prefill_tokens += (uint64_t)prefill;
+    *(prefill > 0 ? &e->stats.prefill_seconds : &e->stats.decode_seconds) += seconds;
+    e->stats.last_prefill_tokens = prefill;
+    e->stats.last_decode_tokens = plan->n_decode;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        rt_request *r = request_of(plan->items[i].seq);
+        bool prompt = plan->items[i].first < r->seq.n_prompt;
+        *(prompt ? &r->prefill_seconds : &r->decode_seconds) += seconds;
+    }
+}
+
+/* Gives a request the token of its row. */
+static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_error *error) {
+    bool added = rt_request_add(r, s->id, s->logprob, error);
+    e->stats.generated_tokens += added;
+    rt_engine_make_ready(e, r);
+    if (!added)
+        rt_engine_finish(e, r, MCC_FINISH_ERROR);
+    else if (r->finished)
+        rt_engine_finished(e, r);
+    return added;
+}
+
+/* Gives requests their tokens; ends those that were cancelled meanwhile, and all of the step when
+ * it failed. */
+static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *error) {
+    int32_t row = 0;
+    bool all = ok;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_plan_item *item = &plan->items[i];
+        rt_request *r = request_of(item->seq);
+        if (r->cancelled || !ok)
+            rt_engine_finish(e, r, r->cancelled ? MCC_FINISH_CANCELLED : MCC_FINISH_ERROR);
+        else if (item->n_rows > 0)
+            all = add_token(e, r, &e->sampled[row], error) && all;
+        row += item->n_rows;
+    }
+    return all;
+}
+
+/* The scheduler has something to do whenever a request is unfinished: else it, or the KV cache, is
+ * broken, and nothing would ever end. */
+static bool nothing_planned(mcc_engine *e, rt_error *error) {
+    if (e->n_unfinished == 0)
+        return true;
+    for (rt_seq *seq; (seq = rt_scheduler_next(e->scheduler, NULL));)
+        rt_engine_finish(e, request_of(seq), MCC_FINISH_ERROR);
+    return rt_fail(error, MCC_INTERNAL, "requests are unfinished, but none can be computed");
+}
+
+/* In debug builds, after each step. */
+static bool check_invariants(mcc_engine *e, bool ok, rt_error *error) {
+#ifndef NDEBUG
+    rt_error broken = {0};
+    if (!rt_kv_check(e->kv, &broken))
+        return rt_fail(error, broken.code, "%s", broken.text);
+#else
+    (void)e, (void)error;
+#endif
+    return ok;
+}
+
+/* With the mutex, which it gives up while the device works. */
+static bool step(mcc_engine *e, rt_error *error) {
+    double start = rt_engine_now();
+    for (rt_seq *seq; (seq = rt_scheduler_expired(e->scheduler, start));)
+        rt_engine_finish(e, request_of(seq), MCC_FINISH_DEADLINE);
+    if (e->n_unfinished == 0)
+        return true;
+    drop_eval(e);
+    const rt_plan *plan = rt_scheduler_plan(e->scheduler);
+    if (plan->n_items == 0)
+        return nothing_planned(e, error);
+    fill_block(e, plan);
+    e->stepping = true;
+    rt_engine_unlock(e);
+    bool ok = run_block(e, error);
+    if (ok)
+        sample_rows(e, plan);
+    rt_engine_lock(e);
+    e->stepping = false;
+    e->device->ops->stats(e->device, &e->device_stats);
+    rt_scheduler_done(e->scheduler, ok);
+    count(e, plan, rt_engine_now() - start);
+    ok = hand_out(e, plan, ok, error);
+    return check_invariants(e, ok, error);
+}
+
+mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error) {
+    if (!engine)
+        return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: engine must be set", __func__);
+    rt_error e = {0};
+    rt_engine_lock(engine);
+    bool ok = step(engine, &e);
+    if (unfinished)
+        *unfinished = engine->n_unfinished;
+    rt_engine_unlock(engine);
+    return ok ? MCC_OK : rt_report(&e, error);
+}

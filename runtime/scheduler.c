@@ -1,0 +1,293 @@
+#include "runtime/scheduler.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Sequences by urgency. */
+typedef struct seq_list {
+    rt_seq *first, *last;
+    int n;
+} seq_list;
+
+struct rt_scheduler {
+    rt_kv *kv;
+    rt_scheduler_options options;
+    seq_list running, waiting;
+    int *free_slots, n_free_slots;
+    uint64_t numbers;
+    rt_plan plan;
+    bool preempted;        /* in this plan */
+    const rt_seq *blocked; /* found no room … */
+    uint64_t blocked_at;   /* … when so many pages had been let go … */
+    int blocked_beside;    /* … and so many were running */
+    int n_deadlines;       /* sequences that have one */
+    rt_scheduler_stats stats;
+};
+
+/* --- lists ---------------------------------------------------------------------------------------
+ */
+
+static bool more_urgent(const rt_seq *a, const rt_seq *b) {
+    return a->urgency != b->urgency ? a->urgency < b->urgency : a->number < b->number;
+}
+
+/* Most come last: the place is looked for from the end. */
+static void insert(seq_list *list, rt_seq *seq) {
+    rt_seq *before = list->last;
+    while (before && more_urgent(seq, before))
+        before = before->prev;
+    seq->prev = before;
+    seq->next = before ? before->next : list->first;
+    *(before ? &before->next : &list->first) = seq;
+    *(seq->next ? &seq->next->prev : &list->last) = seq;
+    list->n++;
+}
+
+static void take_out(seq_list *list, rt_seq *seq) {
+    *(seq->prev ? &seq->prev->next : &list->first) = seq->next;
+    *(seq->next ? &seq->next->prev : &list->last) = seq->prev;
+    seq->next = seq->prev = NULL;
+    list->n--;
+}
+
+/* --- life ----------------------------------------------------------------------------------------
+ */
+
+rt_scheduler *rt_scheduler_create(rt_kv *kv, const rt_scheduler_options *options) {
+    rt_scheduler *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->kv = kv;
+    s->options = *options;
+    s->free_slots = malloc((size_t)options->max_seqs * sizeof *s->free_slots);
+    /* A sequence that is preempted after it was planned leaves an item behind. */
+    s->plan.items = malloc(2 * (size_t)options->max_seqs * sizeof *s->plan.items);
+    if (!s->free_slots || !s->plan.items) {
+        rt_scheduler_destroy(s);
+        return NULL;
+    }
+    for (int i = 0; i < options->max_seqs; i++)
+        s->free_slots[i] = options->max_seqs - 1 - i;
+    s->n_free_slots = options->max_seqs;
+    return s;
+}
+
+void rt_scheduler_destroy(rt_scheduler *s) {
+    if (!s)
+        return;
+    free(s->free_slots);
+    free(s->plan.items);
+    free(s);
+}
+
+static void wait_in_line(rt_scheduler *s, rt_seq *seq) {
+    seq->state = RT_SEQ_WAITING;
+    seq->slot = seq->item = -1;
+    insert(&s->waiting, seq);
+}
+
+bool rt_scheduler_add(rt_scheduler *s, rt_seq *seq) {
+    if (s->waiting.n >= s->options.max_waiting)
+        return false;
+    seq->number = s->numbers++;
+    seq->urgency = seq->arrival + s->options.aging * seq->priority;
+    if (seq->leader)
+        seq->leader->followers++;
+    s->n_deadlines += !isinf(seq->deadline);
+    wait_in_line(s, seq);
+    return true;
+}
+
+static void stop_running(rt_scheduler *s, rt_seq *seq) {
+    rt_kv_truncate(s->kv, seq->slot, 0);
+    s->free_slots[s->n_free_slots++] = seq->slot;
+    take_out(&s->running, seq);
+}
+
+static void leave_leader(rt_seq *seq) {
+    if (seq->leader)
+        seq->leader->followers--;
+    seq->leader = NULL;
+}
+
+void rt_scheduler_remove(rt_scheduler *s, rt_seq *seq) {
+    if (seq->state == RT_SEQ_RUNNING)
+        stop_running(s, seq);
+    else if (seq->state == RT_SEQ_WAITING)
+        take_out(&s->waiting, seq);
+    s->n_deadlines -= !isinf(seq->deadline);
+    seq->state = RT_SEQ_OUT;
+    if (s->blocked == seq)
+        s->blocked = NULL;
+    leave_leader(seq);
+    for (rt_seq *w = s->waiting.first; w && seq->followers > 0; w = w->next)
+        if (w->leader == seq)
+            leave_leader(w);
+}
+
+rt_seq *rt_scheduler_next(const rt_scheduler *s, const rt_seq *seq) {
+    if (!seq)
+        return s->running.first ? s->running.first : s->waiting.first;
+    return seq->next ? seq->next : seq->state == RT_SEQ_RUNNING ? s->waiting.first : NULL;
+}
+
+rt_seq *rt_scheduler_expired(const rt_scheduler *s, double now) {
+    rt_seq *seq = s->n_deadlines > 0 ? rt_scheduler_next(s, NULL) : NULL;
+    while (seq && seq->deadline > now)
+        seq = rt_scheduler_next(s, seq);
+    return seq;
+}
+
+rt_scheduler_stats rt_scheduler_get_stats(const rt_scheduler *s) {
+    rt_scheduler_stats stats = s->stats;
+    stats.running = s->running.n;
+    stats.waiting = s->waiting.n;
+    return stats;
+}
+
+/* --- planning ------------------------------------------------------------------------------------
+ */
+
+/* Back to the line, with its tokens: those that its pages held are computed again. */
+static void preempt(rt_scheduler *s, rt_seq *seq) {
+    if (seq->item >= 0) {
+        rt_plan_item *item = &s->plan.items[seq->item];
+        s->plan.n_tokens -= item->n;
+        item->seq = NULL;
+    }
+    stop_running(s, seq);
+    seq->computed = 0;
+    seq->preemptions++;
+    s->stats.preemptions++;
+    s->preempted = true;
+    wait_in_line(s, seq);
+}
+
+/* Plans the sequence's next tokens, as many as the step has room for. Where pages are short, less
+ * urgent sequences make room, or it steps back itself. */
+static void plan_sequence(rt_scheduler *s, rt_seq *seq) {
+    int64_t left = seq->n_ids - seq->computed;
+    int32_t room = s->options.max_batch - s->plan.n_tokens;
+    int32_t n = left < room ? (int32_t)left : room;
+    if (n == 0)
+        return;
+    while (!rt_kv_reserve(s->kv, seq->slot, seq->computed + n, NULL)) {
+        rt_seq *victim = s->running.last;
+        preempt(s, victim);
+        if (victim == seq)
+            return;
+    }
+    seq->item = s->plan.n_items++;
+    s->plan.items[seq->item] =
+        (rt_plan_item){.seq = seq, .first = seq->computed, .n = n, .n_rows = n == left};
+    s->plan.n_tokens += n;
+}
+
+static bool decodes(const rt_seq *seq) {
+    return seq->n_ids - seq->computed == 1;
+}
+
+static void plan_running(rt_scheduler *s, bool decoding) {
+    for (rt_seq *seq = s->running.first, *next; seq; seq = next) {
+        if (seq->item < 0 && decodes(seq) == decoding)
+            plan_sequence(s, seq);
+        /* Planning preempts from the end: this one too, perhaps, and then it was the last. */
+        next = seq->state == RT_SEQ_RUNNING ? seq->next : NULL;
+    }
+}
+
+/* Its leader has the same prompt and is about to compute it. */
+static bool waits_for_leader(const rt_seq *seq) {
+    const rt_seq *l = seq->leader;
+    return l && (l->state == RT_SEQ_WAITING ? !l->started : l->computed < seq->n_prompt - 1);
+}
+
+/* What the KV cache has of the sequence already; one token at least is left to compute, for its
+ * row. */
+static int64_t take_over(rt_scheduler *s, rt_seq *seq) {
+    const rt_seq *l = seq->leader;
+    int64_t most = seq->n_ids - 1;
+    if (l && l->state == RT_SEQ_RUNNING && rt_kv_fork(s->kv, l->slot, seq->slot, most))
+        return most;
+    return rt_kv_attach(s->kv, seq->slot, seq->ids, seq->no_cache ? 0 : most, seq->salt);
+}
+
+static bool admit(rt_scheduler *s, rt_seq *seq) {
+    seq->slot = s->free_slots[s->n_free_slots - 1];
+    int64_t held = take_over(s, seq);
+    /* All that it is known to need, and a page for each that runs, so that the next tokens do not
+     * preempt right away. */
+    if (!rt_kv_promise(s->kv, seq->slot, seq->n_ids + 1, s->running.n)) {
+        rt_kv_truncate(s->kv, seq->slot, 0);
+        seq->slot = -1;
+        return false;
+    }
+    s->n_free_slots--;
+    take_out(&s->waiting, seq);
+    insert(&s->running, seq);
+    seq->state = RT_SEQ_RUNNING;
+    seq->computed = held;
+    s->stats.queries += (uint64_t)seq->n_ids;
+    s->stats.hits += (uint64_t)held;
+    if (!seq->started)
+        seq->cached = held;
+    seq->started = true;
+    leave_leader(seq);
+    return true;
+}
+
+static void plan_waiting(rt_scheduler *s) {
+    for (rt_seq *seq = s->waiting.first, *next;
+         seq && s->n_free_slots > 0 && s->plan.n_tokens < s->options.max_batch && !s->preempted;
+         seq = next) {
+        next = seq->next;
+        if (waits_for_leader(seq))
+            continue;
+        if (s->blocked == seq && s->blocked_at == rt_kv_releases(s->kv) &&
+            s->blocked_beside == s->running.n)
+            return;
+        if (!admit(s, seq)) {
+            s->blocked = seq; /* nobody overtakes it */
+            s->blocked_at = rt_kv_releases(s->kv);
+            s->blocked_beside = s->running.n;
+            return;
+        }
+        s->blocked = NULL;
+        plan_sequence(s, seq);
+    }
+}
+
+static void drop_preempted(rt_plan *plan) {
+    int32_t kept = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        rt_plan_item *item = &plan->items[i];
+        if (!item->seq)
+            continue;
+        item->seq->item = kept;
+        plan->n_decode += item->n_rows > 0 && item->n == 1 && item->first >= item->seq->n_prompt;
+        plan->items[kept++] = *item;
+    }
+    plan->n_items = kept;
+}
+
+const rt_plan *rt_scheduler_plan(rt_scheduler *s) {
+    s->plan.n_items = s->plan.n_tokens = s->plan.n_decode = 0;
+    s->preempted = false;
+    plan_running(s, true);
+    plan_running(s, false);
+    plan_waiting(s);
+    drop_preempted(&s->plan);
+    return &s->plan;
+}
+
+void rt_scheduler_done(rt_scheduler *s, bool ran) {
+    for (int32_t i = 0; i < s->plan.n_items; i++) {
+        rt_plan_item *item = &s->plan.items[i];
+        rt_seq *seq = item->seq;
+        seq->item = -1;
+        if (!ran)
+            continue;
+        seq->computed = item->first + item->n;
+        rt_kv_commit(s->kv, seq->slot, seq->computed, seq->ids);
+    }
+}
