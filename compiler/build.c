@@ -60,12 +60,19 @@ static bool is_cancelled(build *b) {
 /* --- the model
  * ------------------------------------------------------------------------------------- */
 
-/* Whether a name is none of the model's files (and not a link to one, if links are followed). */
+/* The i-th file that the artifact is made from, or NULL: the model's, then the plan. */
+static const char *input_path(const build *b, int i) {
+    return i < b->model->file_count    ? b->model->files[i].path
+           : i == b->model->file_count ? b->options->passes.plan_file
+                                       : NULL;
+}
+
+/* Whether a name is none of the inputs (and not a link to one, if links are followed). */
 static bool is_no_input(build *b, const char *path, const struct stat *output) {
     struct stat input;
-    for (int i = 0; i < b->model->file_count; i++)
-        if (!stat(b->model->files[i].path, &input) && input.st_dev == output->st_dev &&
-            input.st_ino == output->st_ino)
+    const char *name;
+    for (int i = 0; (name = input_path(b, i)); i++)
+        if (!stat(name, &input) && input.st_dev == output->st_dev && input.st_ino == output->st_ino)
             return ir_error(b->diag, path, "it is an input; choose another name");
     return true;
 }
@@ -84,16 +91,26 @@ static bool can_create(build *b, const char *path) {
 static bool check_outputs(build *b) {
     const build_options *o = b->options;
     const char *texts[] = {o->depfile, o->emit == BUILD_ARTIFACT ? NULL : o->output};
-    struct stat found;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (texts[i] && !stat(texts[i], &found) && !is_no_input(b, texts[i], &found))
+    struct stat found, target;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (!texts[i] || cuda_emits_directory(o))
+            continue;
+        if (!stat(texts[i], &found) ? access(texts[i], W_OK)
+                                    : errno != ENOENT || !can_create(b, texts[i]))
+            return ir_error(b->diag, texts[i], "cannot write it: %s", strerror(errno));
+        if (!stat(texts[i], &found) && !is_no_input(b, texts[i], &found))
             return false;
+    }
     if (o->emit != BUILD_ARTIFACT || o->dry_run)
         return true;
     if (lstat(o->output, &found))
         return (errno == ENOENT && can_create(b, o->output)) ||
                ir_error(b->diag, o->output, "cannot write it: %s", strerror(errno));
-    if (!S_ISREG(found.st_mode) && !S_ISLNK(found.st_mode))
+    /* A link is replaced, as by other linkers, but not one such as /dev/stdout. */
+    bool replaced =
+        S_ISREG(found.st_mode) ||
+        (S_ISLNK(found.st_mode) && (stat(o->output, &target) || S_ISREG(target.st_mode)));
+    if (!replaced)
         return ir_error(b->diag, o->output, "cannot replace it: it is not a file");
     return is_no_input(b, o->output, &found);
 }
@@ -411,8 +428,8 @@ static bool write_depfile(build *b) {
     FILE *f = open_memstream(&t.bytes, &t.size);
     if (!f)
         return ir_error(b->diag, NULL, "out of memory for the dependencies");
-    for (int i = -1; i < b->model->file_count; i++) {
-        const char *path = i < 0 ? b->options->output : b->model->files[i].path;
+    const char *path = b->options->output;
+    for (int i = -1; path; path = input_path(b, ++i)) {
         fputs(i < 0 ? "" : " \\\n  ", f);
         for (; *path; path++) {
             if (*path == ' ' || *path == '#')
@@ -556,6 +573,11 @@ static bool run(build *b) {
     check_template(b);
     if (!build_tokenizer(b))
         return false;
+    if (o->max_model_len > b->model->config.max_context)
+        ir_warning(b->diag, o->input,
+                   "--max-model-len %" PRId64 ", but the model was made for %" PRId64
+                   " tokens: what it says beyond them may make no sense",
+                   o->max_model_len, b->model->config.max_context);
     b->module = fe_build(b->model, b->diag);
     if (!b->module)
         return false;

@@ -268,6 +268,18 @@ int cmd_build(int argc, char **argv) {
         return command_usage("build", optind == argc ? "no model given"
                                                      : "one model at a time, found several");
     o.input = argv[optind];
+    if (o.emit != BUILD_ARTIFACT && (o.dry_run || o.json || o.depfile))
+        return command_usage("build", "--emit writes a text alone: no %s beside it",
+                             o.dry_run ? "--dry-run"
+                             : o.json  ? "--json"
+                                       : "--depfile");
+    if (o.output && strcmp(o.output, "-") == 0) {
+        if (o.emit == BUILD_ARTIFACT)
+            return command_usage("build", "-o -: an artifact must be a file");
+        o.output = NULL;
+    }
+    if (o.output && o.depfile && strcmp(o.output, o.depfile) == 0)
+        return command_usage("build", "-o and --depfile are the same file");
     if (!o.output && o.emit == BUILD_ARTIFACT) {
         if (!o.dry_run)
             return command_usage("build", "no output given: -o OUT.so");

@@ -532,6 +532,8 @@ int cmd_eval(int argc, char **argv) {
         return command_usage("eval", "expected one MODEL.so");
     if (!e.o.text == !e.o.ids)
         return command_usage("eval", "expected one of --text FILE and --ids FILE");
+    if (e.o.reference_device && !e.o.reference)
+        return command_usage("eval", "--reference-device without --reference OTHER.so");
     e.o.artifact = argv[optind];
     return run_eval(&e);
 }

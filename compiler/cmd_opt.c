@@ -103,7 +103,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         opt->json = true;
         return true;
     case 'o':
-        opt->output = value;
+        opt->output = strcmp(value, "-") ? value : NULL;
         return true;
     case 'h':
         opt->help = true;
@@ -140,6 +140,8 @@ static bool parse_options(int argc, char **argv, struct opt *opt) {
         return command_usage("opt", "no input"), false;
     if (opt->passes && opt->pipeline)
         return command_usage("opt", "--passes and --pipeline exclude each other"), false;
+    if (opt->dot && opt->json)
+        return command_usage("opt", "--dot and --json exclude each other"), false;
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include "compiler/output.h"
 
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +11,9 @@
 static const char help[] =
     "usage: modelcc run MODEL.so -p TEXT [options]\n\n"
     "Prints what the model answers. With a chat template the text is the user's message; --raw\n"
-    "continues it as it is. Without -p the prompt is read from standard input.\n\n"
+    "continues it as it is. Without -p the prompt is read from standard input. Without a "
+    "tokenizer\n"
+    "in the artifact, token ids are taken and printed.\n\n"
     "  -p, --prompt TEXT          the prompt\n"
     "      --system TEXT          a system message before it\n"
     "      --prompt-ids LIST      token ids, separated by commas, instead of text\n"
@@ -68,6 +71,13 @@ static int print_json(const generation *g) {
     return output_json(j);
 }
 
+/* As --prompt-ids takes them. */
+static void print_ids(const generation *g) {
+    for (int64_t i = 0; i < g->n_ids; i++)
+        printf("%s%" PRId32, i ? "," : "", g->ids[i]);
+    putchar('\n');
+}
+
 static int run_prompt(run_options *o) {
     mcc_artifact *artifact;
     mcc_engine *engine;
@@ -88,6 +98,10 @@ static int run_prompt(run_options *o) {
         /* Such as nothing on standard input: a template would make a question of it. */
         fputs("error: the prompt is empty: give -p TEXT, or text on standard input\n", stderr);
         code = EXIT_FAILED;
+    } else if (o->system && !info.has_chat_template) {
+        fprintf(stderr, "error: %s: it has no chat template to put --system into\n",
+                o->common.artifact);
+        code = EXIT_FAILED;
     } else if (info.has_chat_template && !o->raw) {
         cJSON *list = cJSON_CreateArray();
         if (o->system)
@@ -103,6 +117,8 @@ static int run_prompt(run_options *o) {
         code = generate(engine, p, o->json ? NULL : stdout, &g);
     if (code == EXIT_FINE && o->json)
         code = print_json(&g);
+    else if (code == EXIT_FINE && !info.has_tokenizer)
+        print_ids(&g);
     else if (code == EXIT_FINE && (g.text_bytes == 0 || g.text[g.text_bytes - 1] != '\n'))
         putchar('\n');
     if (code == EXIT_FINE && g.finish_reason == MCC_FINISH_CANCELLED)
@@ -149,6 +165,12 @@ int cmd_run(int argc, char **argv) {
     if (optind + 1 != argc)
         return command_usage("run", "expected one MODEL.so");
     o.common.artifact = argv[optind];
+    if (o.ids && (o.prompt || o.system))
+        return command_usage("run", "--prompt-ids is all of the prompt: no %s beside it",
+                             o.prompt ? "-p" : "--system");
+    if (o.raw && o.system)
+        return command_usage("run", "--system and --raw exclude each other: a system message goes "
+                                    "into the chat template");
     char *typed = NULL;
     if (!o.prompt && !o.ids) {
         if (isatty(STDIN_FILENO))

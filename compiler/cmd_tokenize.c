@@ -220,6 +220,9 @@ int cmd_tokenize(int argc, char **argv) {
     o.artifact = argv[optind];
     if (o.prompt && o.decode)
         return command_usage("tokenize", "-p and --decode exclude each other");
+    if (o.decode ? o.chat || o.no_special : o.skip_special)
+        return command_usage("tokenize",
+                             "--chat and --no-special are for text, --skip-special for --decode");
     if (!o.prompt && !o.decode && isatty(STDIN_FILENO))
         return command_usage("tokenize", "no text: -p TEXT, or text on standard input");
     return tokenize(&o);

@@ -203,7 +203,9 @@ static const char *obstacle(const ir_type *type, const ir_type *wanted, const we
     return NULL;
 }
 
-static bool quantize_weight(pass_context *context, ir_weight *weight, const weight_uses *uses) {
+/* *stayed counts the weights that were to be quantized but are not. */
+static bool quantize_weight(pass_context *context, ir_weight *weight, const weight_uses *uses,
+                            int *stayed) {
     ir_diag *diag = context->diag;
     const ir_type *type = &weight->type;
     if ((!uses->multiplied && !uses->gathered) || type->rank < 2)
@@ -214,6 +216,7 @@ static bool quantize_weight(pass_context *context, ir_weight *weight, const weig
     const char *why = obstacle(type, &wanted, uses);
     if (why) {
         ir_note(diag, weight->name, "stays %s: %s", element_name(type), why);
+        ++*stayed;
         return true;
     }
     const uint8_t *data = NULL; /* a module from text alone has types only */
@@ -223,6 +226,7 @@ static bool quantize_weight(pass_context *context, ir_weight *weight, const weig
         if (!data) {
             ir_note(diag, weight->name, "stays %s: row %lld does not fit %s", element_name(type),
                     (long long)row, element_name(&wanted));
+            ++*stayed;
             return true;
         }
     }
@@ -314,9 +318,15 @@ bool pass_quantize_ops(pass_context *context) {
         weight_uses *uses = ir_arena_array(scratch, (size_t)module->n_weights + 1, sizeof *uses);
         note_uses(module, module->graph, uses);
         bool ok = true;
+        int stayed = 0;
         for (int i = 0; ok && i < module->n_weights; i++)
-            ok = quantize_weight(context, &module->weights[i], &uses[i]);
+            ok = quantize_weight(context, &module->weights[i], &uses[i], &stayed);
         ir_arena_destroy(scratch);
+        if (ok && stayed) /* what was asked for is not done: not a matter of --verbose */
+            ir_warning(context->diag, NULL,
+                       "%d weights stay as they are, although --quantize asks for another type; "
+                       "--verbose says which, and why",
+                       stayed);
         if (!ok)
             return false;
     }

@@ -264,9 +264,6 @@ static bool read_tokenizer(reader *r) {
         t->kind = FE_TOKENIZER_JSON;
         t->where = file->path;
         t->json = bytes_of(file);
-    } else {
-        ir_warning(r->diag, r->model->path,
-                   "has no tokenizer.json: the artifact will take and give token ids only");
     }
     const char *config_path;
     cJSON *config = read_json(r, "tokenizer_config.json", true, &config_path);

@@ -28,6 +28,32 @@ expect 0 build "$golden/tiny-llama" --target "$targets" --fusion none -q -o unfu
 expect 0 build "$golden/tiny-llama" --depfile deps.d -q -o deps.so
 case="the dependency file"
 if grep -q model.safetensors deps.d && grep -q tokenizer.json deps.d; then pass; else fail "it lacks inputs"; fi
+expect 0 build "$golden/tiny-llama" --target "$targets" --fusion plan.txt --depfile deps.d -q -o deps.so
+case="the dependency file of a build by a plan"
+if grep -q plan.txt deps.d; then pass; else fail "it lacks the plan"; fi
+expect 0 build "$golden/tiny-llama" --emit plan -q -o -
+case="-o -"
+same out plan.txt
+expect 2 build "$golden/tiny-llama" -q -o -
+case="-o -"
+if [ -e - ]; then fail "it makes a file named -"; else pass; fi
+for option in --dry-run --json "--depfile x.d"; do
+    # shellcheck disable=SC2086
+    expect 2 build "$golden/tiny-llama" --emit plan -o x.txt $option
+done
+expect 2 build "$golden/tiny-llama" -q -o same.so --depfile same.so
+# What is asked for and not done, or beyond what the model was made for, is said, even with -q.
+expect 0 build "$golden/gguf/llama-q4_1.gguf" -q --quantize int8 --dry-run
+says "weights stay as they are"
+expect 0 build "$golden/tiny-llama" -q --quantize int8 --dry-run
+quiet
+expect 0 build "$golden/tiny-llama" -q --max-model-len 1000000 --dry-run
+says "max-model-len 1000000, but the model was made for"
+mkdir -p no-tokenizer
+cp "$golden"/tiny-llama/{config.json,model.safetensors} no-tokenizer/
+expect 0 build no-tokenizer -q --dry-run
+case="a directory without tokenizer.json"
+if [ "$(grep -c tokenizer err)" -eq 1 ]; then pass; else fail "$(cat err)"; fi
 
 # Failures leave what was there.
 files() { find "$scratch/keep" -mindepth 1 | sort; }
@@ -56,6 +82,12 @@ mkfifo fifo
 expect 1 build "$golden/tiny-llama" -q -o fifo # not replaced
 case="an output that is no file"
 if [ -p fifo ]; then pass; else fail "it has been replaced"; fi
+ln -s fifo link-to-fifo # as /dev/stdout may be
+expect 1 build "$golden/tiny-llama" -q -o link-to-fifo
+case="an output that is a link to no file"
+if [ -L link-to-fifo ]; then pass; else fail "it has been replaced"; fi
+expect 1 build "$golden/tiny-llama" -q --fusion plan.txt -o plan.txt
+says "it is an input"
 cp "$golden/gguf/llama-q4_1.gguf" input.gguf
 expect 1 build input.gguf -q -o input.gguf
 expect 1 build input.gguf -q --emit plan -o input.gguf
@@ -65,7 +97,9 @@ expect 1 build input.gguf -q --depfile input.gguf -o deps.so
 case="an output that is the input"
 same input.gguf "$golden/gguf/llama-q4_1.gguf"
 expect 1 build "$golden/tiny-llama" -q --emit ir -o missing-dir/x.ir
-expect 1 build "$golden/tiny-llama" -q --depfile missing-dir/x.d -o deps.so
+expect 1 build "$golden/tiny-llama" -q --depfile missing-dir/x.d -o no-deps.so
+case="a dependency file that cannot be written"
+if [ -e no-deps.so ]; then fail "the artifact is there all the same"; else pass; fi
 # Ctrl-C.
 case="an interrupted build"
 "$modelcc" build "$golden/gguf/llama-q4_k.gguf" --opt-level 3 --target "$targets" -o keep/new.so \

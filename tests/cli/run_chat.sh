@@ -27,8 +27,15 @@ expect 0 run llama.so --prompt-ids 3,193,102 -n 5 --json
 holds 'd["prompt_token_ids"] == [3, 193, 102]'
 expect 0 run ids-only.so --prompt-ids 3,193,102 -n 5 --ignore-eos --json
 holds 'len(d["token_ids"]) == 5'
+expect 0 run ids-only.so --prompt-ids 3,193,102 -n 5 --ignore-eos
+quiet
+case="ids, from a model without a tokenizer"
+if grep -qxE '([0-9]+,){4}[0-9]+' out; then pass; else fail "found $(cat out)"; fi
 expect 1 run ids-only.so -p hi
 silent
+expect 1 run mistral.so -p hi --system "be brief" # it has no chat template
+silent
+says "chat template"
 expect 1 run llama.so --prompt-ids 3,384
 silent
 expect 1 run llama.so --target cpu:pdp-11 -p hi

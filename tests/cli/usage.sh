@@ -27,6 +27,19 @@ expect 2 run llama.so -p hi --temperature hot
 expect 2 run llama.so -p hi --top-p 0
 expect 2 run llama.so -p hi --threads 0
 expect 2 run llama.so -p hi --prompt-ids "1,2,x"
+# What would be without effect is no option to give.
+for options in "-p hi --prompt-ids 1" "--prompt-ids 1 --system hi" "-p hi --raw --system hi"; do
+    # shellcheck disable=SC2086
+    expect 2 run llama.so $options
+    silent
+done
+expect 2 tokenize llama.so --decode 1 --chat
+expect 2 tokenize llama.so --decode 1 --no-special
+expect 2 tokenize llama.so -p hi --skip-special
+expect 2 eval llama.so --text "$text" --reference-device cpu
+"$modelcc" build "$golden/tiny-llama" -q --emit graph -o llama.ir
+expect 2 opt llama.ir --dot --json
+silent
 expect 2 chat llama.so --max-tokens 0
 expect 2 eval llama.so
 expect 2 eval llama.so --text a --ids b

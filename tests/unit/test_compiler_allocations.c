@@ -88,7 +88,7 @@ START_TEST(every_allocation_may_fail) {
     ck_assert(read_model(path, &diag));
     ir_diag_clear(&diag);
     long total = atomic_load(&allocations) - before;
-    ck_assert_int_gt(total, 100);
+    ck_assert_int_gt(total, 60); /* without assertions: graphs are verified less often */
     const char *seed = getenv("MCC_TEST_SEED");
     unsigned random = seed ? (unsigned)strtoul(seed, NULL, 10) : 1;
     long sample = test_full() ? 3000 : 150;
