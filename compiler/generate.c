@@ -124,6 +124,9 @@ int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine
                                          .threads = o->threads,
                                          .max_num_batched_tokens = o->max_num_batched_tokens,
                                          .max_model_len = o->max_model_len,
+                                         .max_num_seqs = o->max_num_seqs,
+                                         .max_num_waiting = o->max_num_waiting,
+                                         .kv_cache_memory_bytes = o->kv_cache_memory_bytes,
                                          .device = o->device};
     if (!mcc_engine_create(*artifact, &engine_options, engine, &error))
         return EXIT_FINE;
@@ -140,8 +143,8 @@ void generation_free(generation *g) {
 }
 
 const char *generate_finish_name(int reason) {
-    static const char *const names[] = {"none", "stop", "length", "cancelled", "error"};
-    return reason >= 0 && reason <= 4 ? names[reason] : "unknown";
+    static const char *const names[] = {"none", "stop", "length", "cancelled", "error", "deadline"};
+    return reason >= 0 && reason <= 5 ? names[reason] : "unknown";
 }
 
 static bool append_text(generation *g, const char *text, uint64_t bytes) {

@@ -1,5 +1,5 @@
-/* What `run` and `chat` share: options of sampling, opening, and generating with streamed text.
- * Uses the engine only through runtime/modelcc.h. */
+/* What `run`, `chat` and `batch` share: options of sampling, opening, and generating with streamed
+ * text. Uses the engine only through runtime/modelcc.h. */
 #ifndef MCC_COMPILER_GENERATE_H
 #define MCC_COMPILER_GENERATE_H
 
@@ -17,6 +17,8 @@ typedef struct generate_options {
     int threads;        /* 0: as many as are useful */
     int64_t max_model_len;
     int max_num_batched_tokens;
+    int max_num_seqs, max_num_waiting; /* 0: the engine's defaults; no options of run and chat */
+    uint64_t kv_cache_memory_bytes;    /* the same */
     bool check, huge_pages;
     mcc_request_params params; /* sampling and stops; the prompt is set by the caller */
     const char *stops[GENERATE_MAX_STOPS];
@@ -70,7 +72,7 @@ void generation_free(generation *g);
  * Ctrl-C, or a stream that cannot be written, ends it with MCC_FINISH_CANCELLED. */
 int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream, generation *out);
 
-/* "stop", "length", "cancelled", "error" */
+/* "stop", "length", "cancelled", "error", "deadline" */
 const char *generate_finish_name(int reason);
 
 #endif

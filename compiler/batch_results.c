@@ -1,0 +1,155 @@
+#include "compiler/batch.h"
+#include "compiler/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int failed(const batch_results *r, const char *what) {
+    fprintf(stderr, "error: %s: %s: %s\n", r->path, what, strerror(errno));
+    return EXIT_FAILED;
+}
+
+static bool note_done(batch_results *r, int64_t line) {
+    size_t byte = (size_t)line / 8;
+    if (byte >= r->n_done_bytes) {
+        size_t n = 2 * byte + 64;
+        uint8_t *grown = realloc(r->done, n);
+        if (!grown)
+            return false;
+        memset(grown + r->n_done_bytes, 0, n - r->n_done_bytes);
+        r->done = grown;
+        r->n_done_bytes = n;
+    }
+    r->done[byte] |= (uint8_t)(1 << line % 8);
+    return true;
+}
+
+bool batch_results_has(const batch_results *r, int64_t line) {
+    size_t byte = (size_t)line / 8;
+    return byte < r->n_done_bytes && r->done[byte] & 1 << line % 8;
+}
+
+/* --- what is there -------------------------------------------------------------------------------
+ */
+
+/* Takes a whole line of an earlier run. */
+static int take_line(batch_results *r, const char *text, size_t bytes) {
+    enum { MOST = 1 << 30 };
+    cJSON *json = cJSON_ParseWithLength(text, bytes);
+    const cJSON *line = cJSON_GetObjectItemCaseSensitive(json, "line");
+    double n = cJSON_IsNumber(line) ? line->valuedouble : 0;
+    bool ours = n >= 1 && n <= MOST && n == (double)(int64_t)n;
+    int code = EXIT_FINE;
+    if (!ours || batch_results_has(r, (int64_t)n - 1)) {
+        fprintf(stderr,
+                "error: %s: line %" PRId64
+                " is no result, or not the first one of its request: name another --output\n",
+                r->path, r->n_before + 1);
+        code = EXIT_FAILED;
+    } else if (!note_done(r, (int64_t)n - 1)) {
+        code = output_fail_memory();
+    } else {
+        r->n_before++;
+        r->n_errors += cJSON_GetObjectItemCaseSensitive(json, "error") != NULL;
+    }
+    cJSON_Delete(json);
+    return code;
+}
+
+/* Reads what is there; cuts off a last line that is not whole. */
+static int take_lines(batch_results *r) {
+    int copy = dup(r->fd);
+    FILE *file = copy >= 0 ? fdopen(copy, "r") : NULL;
+    if (!file) {
+        if (copy >= 0)
+            close(copy);
+        return failed(r, "cannot be read");
+    }
+    char *text = NULL;
+    size_t capacity = 0;
+    off_t whole = 0;
+    int code = EXIT_FINE;
+    for (ssize_t n; code == EXIT_FINE && (n = getline(&text, &capacity, file)) > 0;) {
+        if (text[n - 1] != '\n')
+            break;
+        code = take_line(r, text, (size_t)n);
+        whole += n;
+    }
+    if (code == EXIT_FINE && ferror(file))
+        code = failed(r, "cannot be read");
+    free(text);
+    fclose(file);
+    if (code == EXIT_FINE && ftruncate(r->fd, whole) != 0)
+        code = failed(r, "cannot be written");
+    return code;
+}
+
+int batch_results_open(batch_results *r, const char *path) {
+    *r = (batch_results){.path = path,
+                         .fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666)};
+    if (r->fd < 0)
+        return failed(r, "cannot be opened");
+    struct stat is;
+    if (fstat(r->fd, &is) != 0 || !S_ISREG(is.st_mode)) {
+        fprintf(stderr, "error: %s: not a file: what is written must be there to go on\n", path);
+        return EXIT_FAILED;
+    }
+    if (flock(r->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        fprintf(stderr, "error: %s: another process writes it\n", path);
+        return EXIT_FAILED;
+    }
+    return take_lines(r);
+}
+
+int batch_results_close(batch_results *r) {
+    int code = EXIT_FINE;
+    if (r->fd >= 0 && r->n_written > 0 && fsync(r->fd) != 0 && errno != EINVAL && errno != EROFS)
+        code = failed(r, "cannot be written");
+    if (r->fd >= 0)
+        close(r->fd);
+    free(r->done);
+    r->fd = -1;
+    r->done = NULL;
+    return code;
+}
+
+/* --- what is added -------------------------------------------------------------------------------
+ */
+
+static int append(batch_results *r, const char *text, size_t bytes) {
+    while (bytes > 0) {
+        ssize_t n = write(r->fd, text, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return failed(r, "cannot be written");
+        text += n;
+        bytes -= (size_t)n;
+    }
+    return EXIT_FINE;
+}
+
+int batch_results_add(batch_results *r, int64_t line, cJSON *result) {
+    cJSON *number = cJSON_CreateNumber((double)line + 1);
+    if (!cJSON_AddItemToObject(result, "line", number))
+        cJSON_Delete(number);
+    char *text = cJSON_HasObjectItem(result, "line") ? cJSON_PrintUnformatted(result) : NULL;
+    bool is_error = cJSON_HasObjectItem(result, "error");
+    cJSON_Delete(result);
+    if (!text)
+        return output_fail_memory();
+    size_t bytes = strlen(text);
+    text[bytes] = '\n'; /* in the place of the zero */
+    int code = append(r, text, bytes + 1);
+    cJSON_free(text);
+    r->n_written += code == EXIT_FINE;
+    r->n_errors += code == EXIT_FINE && is_error;
+    return code;
+}
