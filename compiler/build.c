@@ -405,21 +405,22 @@ static bool write_artifact(build *b, int code) {
 /* Writes a text that is complete, to standard output where path is NULL. What cannot be written
  * whole is removed. */
 static bool write_text(build *b, const char *path, const text *t) {
-    FILE *f = path ? fopen(path, "w") : stdout;
+    if (!path) /* what goes wrong there is main's to say */
+        return fwrite(t->bytes, 1, t->size, stdout) == t->size;
+    FILE *f = fopen(path, "w");
     if (!f)
         return ir_error(b->diag, path, "cannot write it: %s", strerror(errno));
     bool ok = fwrite(t->bytes, 1, t->size, f) == t->size;
     ok = fflush(f) == 0 && ok;
     int error = errno;
-    if (path && fclose(f) && ok) {
+    if (fclose(f) && ok) {
         ok = false;
         error = errno;
     }
     struct stat found;
-    if (!ok && path && !lstat(path, &found) && S_ISREG(found.st_mode))
+    if (!ok && !lstat(path, &found) && S_ISREG(found.st_mode))
         unlink(path);
-    return ok || ir_error(b->diag, path ? path : "standard output", "cannot write it: %s",
-                          strerror(error));
+    return ok || ir_error(b->diag, path, "cannot write it: %s", strerror(error));
 }
 
 /* "OUT: INPUT …" for make and ninja; spaces and dollars escaped as both read them. */

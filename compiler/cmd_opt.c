@@ -178,10 +178,11 @@ static bool write_output(const struct opt *opt, const ir_module *module) {
     else
         ir_print_module(module, out);
     bool ok = !ferror(out);
-    ok = (opt->output ? fclose(out) : fflush(out)) == 0 && ok;
+    if (!opt->output) /* what goes wrong there is main's to say */
+        return ok;
+    ok = fclose(out) == 0 && ok;
     if (!ok)
-        fprintf(stderr, "error: %s: %s\n", opt->output ? opt->output : "standard output",
-                strerror(errno));
+        fprintf(stderr, "error: %s: %s\n", opt->output, strerror(errno));
     return ok;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +52,28 @@ static void on_signal(int number) {
     }
 }
 
+/* Models and artifacts are read where they are mapped: when another program cuts such a file short,
+ * or its disk fails, there is nothing to go on with. */
+static void on_bus_error(int number, siginfo_t *info, void *context) {
+    static const char text[] =
+        "error: a file that is in use, of a model or an artifact, has been cut "
+        "short or cannot be read\n";
+    (void)context;
+    if (info->si_code == BUS_ADRERR) {
+        if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+            (void)0; /* nobody is left to tell */
+        _exit(EXIT_FAILED);
+    }
+    signal(number, SIG_DFL); /* and the instruction runs again */
+}
+
+/* Whether standard output is a pipe that nobody reads any more: the reader has what it wanted
+ * (| head). */
+static bool reader_is_gone(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) > 0 && (out.revents & POLLERR);
+}
+
 /* Becomes modelcc-compiler: beside this program, or where it is installed. */
 static int run_compiler(char **argv) {
     static const char *const places[] = {"modelcc-compiler", "../libexec/modelcc/modelcc-compiler"};
@@ -86,6 +109,8 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction bus_error = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+    sigaction(SIGBUS, &bus_error, NULL);
     signal(SIGPIPE, SIG_IGN); /* a reader that went away is a failed write, not a death … */
     signal(SIGXFSZ, SIG_IGN); /* … and so is a limit on the size of files */
     opterr = 0;               /* commands say themselves what is wrong with an option */
@@ -105,7 +130,7 @@ int main(int argc, char **argv) {
             int code = commands[i].run(argc - 1, argv + 1);
             errno = 0; /* a write that failed before is only known by the stream's error flag */
             if ((fflush(stdout) || ferror(stdout)) && code != EXIT_USAGE) {
-                if (errno == EPIPE) /* the reader has what it wanted (| head) */
+                if (errno == EPIPE || reader_is_gone())
                     return EXIT_FAILED;
                 fprintf(stderr, "error: cannot write the result: %s\n",
                         errno ? strerror(errno) : "writing to standard output failed");

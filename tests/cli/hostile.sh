@@ -165,13 +165,40 @@ for command in "run llama.so -p hi -n 3" "inspect llama.so" "inspect llama.so --
     "$modelcc" $command </dev/null >out 2>&-
     if [ $? -le 1 ]; then pass; else fail "it crashes"; fi
 done
+case="build --emit asm >/dev/full"
+"$modelcc" build "$golden/tiny-llama" -q --emit asm >/dev/full 2>err </dev/null
+if [ $? -eq 1 ] && [ "$(grep -c "error: " err)" -eq 1 ]; then pass; else fail "not one error: $(cat err)"; fi
+
+# An artifact that is cut short while it is in use, between two answers.
+case="an artifact that is cut short in use"
+cp llama.so short.so && mkfifo questions && : >out
+timeout 60 "$modelcc" chat short.so --ignore-eos -n 4 <questions >out 2>err &
+child=$!
+exec 3>questions
+echo hi >&3
+for _ in $(seq 300); do
+    [ -s out ] && break
+    sleep 0.1
+done
+[ -s out ] || fail "no answer"
+truncate -s 4096 short.so
+echo hi >&3
+exec 3>&-
+wait $child
+code=$?
+if [ $code -eq 1 ]; then pass; else fail "exit code $code"; fi
+says "error: .*cut short"
+
 case="build with standard output and error closed"
 "$modelcc" build "$golden/tiny-llama" -q -o written/x.so </dev/null >&- 2>&-
 if [ $? -eq 0 ] && "$modelcc" inspect written/x.so --check >out 2>err; then pass; else fail "no sound artifact"; fi
 rm -f written/x.so
-for command in "run llama.so --raw -p hi -n 200" "inspect llama.so --graph" "build $golden/tiny-llama -q --emit asm"; do
+"$modelcc" build "$golden/tiny-llama" -q --emit graph -o pipe.ir
+for command in "run llama.so --raw -p hi -n 200" "inspect llama.so --graph" "build $golden/tiny-llama -q --emit asm" \
+    "opt pipe.ir --pipeline --json"; do
     case="modelcc $command | head -c 1"
     # shellcheck disable=SC2086
     timeout 60 "$modelcc" $command </dev/null 2>err | head -c 1 >out
     if [ "${PIPESTATUS[0]}" -le 1 ]; then pass; else fail "it dies of the closed pipe"; fi
+    if grep -q "error: " err; then fail "it complains of a reader that has enough"; else pass; fi
 done
