@@ -70,7 +70,7 @@ static void write_program(FILE *f, const char *what, const cg_program *p) {
 }
 
 const char *cg_kernel_describe(const cg_kernel *k, ir_arena *arena) {
-    static const char *const anchors[] = {"rows", "matmul", "attention"};
+    static const char *const anchors[] = {"rows", "matmul", "attention", "sample"};
     static const char *const kinds[] = {"buffer", "weight", "kv", "step"};
     char *text = NULL;
     size_t size = 0;
@@ -105,6 +105,9 @@ const char *cg_kernel_describe(const cg_kernel *k, ir_arena *arena) {
         write_access(f, &a->q);
         fputc('\n', f);
     }
+    if (k->anchor == CG_ANCHOR_SAMPLE)
+        fprintf(f, "sample logits=arg%d result=arg%d n=%" PRId64 "\n", k->sample.logits,
+                k->sample.result, k->sample.n);
     for (int i = 0; i < k->n_programs; i++)
         write_program(f, "program", &k->programs[i]);
     fclose(f);
@@ -128,7 +131,7 @@ static const char *append_ops(const char *name, const ir_op *op, const ir_op *en
     for (; op != end; op = op->next) {
         bool silent = (ir_op_info_get(op->code)->traits & (IR_TRAIT_VIEW | IR_TRAIT_SOURCE)) ||
                       op->code == IR_OP_YIELD || op->code == IR_OP_MATMUL ||
-                      op->code == IR_OP_PAGED_ATTENTION;
+                      op->code == IR_OP_PAGED_ATTENTION || op->code == IR_OP_SAMPLE;
         if (silent || op->code == last)
             continue;
         if ((*left)-- > 0)
@@ -155,6 +158,8 @@ const char *cg_kernel_make_name(const cg_kernel *k, const ir_op *op, ir_arena *a
                                w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
     } else if (k->anchor == CG_ANCHOR_ATTENTION) {
         name = "_attention";
+    } else if (k->anchor == CG_ANCHOR_SAMPLE) {
+        name = "_sample";
     }
     name = append_ops(name, body, NULL, &left, arena);
     return ir_arena_printf(arena, "%s_%08x", *name ? name + 1 : "rows",

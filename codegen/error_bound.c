@@ -547,6 +547,16 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
     }
 }
 
+/* Exact for exact logits; any error could make it another token. */
+static void bound_sample(bounds *b, const ir_op *op) {
+    const bound_value *logits = bound_operand(b, op, 0);
+    for (int64_t i = 0; i < logits->count; i++)
+        if (logits->error[i] != 0) {
+            give_up(b, "%s: logits must be exact to know what is chosen", ir_op_label(op));
+            return;
+        }
+}
+
 /* A kernel's result with its error, given that the kernel's inputs were the interpreter's: whoever
  * compares puts them back (compiled_graph.h), so errors do not add up from kernel to kernel. Only
  * what is in the cache keeps its errors. */
@@ -598,6 +608,9 @@ static void bound_fill(bounds *b, const ir_op *op, bound_value *out) {
         break;
     case IR_OP_PAGED_ATTENTION:
         bound_attention(b, op, out);
+        break;
+    case IR_OP_SAMPLE:
+        bound_sample(b, op);
         break;
     default:
         if (traits & IR_TRAIT_ELEMENTWISE)

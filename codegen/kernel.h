@@ -1,10 +1,10 @@
 /* A fused kernel as plain data: what every backend generates code from.
  *
- * A kernel is an anchor (matmul, attention, or rows: none) with row programs around it. The anchor
- * has one schedule per backend; a row program is a small DAG of scalar operations over the columns
- * of one row, with reductions over that row. Backends know anchors and scalar operations, never the
- * ops they came from; codegen/lower.c and lower_nodes.c make this description from a KERNEL op's
- * body and are the only files in codegen that know op names.
+ * A kernel is an anchor (matmul, attention, sample, or rows: none) with row programs around it. The
+ * anchor has one schedule per backend; a row program is a small DAG of scalar operations over the
+ * columns of one row, with reductions over that row. Backends know anchors and scalar operations,
+ * never the ops they came from; codegen/lower.c and lower_nodes.c make this description from a
+ * KERNEL op's body and are the only files in codegen that know op names.
  *
  * Numerics, the same in every backend of one class and for any vector width: elementwise arithmetic
  * in f32, each operation rounded once (no contraction except FMA nodes); a reduction over a row
@@ -116,7 +116,12 @@ typedef struct cg_program {
 /* --- kernels -------------------------------------------------------------------------------------
  */
 
-typedef enum cg_anchor { CG_ANCHOR_ROWS, CG_ANCHOR_MATMUL, CG_ANCHOR_ATTENTION } cg_anchor;
+typedef enum cg_anchor {
+    CG_ANCHOR_ROWS,
+    CG_ANCHOR_MATMUL,
+    CG_ANCHOR_ATTENTION,
+    CG_ANCHOR_SAMPLE
+} cg_anchor;
 
 /* out[row][n] = sum over k of x[row][k] * w[n][k], then the epilogue (one program; its INPUT is
  * out). x is f32, f16, bf16 or a8, row-major with k columns. w is packed (layout "n16" or, with
@@ -162,6 +167,13 @@ typedef struct cg_attention {
     int64_t window;        /* 0: full */
 } cg_attention;
 
+/* Chooses a token for each row of logits, as the step's sampling parameters say: op sample of
+ * ir/ops.def. No program. Without sampling parameters in the step block it does nothing. */
+typedef struct cg_sample {
+    int logits, result; /* arguments: f32[R, n], f32[R, 4] */
+    int64_t n;
+} cg_sample;
+
 typedef struct cg_kernel {
     const char *name; /* a readable symbol, unique per distinct kernel: matmul_q4_1_add_8f3a */
     cg_anchor anchor;
@@ -169,10 +181,11 @@ typedef struct cg_kernel {
     int n_args;
     cg_arg *args;
     int n_programs; /* rows: run one after another for each row; attention: one epilogue; matmul:
-                       one, or several by heads (its prologue is not among them) */
+                       one, or several by heads (its prologue is not among them); sample: none */
     cg_program *programs;
     cg_matmul matmul;
     cg_attention attention;
+    cg_sample sample;
     int line; /* of the kernel op in the fused graph's text, for debug lines */
 } cg_kernel;
 

@@ -323,7 +323,8 @@ static void make_args(cg_lowering *l) {
 
 static bool find_anchor(cg_lowering *l) {
     for (const ir_op *op = l->kernel->body->first; op; op = op->next) {
-        if (op->code != IR_OP_MATMUL && op->code != IR_OP_PAGED_ATTENTION)
+        if (op->code != IR_OP_MATMUL && op->code != IR_OP_PAGED_ATTENTION &&
+            op->code != IR_OP_SAMPLE)
             continue;
         if (l->anchor) {
             cg_lower_fail(l, op, "a kernel has one anchor and this would be its second");
@@ -460,6 +461,25 @@ static void lower_attention(cg_lowering *l) {
         cg_lower_fail(l, op, "its cache must be the kernel's argument");
 }
 
+/* Nothing but the op: its logits come from another kernel, its result goes to others. */
+static void lower_sample(cg_lowering *l) {
+    const ir_op *op = l->anchor, *yield = l->kernel->body->last;
+    cg_sample *s = &l->out->sample;
+    int64_t offset;
+    if (!cg_lower_as_argument(l, op->operands[0], &s->logits, &offset) || offset ||
+        cg_lower_row_size(&l->out->args[s->logits].type) != op->operands[0]->type.dims[1].c) {
+        cg_lower_fail(l, op, "its logits must be the kernel's argument, whole");
+        return;
+    }
+    if (yield->n_operands != 1 || yield->operands[0]->def != op) {
+        cg_lower_fail(l, op, "nothing else can be computed in its kernel");
+        return;
+    }
+    s->result = l->kernel->n_operands;
+    s->n = op->operands[0]->type.dims[1].c;
+    l->out->rows = op->operands[0]->type.dims[0];
+}
+
 static void lower_stores(cg_lowering *l) {
     const ir_op *yield = l->kernel->body->last;
     int arg = l->kernel->n_operands;
@@ -517,14 +537,18 @@ cg_kernel *cg_kernel_lower(const ir_op *op, ir_arena *arena, ir_diag *diag) {
         return NULL;
     make_args(l);
     if (!l->failed && l->anchor) {
-        bool matmul = l->anchor->code == IR_OP_MATMUL;
-        l->out->anchor = matmul ? CG_ANCHOR_MATMUL : CG_ANCHOR_ATTENTION;
+        bool matmul = l->anchor->code == IR_OP_MATMUL, sample = l->anchor->code == IR_OP_SAMPLE;
+        l->out->anchor = matmul   ? CG_ANCHOR_MATMUL
+                         : sample ? CG_ANCHOR_SAMPLE
+                                  : CG_ANCHOR_ATTENTION;
         if (matmul)
             lower_matmul(l);
+        else if (sample)
+            lower_sample(l);
         else
             lower_attention(l);
     }
-    if (!l->failed)
+    if (!l->failed && l->out->anchor != CG_ANCHOR_SAMPLE)
         lower_stores(l);
     if (!l->failed && l->by_heads)
         check_heads(l);

@@ -271,6 +271,8 @@ static int print_json(const bench *b) {
         cJSON_AddNumberToObject(j, "launches_per_decode_step", (double)b->stats.last_launches);
         cJSON_AddNumberToObject(j, "driver_calls_per_decode_step",
                                 (double)b->stats.last_driver_calls);
+        cJSON_AddNumberToObject(j, "results_bytes_per_decode_step",
+                                (double)b->stats.last_results_bytes);
     }
     add_milliseconds(j, "load_ms", "load_ms_samples", b->load, o->repeat);
     add_milliseconds(j, "first_token_ms", "first_token_ms_samples", b->first, o->repeat);
@@ -315,9 +317,9 @@ static void print_table(const bench *b) {
     printf("  %-28s %10.1f %32s\n", "peak resident memory", peak_rss_mb(), "MiB");
     if (!on_cpu(b))
         printf("  memory of the GPU %.1f MiB; a decode step has %" PRIu64 " launches and %" PRIu64
-               " driver calls\n",
+               " driver calls, and copies %" PRIu64 " bytes back\n",
                (double)b->stats.device_bytes / (1 << 20), b->stats.last_launches,
-               b->stats.last_driver_calls);
+               b->stats.last_driver_calls, b->stats.last_results_bytes);
 }
 
 static int run_bench(bench *b) {

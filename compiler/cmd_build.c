@@ -21,6 +21,9 @@ static const char help[] =
     "  --activations KIND     int8 (default) or f32 beside quantized weights; f16 or bf16: int8\n"
     "                         there, and this type beside weights of it (else f32)\n"
     "  --kv-cache-dtype KIND  f16 (default) or f32\n"
+    "  --sampling WHERE       device or host: what chooses tokens on GPUs (default device; a "
+    "CPU's\n"
+    "                         tokens, which are the same, are chosen by the host)\n"
     "  --fusion WHAT          none, pointwise, full (default), prologues, or a plan file\n"
     "  --max-model-len N      tokens a sequence may have (default: the model's)\n"
     "  --emit KIND            write a text, not an artifact: graph (the model's, for modelcc\n"
@@ -50,6 +53,7 @@ enum {
     OPT_QUANTIZE,
     OPT_ACTIVATIONS,
     OPT_KV,
+    OPT_SAMPLING,
     OPT_FUSION,
     OPT_MAX_LEN,
     OPT_EMIT,
@@ -70,6 +74,7 @@ static const struct option long_options[] = {
     {"quantization", required_argument, NULL, OPT_QUANTIZE},
     {"activations", required_argument, NULL, OPT_ACTIVATIONS},
     {"kv-cache-dtype", required_argument, NULL, OPT_KV},
+    {"sampling", required_argument, NULL, OPT_SAMPLING},
     {"fusion", required_argument, NULL, OPT_FUSION},
     {"max-model-len", required_argument, NULL, OPT_MAX_LEN},
     {"emit", required_argument, NULL, OPT_EMIT},
@@ -143,7 +148,7 @@ static int set_fusion(build_options *o, const char *value, char **plan_text) {
 
 /* One option; EXIT_FINE, or the exit code of a wrong one. */
 static int set_option(build_options *o, int option, const char *value, const char **fusion,
-                      const char **targets) {
+                      const char **targets, const char **sampling) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const kv[] = {"f16", "f32", NULL};
@@ -174,6 +179,11 @@ static int set_option(build_options *o, int option, const char *value, const cha
         if ((i = choice(value, kv)) < 0)
             return command_usage("build", "--kv-cache-dtype %s: expected f16 or f32", value);
         o->passes.kv_f32 = i == 1;
+        return EXIT_FINE;
+    case OPT_SAMPLING:
+        *sampling = value;
+        if (strcmp(value, "device") != 0 && strcmp(value, "host") != 0)
+            return command_usage("build", "--sampling %s: expected device or host", value);
         return EXIT_FINE;
     case OPT_FUSION:
         *fusion = value;
@@ -254,14 +264,14 @@ int cmd_build(int argc, char **argv) {
                        .jobs = processors < 1    ? 1
                                : processors > 64 ? 64
                                                  : (int)processors};
-    const char *fusion = NULL, *targets = "cpu";
+    const char *fusion = NULL, *targets = "cpu", *sampling = NULL;
     int option, code;
     while ((option = command_option(argc, argv, "o:j:vqh", long_options)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             return EXIT_FINE;
         }
-        if ((code = set_option(&o, option, optarg, &fusion, &targets)) != EXIT_FINE)
+        if ((code = set_option(&o, option, optarg, &fusion, &targets, &sampling)) != EXIT_FINE)
             return code;
     }
     if (optind + 1 != argc)
@@ -291,6 +301,10 @@ int cmd_build(int argc, char **argv) {
                              "--target %s: not a target of this modelcc, or not one that this "
                              "machine can run; modelcc targets lists them",
                              bad);
+    if (sampling && strcmp(sampling, "device") == 0 && !o.n_cuda_targets)
+        return command_usage("build", "--sampling device needs a target for GPUs, such as "
+                                      "--target cuda:sm_80");
+    o.passes.sampling = o.n_cuda_targets && (!sampling || strcmp(sampling, "device") == 0);
     if (o.emit >= BUILD_EMIT_CUDA && !o.n_cuda_targets)
         return command_usage("build", "--emit cuda, ptx and sass need a target for GPUs, such as "
                                       "--target cuda:sm_80");

@@ -21,6 +21,7 @@ static const char help[] =
     "  --print-after PASS     print the graph after a pass, or after all, on standard error\n"
     "  --list-passes          list the passes and exit\n"
     "  --quantize, --activations, --kv-cache-dtype, --fusion   as for modelcc build\n"
+    "  --sampling WHERE       device or host (default): whether steps choose tokens\n"
     "  --target KIND          cpu (default) or cuda: what passes plan for\n"
     "  --dot, --json          print Graphviz or JSON instead of text\n"
     "  -o, --output FILE      write there instead of standard output\n\n"
@@ -56,6 +57,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const kv_dtypes[] = {"f16", "f32", NULL};
     static const char *const targets[] = {"cpu", "cuda", NULL};
+    static const char *const places[] = {"host", "device", NULL};
     int choice;
     switch (c) {
     case 'p':
@@ -96,6 +98,10 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         choice = choose("target", value, targets);
         opt->cuda = choice == 1;
         return choice >= 0;
+    case 's':
+        choice = choose("sampling", value, places);
+        opt->options.sampling = choice == 1;
+        return choice >= 0;
     case 'd':
         opt->dot = true;
         return true;
@@ -123,6 +129,7 @@ static bool parse_options(int argc, char **argv, struct opt *opt) {
                                           {"kv-cache-dtype", required_argument, NULL, 'k'},
                                           {"fusion", required_argument, NULL, 'f'},
                                           {"target", required_argument, NULL, 't'},
+                                          {"sampling", required_argument, NULL, 's'},
                                           {"dot", no_argument, NULL, 'd'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"output", required_argument, NULL, 'o'},

@@ -118,6 +118,8 @@ static void read_options(const cJSON *manifest, pass_options *o) {
                                                                 : IR_F32;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "kv_cache_dtype"));
     o->kv_f32 = value && strcmp(value, "f32") == 0;
+    value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "sampling"));
+    o->sampling = value && strcmp(value, "device") == 0;
 }
 
 static char *print_graph(const ir_module *module) {

@@ -23,6 +23,22 @@ typedef struct maker {
     int32_t *held; /* [slots] positions of each sequence so far */
 } maker;
 
+/* Every kind of choice, row by row: greedy, from all tokens, within one limit, within all. */
+static ir_interp_sampling *make_sampling(maker *m, int32_t rows, bool greedy) {
+    ir_interp_sampling *all = ir_arena_array(m->arena, (size_t)rows, sizeof *all);
+    for (int32_t r = 0; r < rows; r++) {
+        int kind = greedy ? 0 : (int)(next(&m->random) % 6);
+        all[r] = (ir_interp_sampling){.temperature = kind > 0 ? 0.8f : 0,
+                                      .top_p = kind == 2 || kind == 5 ? 0.9f : 1,
+                                      .min_p = kind == 3 || kind == 5 ? 0.01f : 0,
+                                      .top_k = kind == 4 || kind == 5 ? 40 : 0,
+                                      .position = r,
+                                      .seed = next(&m->random),
+                                      .sum = !greedy && r % 2 == 0};
+    }
+    return all;
+}
+
 /* A step of counts[slot] tokens each. Rows of the last tokens are asked for; with all_rows those of
  * short sequences, and of longer ones the first too. */
 static void add_step(maker *m, const char *name, const int32_t *counts, bool all_rows) {
@@ -57,7 +73,8 @@ static void add_step(maker *m, const char *name, const int32_t *counts, bool all
                                      .positions = positions,
                                      .seq_offsets = offsets,
                                      .seq_slots = slots,
-                                     .output_rows = rows}};
+                                     .output_rows = rows,
+                                     .sampling = make_sampling(m, R, !all_rows)}};
     m->out->max_T = T > m->out->max_T ? T : m->out->max_T;
     m->out->max_S = S > m->out->max_S ? S : m->out->max_S;
     m->out->max_R = R > m->out->max_R ? R : m->out->max_R;
@@ -81,7 +98,8 @@ static void make_block(maker *m, verify_step *step) {
     const verify_steps *all = m->out;
     size_t T = (size_t)all->max_T, S = (size_t)all->max_S, P = (size_t)all->pages;
     size_t G = m->model->artifact->tables.n_kv_groups;
-    size_t bytes = sizeof(mcc_step) + (4 * T + 3 * S + G * S * P) * sizeof(int32_t) + 256;
+    size_t bytes = sizeof(mcc_step) + (4 * T + 3 * S + G * S * P) * sizeof(int32_t) +
+                   T * sizeof(mcc_step_sampling) + 256;
     mcc_step *b = ir_arena_alloc(m->arena, bytes);
     *b = (mcc_step){.magic = MCC_STEP_MAGIC, .version = MCC_STEP_VERSION, .world = 1};
     b->T = s->T, b->S = s->S, b->R = s->R, b->G = (int32_t)G, b->P = all->pages;
@@ -92,6 +110,16 @@ static void make_block(maker *m, verify_step *step) {
     memcpy(place(b, &at, &b->seq_offsets, S + 1), s->seq_offsets, (size_t)(s->S + 1) * 4);
     int32_t *lens = place(b, &at, &b->context_lens, S);
     memcpy(place(b, &at, &b->output_rows, T), s->output_rows, (size_t)s->R * 4);
+    mcc_step_sampling *sampling = (mcc_step_sampling *)(void *)place(
+        b, &at, &b->sampling, T * (sizeof(mcc_step_sampling) / sizeof(int32_t)));
+    for (int32_t r = 0; r < s->R; r++)
+        sampling[r] = (mcc_step_sampling){.temperature = s->sampling[r].temperature,
+                                          .top_p = s->sampling[r].top_p,
+                                          .min_p = s->sampling[r].min_p,
+                                          .top_k = s->sampling[r].top_k,
+                                          .seed = s->sampling[r].seed,
+                                          .position = s->sampling[r].position,
+                                          .sum = s->sampling[r].sum};
     int32_t *tables = place(b, &at, &b->page_tables, G * S * P);
     b->bytes = at;
     for (int32_t q = 0; q < s->S; q++) {

@@ -180,6 +180,7 @@ static interp_eval *const evaluators[IR_N_OPS] = {
     [IR_OP_KV_APPEND] = interp_kv_append,
     [IR_OP_PAGED_ATTENTION] = interp_paged_attention,
     [IR_OP_QUANTIZE] = interp_quantize,
+    [IR_OP_SAMPLE] = interp_sample,
     [IR_OP_DEQUANTIZE] = interp_reshape,
     [IR_OP_KERNEL] = eval_kernel,
 };

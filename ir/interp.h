@@ -8,16 +8,26 @@
 
 typedef struct ir_interp ir_interp;
 
+/* How the token of one row is chosen: runtime/sampler.h. */
+typedef struct ir_interp_sampling {
+    float temperature, top_p, min_p;
+    int32_t top_k, position;
+    uint64_t seed;
+    bool sum; /* the sum of weights for temperature 1 is asked for */
+} ir_interp_sampling;
+
 /* One step of a ragged batch. Sequence s owns tokens seq_offsets[s] … seq_offsets[s+1]-1, at
  * consecutive positions; its keys and values are kept under cache slot seq_slots[s], and a token at
  * position 0 starts the slot anew. */
 typedef struct ir_interp_step {
     int32_t T, S, R;
-    const int32_t *token_ids;   /* [T] */
-    const int32_t *positions;   /* [T] */
-    const int32_t *seq_offsets; /* [S+1] */
-    const int32_t *seq_slots;   /* [S] */
-    const int32_t *output_rows; /* [R], indices of tokens */
+    const int32_t *token_ids;           /* [T] */
+    const int32_t *positions;           /* [T] */
+    const int32_t *seq_offsets;         /* [S+1] */
+    const int32_t *seq_slots;           /* [S] */
+    const int32_t *output_rows;         /* [R], indices of tokens */
+    const ir_interp_sampling *sampling; /* [R]; NULL: sample gives zeros */
+    const uint32_t *token_masks;        /* [R][ceil(V/32)], bit set: token allowed; NULL: all are */
 } ir_interp_step;
 
 /* The module must outlive the interpreter, verify, and have data for its weights (checked). */

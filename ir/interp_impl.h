@@ -1,5 +1,5 @@
-/* What the interpreter's files share: interp.c drives, interp_value.c stores values, interp_ops.c
- * and interp_blocks.c evaluate. */
+/* What the interpreter's files share: interp.c drives, interp_value.c stores values, interp_ops.c,
+ * interp_blocks.c and interp_sample.c evaluate. */
 #ifndef MCC_IR_INTERP_IMPL_H
 #define MCC_IR_INTERP_IMPL_H
 
@@ -116,6 +116,6 @@ interp_kv_slot *interp_kv_slot_get(ir_interp *in, const ir_op *op, interp_kv_lay
 interp_eval interp_elementwise, interp_reshape, interp_transpose, interp_broadcast, interp_slice,
     interp_concat, interp_gather, interp_reduce, interp_softmax, interp_matmul;
 interp_eval interp_norm, interp_rope_table, interp_rope, interp_attention, interp_kv_cache,
-    interp_kv_append, interp_paged_attention, interp_quantize;
+    interp_kv_append, interp_paged_attention, interp_quantize, interp_sample;
 
 #endif

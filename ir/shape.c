@@ -567,6 +567,16 @@ bool ir_infer_paged_attention(ir_op *op, ir_diag *diag) {
     return check_attention_attrs(op, diag);
 }
 
+bool ir_infer_sample(ir_op *op, ir_diag *diag) {
+    const ir_type *logits = operand(op, 0);
+    if (!is_dense(logits) || logits->dtype != IR_F32 || logits->rank != 2 ||
+        !ir_dim_equal(logits->dims[0], IR_DIM_R) || !ir_dim_is_const(logits->dims[1]) ||
+        logits->dims[1].c < 1 || logits->dims[1].c > 1 << 24)
+        return bad_operand(op, 0, "f32[R, V] with V from 1 to 2^24", diag);
+    op->results[0]->type = ir_tensor(IR_F32, 2, (ir_dim[]){IR_DIM_R, ir_dim_const(4)});
+    return true;
+}
+
 /* --- quantization ------------------------------------------------------------------------------
  */
 

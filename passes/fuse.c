@@ -243,15 +243,17 @@ typedef struct fuser {
 static const char *anchor_of(const ir_op *op) {
     return op->code == IR_OP_MATMUL            ? "matmul"
            : op->code == IR_OP_PAGED_ATTENTION ? "attention"
+           : op->code == IR_OP_SAMPLE          ? "sample"
                                                : "rows";
 }
 
 /* A plan says of each kernel what its ops make it: that they agree shows that a person who edited
  * it meant what will be done. */
 static bool check_anchor(const fuser *f, const plan_entry *e, int region) {
-    if (strcmp(e->anchor, "rows") && strcmp(e->anchor, "matmul") && strcmp(e->anchor, "attention"))
+    if (strcmp(e->anchor, "rows") && strcmp(e->anchor, "matmul") &&
+        strcmp(e->anchor, "attention") && strcmp(e->anchor, "sample"))
         return plan_error(f->context, e, e->anchor,
-                          "no such anchor; there are rows, matmul, attention");
+                          "no such anchor; there are rows, matmul, attention, sample");
     const ir_op *found = NULL;
     for (int i = 0; i < f->g->n_ops; i++) {
         const ir_op *op = f->g->ops[i];

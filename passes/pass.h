@@ -24,6 +24,7 @@ typedef struct pass_options {
     ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it; IR_F32
                                   (zero): in f32 */
     bool kv_f32;               /* KV pages in f32 instead of f16 */
+    bool sampling;             /* the step chooses tokens as well */
     const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */
     const char *plan_text; /* a plan to replay, or NULL */
     const char *plan_file; /* its name, for messages */

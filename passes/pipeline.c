@@ -63,7 +63,7 @@ bool pass_run_pipeline(pass_context *context, pass_after *after, void *user) {
         /* Encodings are chosen; beyond this point no weight changes its numbers. */
         "quantize,cse,"
         /* Keys and values are paged; beyond this point the graph computes one step. */
-        "paged-kv,dce,name-ops,"
+        "paged-kv,dce,sampling,name-ops,"
         /* Beyond this point every op at the top is a kernel. */
         "fusion-plan,fuse,dce,"
         /* Weights get the target's order, buffers their places. */

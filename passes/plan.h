@@ -22,7 +22,7 @@
 
 typedef struct plan_entry {
     const char *name;
-    const char *anchor; /* kernels: rows, matmul, attention; merges: NULL */
+    const char *anchor; /* kernels: rows, matmul, attention, sample; merges: NULL */
     int n_ops, capacity;
     const char **ops;
     int line; /* in the file, or 0 */

@@ -111,7 +111,7 @@ typedef struct mcc_arg_entry {
 /* One compiled function; its address is at the same index in the descriptor's target. */
 typedef struct mcc_kernel_entry {
     mcc_string name;   /* the symbol, without the target's suffix */
-    mcc_string anchor; /* rows, matmul, attention */
+    mcc_string anchor; /* rows, matmul, attention, sample */
     uint32_t reserved[2];
 } mcc_kernel_entry;
 
@@ -136,7 +136,9 @@ typedef struct mcc_target_entry {
 } mcc_target_entry;
 
 typedef struct mcc_output_entry {
-    mcc_string name; /* "logits" */
+    /* "logits"; "samples": mcc_step_sampled, of the step's sampling parameters, where a device
+     * computes them (CPU code has no tiles for their launch: the host samples there) */
+    mcc_string name;
     uint32_t buffer;
     int64_t width; /* f32 per row; rows are the step's R */
 } mcc_output_entry;
@@ -151,7 +153,7 @@ typedef struct mcc_tables {
     mcc_dim arena_bytes;
     mcc_span strings; /* bytes */
     mcc_span weights, kv_groups, buffers, args, kernels, launches, outputs;
-    mcc_span targets; /* in the order of the descriptor's */
+    mcc_span targets;      /* in the order of the descriptor's */
     uint64_t shared_bytes; /* see mcc_cpu_call */
     uint64_t reserved[5];
 } mcc_tables;

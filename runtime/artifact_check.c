@@ -282,6 +282,10 @@ static bool check_outputs(const rt_checker *c, const rt_tables *t) {
                            o->width, t->header->vocab_size);
             logits = true;
         }
+        if (strcmp(t->strings + o->name, "samples") == 0 &&
+            o->width != sizeof(mcc_step_sampled) / 4)
+            return BAD(c, "samples have %" PRId64 " columns, expected %zu", c->path, o->width,
+                       sizeof(mcc_step_sampled) / 4);
     }
     return logits || BAD(c, "no output named logits", c->path);
 }

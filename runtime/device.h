@@ -29,6 +29,7 @@ typedef struct rt_device_stats {
     uint64_t device_bytes; /* allocated there: weights, activations, KV pools, step block */
     uint64_t launches, driver_calls, graph_launches;
     uint64_t last_launches, last_driver_calls;
+    uint64_t results_bytes, last_results_bytes; /* copied back to the host */
 } rt_device_stats;
 
 typedef struct rt_device_ops {
@@ -37,8 +38,12 @@ typedef struct rt_device_ops {
     bool (*run)(rt_device *device, rt_error *error);
     /* Copies pages of the KV cache, in order, before the next step. False as `run`. */
     bool (*copy_pages)(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error);
-    /* f32[R][vocabulary] of the last step, in the host's memory; may be changed by the caller. */
+    /* f32[R][vocabulary] of the last step, if the block asked for them, in the host's memory; may
+     * be changed by the caller. */
     float *(*logits)(rt_device *device);
+    /* [R] of the last step, if the block had sampling parameters. NULL on devices that do not
+     * sample. */
+    const mcc_step_sampled *(*sampled)(rt_device *device);
     void (*stats)(const rt_device *device, rt_device_stats *stats);
     void (*destroy)(rt_device *device);
 } rt_device_ops;
@@ -46,6 +51,7 @@ typedef struct rt_device_ops {
 /* The first member of each device's struct. */
 struct rt_device {
     const rt_device_ops *ops;
+    bool samples; /* steps choose tokens where the block has sampling parameters */
 };
 
 /* What a device is called: "cpu", "cuda" or "cuda:N" (the N-th GPU), "emulator". */

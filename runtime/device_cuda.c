@@ -59,6 +59,9 @@ typedef struct device_cuda {
     int64_t vocab_size;
     float *logits; /* pinned, room for logits_rows rows */
     int32_t logits_rows;
+    uint64_t samples_offset; /* in the arena */
+    mcc_step_sampled
+        *sampled;   /* pinned, room for all rows; NULL: the artifact's steps do not sample */
     CUevent *marks; /* [n_launches + 1] before and after launches that are measured; else NULL */
     double *launch_seconds;
     bool failed;
@@ -235,7 +238,8 @@ static bool submit_step(device_cuda *d, rt_error *error) {
               "launching a graph", error);
 }
 
-/* Room for the logits of so many rows, in pinned memory. */
+/* Room for the logits of so many rows, in pinned memory. Where steps sample, only the first step
+ * that asks for logits needs it. */
 static bool make_logits(device_cuda *d, int32_t rows, rt_error *error) {
     if (rows <= d->logits_rows)
         return true;
@@ -253,25 +257,46 @@ static bool make_logits(device_cuda *d, int32_t rows, rt_error *error) {
     return true;
 }
 
-static bool fetch_logits(device_cuda *d, rt_error *error) {
+static bool fetch(device_cuda *d, void *to, uint64_t offset, uint64_t bytes, const char *what,
+                  rt_error *error) {
+    d->stats.last_results_bytes += bytes;
+    return ok(
+        d,
+        RT_CUDA(&d->driver, cuMemcpyDtoHAsync_v2, to, d->memory.arena + offset, bytes, d->stream),
+        what, error);
+}
+
+/* Copies back what the block asks for, and waits. */
+static bool fetch_results(device_cuda *d, rt_error *error) {
     const mcc_step *step = d->block->step;
-    uint64_t bytes = (uint64_t)step->R * (uint64_t)d->vocab_size * sizeof *d->logits;
-    return ok(d,
-              RT_CUDA(&d->driver, cuMemcpyDtoHAsync_v2, d->logits,
-                      d->memory.arena + d->logits_offset, bytes, d->stream),
-              "copying logits", error) &&
-           ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error);
+    uint64_t R = (uint64_t)step->R;
+    if (step->sampling && !fetch(d, d->sampled, d->samples_offset, R * sizeof *d->sampled,
+                                 "copying sampled tokens", error))
+        return false;
+    if (d->block->logits &&
+        !fetch(d, d->logits, d->logits_offset, R * (uint64_t)d->vocab_size * sizeof *d->logits,
+               "copying logits", error))
+        return false;
+    return ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error);
+}
+
+/* What a step gives that runs nothing: logits of 0. */
+static bool run_null(device_cuda *d) {
+    size_t R = (size_t)d->block->step->R;
+    if (d->block->logits)
+        memset(d->logits, 0, R * (size_t)d->vocab_size * sizeof *d->logits);
+    if (d->block->step->sampling)
+        memset(d->sampled, 0, R * sizeof *d->sampled);
+    return true;
 }
 
 static bool run_step(device_cuda *d, rt_error *error) {
     int32_t R = d->block->step->R;
-    if (!make_logits(d, R, error))
+    if (d->block->logits && !make_logits(d, R, error))
         return false;
-    if (d->null) {
-        memset(d->logits, 0, (size_t)R * (size_t)d->vocab_size * sizeof *d->logits);
-        return true;
-    }
-    if (!send_block(d, error) || !submit_step(d, error) || (R > 0 && !fetch_logits(d, error)))
+    if (d->null)
+        return run_null(d);
+    if (!send_block(d, error) || !submit_step(d, error) || (R > 0 && !fetch_results(d, error)))
         return false;
     if (R > 0)
         d->uploads[0].pending = d->uploads[1].pending = false;
@@ -304,11 +329,12 @@ static bool end(device_cuda *d, bool good, rt_error *error) {
 
 static bool run(rt_device *device, rt_error *error) {
     device_cuda *d = (device_cuda *)device;
-    d->stats.last_launches = d->stats.last_driver_calls = 0;
+    d->stats.last_launches = d->stats.last_driver_calls = d->stats.last_results_bytes = 0;
     if (!begin(d, error))
         return false;
     bool good = run_step(d, &d->failure);
     d->stats.launches += d->stats.last_launches;
+    d->stats.results_bytes += d->stats.last_results_bytes;
     return end(d, good, error);
 }
 
@@ -335,6 +361,10 @@ static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_er
 
 static float *logits(rt_device *device) {
     return ((device_cuda *)device)->logits;
+}
+
+static const mcc_step_sampled *sampled(rt_device *device) {
+    return ((device_cuda *)device)->sampled;
 }
 
 static void stats(const rt_device *device, rt_device_stats *stats) {
@@ -387,11 +417,30 @@ static bool make_params(device_cuda *d, rt_error *error) {
     }
     for (uint32_t i = 0; i < at; i++)
         d->params[i] = &d->values[i];
-    for (uint32_t i = 0; i < t->n_outputs; i++)
-        if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
-            d->logits_offset = resolve(d, &(mcc_arg_entry){.kind = MCC_ARG_BUFFER,
-                                                           .index = t->outputs[i].buffer}) -
-                               d->memory.arena;
+    for (uint32_t i = 0; i < t->n_outputs; i++) {
+        const char *name = rt_string(t, t->outputs[i].name);
+        uint64_t offset =
+            resolve(d, &(mcc_arg_entry){.kind = MCC_ARG_BUFFER, .index = t->outputs[i].buffer}) -
+            d->memory.arena;
+        if (strcmp(name, "logits") == 0)
+            d->logits_offset = offset;
+        if (strcmp(name, "samples") == 0) {
+            d->samples_offset = offset;
+            d->device.samples = true;
+        }
+    }
+    return true;
+}
+
+static bool make_results(device_cuda *d, rt_error *error) {
+    const rt_step_limits *l = &d->block->limits;
+    if (!d->device.samples)
+        return make_logits(d, l->R < l->S ? l->R : l->S, error);
+    void *memory;
+    if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &memory, (size_t)l->R * sizeof *d->sampled, 0),
+            "pinning host memory for sampled tokens", error))
+        return false;
+    d->sampled = memory;
     return true;
 }
 
@@ -493,12 +542,11 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
         return false;
     }
     const rt_part *weights = &d->artifact->parts[MCC_SECTION_WEIGHTS];
-    const rt_step_limits *l = &d->block->limits;
     return rt_cuda_modules_load(&d->modules, &d->driver, &d->artifact->cuda, d->arch,
                                 d->artifact->path, d->name, error) &&
            rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, d->stream, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
-           make_marks(d, error) && make_logits(d, l->R < l->S ? l->R : l->S, error) &&
+           make_marks(d, error) && make_results(d, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
                           error);
 }
@@ -538,6 +586,8 @@ static void empty(device_cuda *d) {
             RT_CUDA(driver, cuEventDestroy_v2, d->marks[i]);
     if (d->logits)
         RT_CUDA(driver, cuMemFreeHost, d->logits);
+    if (d->sampled)
+        RT_CUDA(driver, cuMemFreeHost, d->sampled);
     if (d->stream)
         RT_CUDA(driver, cuStreamDestroy_v2, d->stream);
     rt_cuda_memory_free(&d->memory, driver);
@@ -566,8 +616,12 @@ static void destroy(rt_device *device) {
 
 rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_options *options,
                                  rt_error *error) {
-    static const rt_device_ops ops = {
-        .run = run, .copy_pages = copy_pages, .logits = logits, .stats = stats, .destroy = destroy};
+    static const rt_device_ops ops = {.run = run,
+                                      .copy_pages = copy_pages,
+                                      .logits = logits,
+                                      .sampled = sampled,
+                                      .stats = stats,
+                                      .destroy = destroy};
     device_cuda *d = calloc(1, sizeof *d);
     if (!d) {
         rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");

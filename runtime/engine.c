@@ -146,11 +146,11 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
                                       .max_waiting = e->max_waiting,
                                       .aging = aging_seconds};
     e->scheduler = rt_scheduler_create(e->kv, &scheduler);
-    e->candidates = malloc((size_t)e->vocab_size * sizeof *e->candidates);
+    e->sample_space = malloc(rt_sample_bytes(e->vocab_size));
     e->penalized = malloc((size_t)e->vocab_size * sizeof *e->penalized);
     e->sampled = malloc((size_t)e->max_seqs * sizeof *e->sampled);
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
-    if (!e->scheduler || !e->candidates || !e->penalized || !e->sampled || !e->event_text)
+    if (!e->scheduler || !e->sample_space || !e->penalized || !e->sampled || !e->event_text)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
 
     e->device->ops->stats(e->device, &e->device_stats);
@@ -198,7 +198,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
         rt_pool_destroy(engine->pool);
     if (engine->has_mutex)
         pthread_mutex_destroy(&engine->mutex);
-    free(engine->candidates);
+    free(engine->sample_space);
     free(engine->penalized);
     free(engine->sampled);
     free(engine->event_text);
@@ -226,6 +226,8 @@ mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stat
     local.graph_launches = device->graph_launches;
     local.last_launches = device->last_launches;
     local.last_driver_calls = device->last_driver_calls;
+    local.results_bytes = device->results_bytes;
+    local.last_results_bytes = device->last_results_bytes;
     local.requests_running = scheduler.running;
     local.requests_waiting = scheduler.waiting;
     local.preemptions = scheduler.preemptions;

@@ -68,7 +68,7 @@ typedef struct rt_request {
 
 /* What a row of a step became. */
 typedef struct rt_sampled {
-    int32_t id;
+    int32_t id; /* -1: none could be chosen */
     float logprob;
 } rt_sampled;
 
@@ -85,9 +85,9 @@ struct mcc_engine {
     rt_device *device;
     int32_t vocab_size, n_slots, max_seqs, eval_seqs, max_batched, max_waiting;
     int64_t max_len;
-    rt_candidate *candidates; /* [vocab_size] for the sampler */
-    float *penalized;         /* [vocab_size] logits after the repetition penalty */
-    rt_sampled *sampled;      /* [max_seqs] of the step's rows */
+    void *sample_space;  /* for the sampler */
+    float *penalized;    /* [vocab_size] logits after the repetition penalty */
+    rt_sampled *sampled; /* [max_seqs] of the step's rows */
 
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;

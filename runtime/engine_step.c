@@ -1,6 +1,7 @@
 /* Steps: the scheduler says what to compute, the device computes it, tokens are chosen. */
 #include "runtime/engine.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -15,16 +16,41 @@ static void drop_eval(mcc_engine *e) {
     e->eval_held = false;
 }
 
+/* What the logits of a row are changed by before a token is chosen: only the host does that. */
+static bool samples_on_host(const rt_request *r) {
+    return r->repetition_penalty != 1;
+}
+
+/* Lets the device choose a token from the row added last. */
+static void sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
+    const rt_sampling *s = &r->sampling;
+    rt_step_sample_row(&e->block, &(mcc_step_sampling){.temperature = s->temperature,
+                                                       .top_p = s->top_p,
+                                                       .min_p = s->min_p,
+                                                       .top_k = s->top_k,
+                                                       .seed = s->seed,
+                                                       .position = (int32_t)position,
+                                                       .sum = r->logprobs != NULL});
+}
+
+/* Where the device samples, logits are copied only if a row needs the host. */
 static void fill_block(mcc_engine *e, const rt_plan *plan) {
+    bool device = e->device->samples, host = !device;
     rt_step_begin(&e->block);
     for (int32_t i = 0; i < plan->n_items; i++) {
         const rt_plan_item *item = &plan->items[i];
+        const rt_request *r = request_of(item->seq);
         int32_t begin = e->block.step->T;
         rt_step_add(&e->block, item->seq->slot, item->seq->ids + item->first, item->n,
                     (int32_t)item->first);
-        for (int32_t k = item->n - item->n_rows; k < item->n; k++)
+        for (int32_t k = item->n - item->n_rows; k < item->n; k++) {
             rt_step_add_row(&e->block, begin + k);
+            if (device)
+                sample_on_device(e, r, item->first + k + 1);
+            host = host || samples_on_host(r);
+        }
     }
+    e->block.logits = host;
     rt_step_finish(&e->block, e->kv);
 }
 
@@ -36,8 +62,14 @@ static bool run_block(mcc_engine *e, rt_error *error) {
     return ok && e->device->ops->run(e->device, error);
 }
 
-/* Chooses the next token from a row of logits. */
+/* The next token: the device's choice, or the host's from a row of logits. */
 static void sample(mcc_engine *e, const rt_request *r, int32_t row, rt_sampled *to) {
+    if (e->device->samples && !samples_on_host(r)) {
+        const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
+        to->id = (int32_t)s->id;
+        to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
+        return;
+    }
     const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
     const float *logits = raw;
     if (r->repetition_penalty != 1) {
@@ -45,8 +77,8 @@ static void sample(mcc_engine *e, const rt_request *r, int32_t row, rt_sampled *
         rt_penalize(e->penalized, r->seen_ids, r->n_seen, r->repetition_penalty);
         logits = e->penalized;
     }
-    to->id = rt_sample(&r->sampling, logits, e->vocab_size, r->seq.n_ids, e->candidates);
-    to->logprob = r->logprobs ? rt_logprob(raw, e->vocab_size, to->id) : 0;
+    to->id = rt_sample(&r->sampling, logits, e->vocab_size, r->seq.n_ids, e->sample_space);
+    to->logprob = r->logprobs && to->id >= 0 ? rt_logprob(raw, e->vocab_size, to->id) : 0;
 }
 
 static void sample_rows(mcc_engine *e, const rt_plan *plan) {
@@ -74,7 +106,11 @@ static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
 
 /* Gives a request the token of its row. */
 static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_error *error) {
-    bool added = rt_request_add(r, s->id, s->logprob, error);
+    bool added = s->id < 0 ? rt_fail(error, MCC_INTERNAL,
+                                     "no token can be chosen for position %" PRId64
+                                     " of request %" PRIu64 ": all logits are NaN or -infinity",
+                                     r->seq.n_ids, r->id)
+                           : rt_request_add(r, s->id, s->logprob, error);
     e->stats.generated_tokens += added;
     rt_engine_make_ready(e, r);
     if (!added)

@@ -488,6 +488,8 @@ typedef struct mcc_engine_stats {
     int64_t kv_tokens;
     uint64_t kv_bytes_cached, prefix_queries, preemptions;
     int32_t last_prefill_tokens, last_decode_tokens; /* of the last step */
+    /* Logits or sampled tokens that were copied from it: in all, and in the last step. */
+    uint64_t results_bytes, last_results_bytes;
 } mcc_engine_stats;
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,

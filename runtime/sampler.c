@@ -24,27 +24,34 @@ void rt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]
     memcpy(out, c, sizeof c);
 }
 
-double rt_uniform(uint64_t seed, int64_t position) {
+uint64_t rt_random(uint64_t seed, int64_t position) {
     uint32_t counter[4] = {(uint32_t)position, (uint32_t)((uint64_t)position >> 32), 0, 0};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t out[4];
     rt_philox(counter, key, out);
-    uint64_t bits = (uint64_t)out[1] << 32 | out[0];
-    return (double)(bits >> 11) * 0x1p-53;
+    return (uint64_t)out[1] << 32 | out[0];
 }
 
-/* --- arithmetic ----------------------------------------------------------------------------------
+/* floor(a * b / 2^64) */
+static uint64_t multiply_high(uint64_t a, uint64_t b) {
+    __extension__ typedef unsigned __int128 wide;
+    return (uint64_t)((wide)a * b >> 64);
+}
+
+/* --- weights -------------------------------------------------------------------------------------
  */
 
-float rt_exp(float x) {
-    if (!(x > -87.0f)) /* also NaN */
-        return 0.0f;
-    if (x > 88.0f)
-        return INFINITY;
-    /* x = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts (Cody and Waite); then the Taylor
-     * polynomial of degree 7, whose remainder is below 2^-27. */
-    float n = rintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
+/* The loops over a block have a constant number of rounds and no branches, which compilers turn
+ * into vector code for any processor. */
+enum { BLOCK = 256 /* logits that are worked on together */ };
+
+static inline uint32_t weight_of(float x) {
+    float c = x > -21.5f ? x : -21.5f; /* also for NaN; there the result rounds to 0 */
+    /* c = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts (Cody and Waite); then the Taylor
+     * polynomial of degree 7, whose remainder is below 2^-27. Adding 1.5 * 2^23 rounds to an
+     * integer. */
+    float n = (c * 1.44269504f + 12582912.0f) - 12582912.0f;
+    float r = c - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
@@ -54,47 +61,98 @@ float rt_exp(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    int32_t bits = ((int32_t)n + 127 + 30) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
+    /* An integer: rounded where below 2^23. */
+    return (uint32_t)(int32_t)((p * scale + 8388608.0f) - 8388608.0f);
+}
+
+uint32_t rt_weight(float x) {
+    return weight_of(x);
+}
+
+/* A block's logits, filled up with -infinity. */
+static const float *block_at(const float *logits, int32_t n, int32_t begin, float copy[BLOCK]) {
+    if (n - begin >= BLOCK)
+        return logits + begin;
+    for (int i = 0; i < BLOCK; i++)
+        copy[i] = i < n - begin ? logits[begin + i] : -INFINITY;
+    return copy;
+}
+
+static float greatest_of(const float *block) {
+    enum { LANES = 16 };
+    float lane[LANES], best = -INFINITY;
+    for (int l = 0; l < LANES; l++)
+        lane[l] = -INFINITY;
+    for (int i = 0; i < BLOCK; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] = block[i + l] > lane[l] ? block[i + l] : lane[l];
+    for (int l = 0; l < LANES; l++)
+        best = lane[l] > best ? lane[l] : best;
+    return best;
+}
+
+static uint64_t sum_of(const uint32_t *weights) {
+    uint64_t sum = 0;
+    for (int i = 0; i < BLOCK; i++)
+        sum += weights[i];
+    return sum;
+}
+
+/* The weights of a block; returns their sum. */
+static uint64_t weigh(const float *restrict block, float greatest, float inverse,
+                      uint32_t *restrict weights) {
+    for (int i = 0; i < BLOCK; i++)
+        weights[i] = weight_of((block[i] - greatest) * inverse);
+    return sum_of(weights);
+}
+
+/* --- simple choices ------------------------------------------------------------------------------
+ */
+
+/* The first of n logits that equals `greatest`, looked for from the first block that has it. */
+static int32_t first_equal(const float *logits, int32_t n, int32_t begin, float greatest) {
+    for (int32_t i = begin; i < n; i++)
+        if (logits[i] == greatest)
+            return i;
+    return -1;
 }
 
 int32_t rt_argmax(const float *logits, int32_t n) {
-    /* The greatest value of each block first, in lanes that the compiler can keep in one register;
-     * then its place, in the one block that has it. */
-    enum { LANES = 16, BLOCK = 1024 };
-    float best = -INFINITY;
-    int32_t best_block = 0;
-    for (int32_t b = 0; b < n; b += BLOCK) {
-        int32_t end = n - b < BLOCK ? n : b + BLOCK, i = b;
-        float lane[LANES];
-        for (int l = 0; l < LANES; l++)
-            lane[l] = -INFINITY;
-        for (; i + LANES <= end; i += LANES)
-            for (int l = 0; l < LANES; l++)
-                lane[l] = logits[i + l] > lane[l] ? logits[i + l] : lane[l];
-        for (; i < end; i++)
-            lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-        for (int l = 0; l < LANES; l++) {
-            if (lane[l] > best) {
-                best = lane[l];
-                best_block = b;
-            }
+    float best = -INFINITY, copy[BLOCK];
+    int32_t begin = n;
+    for (int64_t b = 0; b < n; b += BLOCK) {
+        float greatest = greatest_of(block_at(logits, n, (int32_t)b, copy));
+        if (greatest > best) {
+            best = greatest;
+            begin = (int32_t)b;
         }
     }
-    for (int32_t i = best_block; i < n; i++)
-        if (logits[i] == best)
-            return i;
-    return 0;
+    return first_equal(logits, n, begin, best);
+}
+
+float rt_logprob_of(float logit, float greatest, float sum) {
+    return (float)((double)logit - greatest - log((double)sum * 0x1p-30));
 }
 
 float rt_logprob(const float *logits, int32_t n, int32_t id) {
-    float max = logits[rt_argmax(logits, n)];
-    double sum = 0;
+    int32_t best = rt_argmax(logits, n);
+    uint32_t weights[BLOCK];
+    float copy[BLOCK];
+    uint64_t sum = 0;
+    if (best < 0)
+        return -INFINITY;
+    for (int64_t b = 0; b < n; b += BLOCK)
+        sum += weigh(block_at(logits, n, (int32_t)b, copy), logits[best], 1, weights);
+    return rt_logprob_of(logits[id], logits[best], (float)sum);
+}
+
+void rt_mask(float *logits, int32_t n, const uint32_t *mask) {
     for (int32_t i = 0; i < n; i++)
-        sum += rt_exp(logits[i] - max);
-    return (float)(logits[id] - max - log(sum));
+        if (!(mask[i / 32] >> i % 32 & 1))
+            logits[i] = -INFINITY;
 }
 
 void rt_penalize(float *logits, const int32_t *ids, int64_t count, float penalty) {
@@ -103,9 +161,6 @@ void rt_penalize(float *logits, const int32_t *ids, int64_t count, float penalty
         *x = *x > 0 ? *x / penalty : *x * penalty;
     }
 }
-
-/* --- choosing ------------------------------------------------------------------------------------
- */
 
 bool rt_sampling_check(const rt_sampling *s, rt_error *error) {
     if (!(s->temperature >= 0 && s->temperature <= FLT_MAX))
@@ -123,104 +178,192 @@ bool rt_sampling_check(const rt_sampling *s, rt_error *error) {
     return true;
 }
 
-/* Order of candidates: greater weight first, then smaller id. */
-static bool before(rt_candidate a, rt_candidate b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+/* --- a row ---------------------------------------------------------------------------------------
+ */
+
+typedef struct candidate {
+    float logit;
+    uint32_t weight;
+} candidate;
+
+/* A row in blocks: the sum of each one's weights and its greatest logit, all weights, and room for
+ * candidates. */
+typedef struct row {
+    const float *logits;
+    int32_t n, blocks;
+    uint64_t *sums;
+    candidate *candidates;
+    uint32_t *weights;
+    float *greatest;
+} row;
+
+static int32_t count_blocks(int32_t n) {
+    return n / BLOCK + (n % BLOCK != 0);
 }
 
-/* Restores the heap (first candidate on top) after its element i has changed. */
-static void sift_down(rt_candidate *heap, int32_t n, int32_t i) {
-    rt_candidate moving = heap[i];
-    for (;;) {
-        int64_t child = 2 * (int64_t)i + 1;
-        if (child >= n)
-            break;
-        if (child + 1 < n && before(heap[child + 1], heap[child]))
-            child++;
-        if (!before(heap[child], moving))
-            break;
-        heap[i] = heap[child];
-        i = (int32_t)child;
+size_t rt_sample_bytes(int32_t n) {
+    return (size_t)count_blocks(n) * (sizeof(uint64_t) + BLOCK * sizeof(uint32_t) + sizeof(float)) +
+           (size_t)n * sizeof(candidate);
+}
+
+static row make_row(const float *logits, int32_t n, void *space) {
+    row r = {.logits = logits, .n = n, .blocks = count_blocks(n), .sums = space};
+    r.candidates = (candidate *)(r.sums + r.blocks);
+    r.weights = (uint32_t *)(r.candidates + n);
+    r.greatest = (float *)(r.weights + (size_t)r.blocks * BLOCK);
+    return r;
+}
+
+/* Computes the weights; returns their sum. */
+static uint64_t weigh_row(row *r, float greatest, float temperature) {
+    float inverse = 1 / (temperature > 0x1p-100f ? temperature : 0x1p-100f), copy[BLOCK];
+    uint64_t sum = 0;
+    for (int32_t b = 0; b < r->blocks; b++) {
+        const float *block = block_at(r->logits, r->n, b * BLOCK, copy);
+        r->sums[b] = weigh(block, greatest, inverse, r->weights + (size_t)b * BLOCK);
+        sum += r->sums[b];
     }
-    heap[i] = moving;
+    return sum;
 }
 
-/* Moves the first `k` candidates in order to the end of the array, the first of all last. */
-static void select_first(rt_candidate *heap, int32_t n, int32_t k) {
-    for (int32_t i = 0; i < k; i++) {
-        rt_candidate top = heap[0];
-        heap[0] = heap[n - 1 - i];
-        heap[n - 1 - i] = top;
-        sift_down(heap, n - 1 - i, 0);
-    }
-}
+/* --- the limits ----------------------------------------------------------------------------------
+ */
 
-/* Draws in proportion to the weights, which add up to `sum`; u is uniform in [0, 1). */
-static int32_t draw(const rt_candidate *candidates, int32_t n, double sum, double u) {
-    double left = u * sum;
-    for (int32_t i = 0; i < n; i++) {
-        left -= candidates[i].weight;
-        if (left < 0)
-            return candidates[i].id;
-    }
-    /* Rounding: the last that could have been drawn at all. */
-    for (int32_t i = n - 1; i > 0; i--)
-        if (candidates[i].weight > 0)
-            return candidates[i].id;
-    return candidates[0].id;
-}
-
-int32_t rt_sample(const rt_sampling *s, const float *logits, int32_t n, int64_t position,
-                  rt_candidate *c) {
-    int32_t best = rt_argmax(logits, n);
-    float max = logits[best];
-    if (s->temperature == 0 || s->top_k == 1 || !(max > -INFINITY) || max == INFINITY)
-        return best;
-    double u = rt_uniform(s->seed, position);
-
-    /* Weights below 2^-60 of the greatest cannot change a sum in any way that matters, and leaving
-     * them out makes the rest short. */
+/* Collects the tokens of weight above 0 whose logit is at least `from`; returns how many there are;
+ * *sum becomes the sum of their weights. */
+static int32_t collect(row *r, float from, uint64_t *sum) {
     int32_t count = 0;
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++) {
-        float scaled = (logits[i] - max) / s->temperature;
-        if (!(scaled > -42.0f))
+    *sum = 0;
+    for (int32_t b = 0; b < r->blocks; b++) {
+        if (!(r->greatest[b] >= from))
             continue;
-        float weight = rt_exp(scaled);
-        c[count++] = (rt_candidate){weight, i};
-        sum += weight;
-    }
-    bool limited = (s->top_k > 0 && s->top_k < count) || s->top_p < 1;
-    if (!limited && s->min_p == 0)
-        return draw(c, count, sum, u);
-
-    /* Most probable first: only as many as the limits can need. */
-    int32_t kept = 0;
-    double kept_sum = 0;
-    for (int32_t i = count / 2 - 1; i >= 0; i--)
-        sift_down(c, count, i);
-    int32_t k = s->top_k > 0 && s->top_k < count ? s->top_k : count;
-    rt_candidate *end = c + count; /* the kept ones are end[-kept] … end[-1], in falling order of
-                                      the index */
-    if (k < count && s->top_p < 1) {
-        /* top-p counts in what top-k has left, so that sum must be known first. */
-        select_first(c, count, k);
-        sum = 0;
-        for (int32_t i = 1; i <= k; i++)
-            sum += end[-i].weight;
-        for (kept = 0; kept < k && kept_sum < (double)s->top_p * sum; kept++)
-            kept_sum += end[-1 - kept].weight;
-    } else {
-        for (kept = 0; kept < k && (kept == 0 || kept_sum < (double)s->top_p * sum); kept++) {
-            int32_t left = count - kept;
-            if (c[0].weight < s->min_p) /* the greatest weight is 1 */
-                break;
-            select_first(c, left, 1);
-            kept_sum += end[-1 - kept].weight;
+        int32_t begin = b * BLOCK, end = r->n - begin < BLOCK ? r->n : begin + BLOCK;
+        for (int32_t i = begin; i < end; i++) {
+            if (!(r->logits[i] >= from) || r->weights[i] == 0)
+                continue;
+            r->candidates[count++] = (candidate){r->logits[i], r->weights[i]};
+            *sum += r->weights[i];
         }
     }
-    for (; kept > 1 && end[-kept].weight < s->min_p; kept--)
-        kept_sum -= end[-kept].weight;
-    /* Drawn from the least probable up: the order is fixed, which is all that matters. */
-    return draw(end - kept, kept, kept_sum, u);
+    return count;
+}
+
+static void swap(candidate *a, candidate *b) {
+    candidate old = *a;
+    *a = *b;
+    *b = old;
+}
+
+/* The greatest logit for which the candidates at or above it number more than `target`, or by
+ * weight add up to more; -infinity when all together do not. Quickselect: the candidates change
+ * places. */
+static float select_logit(candidate *c, int32_t count, bool by_weight, uint64_t target) {
+    uint64_t above = 0;
+    while (count > 0) {
+        float pivot = c[count / 2].logit;
+        uint64_t greater = 0, equal = 0;
+        int32_t g = 0, e = 0; /* c[0 … g-1] are greater, c[g … e-1] equal */
+        for (int32_t i = 0; i < count; i++) {
+            uint64_t measure = by_weight ? c[i].weight : 1;
+            if (c[i].logit < pivot)
+                continue;
+            swap(&c[i], &c[e]);
+            if (c[e].logit > pivot) {
+                greater += measure;
+                swap(&c[e], &c[g++]);
+            } else {
+                equal += measure;
+            }
+            e++;
+        }
+        if (above + greater > target) {
+            count = g;
+        } else if (above + greater + equal > target) {
+            return pivot;
+        } else {
+            above += greater + equal;
+            c += e;
+            count -= e;
+        }
+    }
+    return -INFINITY;
+}
+
+/* The least logit that top_k and top_p keep; `sum` is that of all weights. Mostly few tokens are
+ * kept, so first only those near the greatest are looked at, then more. */
+static float threshold_of(row *r, const rt_sampling *p, float greatest, uint64_t sum) {
+    const bool top_k = p->top_k > 0, top_p = p->top_p < 1;
+    const uint64_t fraction = top_p ? (uint64_t)((double)p->top_p * 0x1p64) : 0;
+    int32_t count;
+    uint64_t collected, target = multiply_high(sum, fraction);
+    for (float reach = 4;; reach *= 2) {
+        bool all = reach > 30; /* what lies lower has no weight */
+        count = collect(r, all ? -INFINITY : greatest - reach * p->temperature, &collected);
+        if (all || (top_k ? count >= p->top_k : collected > target))
+            break;
+    }
+    float threshold = -INFINITY;
+    if (top_k) {
+        threshold = select_logit(r->candidates, count, false, (uint64_t)p->top_k - 1);
+        uint64_t kept = 0; /* top_p counts in what top_k has left */
+        for (int32_t i = 0; i < count; i++)
+            kept += r->candidates[i].logit >= threshold ? r->candidates[i].weight : 0;
+        target = multiply_high(kept, fraction);
+    }
+    return top_p ? select_logit(r->candidates, count, true, target) : threshold;
+}
+
+/* Leaves out tokens below the threshold or of less than the least weight; returns the new sum. */
+static uint64_t limit_row(row *r, float threshold, uint32_t least) {
+    float copy[BLOCK];
+    uint64_t sum = 0;
+    for (int32_t b = 0; b < r->blocks; b++) {
+        if (!(r->greatest[b] >= threshold)) {
+            r->sums[b] = 0;
+            continue;
+        }
+        const float *restrict block = block_at(r->logits, r->n, b * BLOCK, copy);
+        uint32_t *restrict weights = r->weights + (size_t)b * BLOCK;
+        for (int i = 0; i < BLOCK; i++)
+            weights[i] = ((block[i] >= threshold) & (weights[i] >= least)) ? weights[i] : 0;
+        r->sums[b] = sum_of(weights);
+        sum += r->sums[b];
+    }
+    return sum;
+}
+
+/* --- the draw ------------------------------------------------------------------------------------
+ */
+
+/* The first token at which the running sum of weights exceeds `at`, which is below their sum. */
+static int32_t find(const row *r, uint64_t at) {
+    int32_t b = 0;
+    while (at >= r->sums[b])
+        at -= r->sums[b++];
+    int32_t i = b * BLOCK;
+    while (at >= r->weights[i])
+        at -= r->weights[i++];
+    return i;
+}
+
+int32_t rt_sample(const rt_sampling *p, const float *logits, int32_t n, int64_t position,
+                  void *space) {
+    if (p->temperature == 0 || p->top_k == 1)
+        return rt_argmax(logits, n);
+    row r = make_row(logits, n, space);
+    float greatest = -INFINITY, copy[BLOCK];
+    for (int32_t b = 0; b < r.blocks; b++) {
+        r.greatest[b] = greatest_of(block_at(logits, n, b * BLOCK, copy));
+        greatest = r.greatest[b] > greatest ? r.greatest[b] : greatest;
+    }
+    if (isinf(greatest))
+        return greatest > 0 ? first_equal(logits, n, 0, greatest) : -1;
+    uint64_t sum = weigh_row(&r, greatest, p->temperature);
+    float threshold = -INFINITY;
+    uint32_t least = (uint32_t)ceilf(p->min_p * 0x1p30f);
+    if (p->top_k > 0 || p->top_p < 1)
+        threshold = threshold_of(&r, p, greatest, sum);
+    if (threshold > -INFINITY || least > 0)
+        sum = limit_row(&r, threshold, least);
+    return find(&r, multiply_high(sum, rt_random(p->seed, position)));
 }

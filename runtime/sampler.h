@@ -1,11 +1,34 @@
 /* Chooses a token from a row of logits. The choice is a function of the logits, the parameters and
- * (seed, position) alone: there is no hidden state, so it does not depend on what else runs. */
+ * (seed, position) alone: there is no hidden state, so it does not depend on what else runs.
+ *
+ * It is defined in arithmetic whose order cannot show, so that any other implementation that splits
+ * the row as it likes (codegen/cuda/kernels/sample.cuh) chooses the same token:
+ *
+ * - `greatest` is the greatest logit. NaN and -infinity are never chosen; -1 when nothing else is
+ *   there. With temperature 0, top_k 1 or greatest = infinity the choice is the first token that
+ *   has the greatest logit.
+ * - The weight of logit l is the integer rt_weight((l - greatest) * inverse), where inverse is 1 /
+ *   temperature (1 / 2^-100 below that), each operation rounded to f32: e^x in units of 2^-30, so
+ *   2^30 for the greatest logit, and 0 from about e^-21.5 on. Sums of weights are exact in 64 bits.
+ *   Tokens of weight 0 are left out.
+ * - top_k keeps the tokens whose logit is not below the k-th greatest; top_p then those whose logit
+ *   is not below L, the greatest logit for which the weights of the kept tokens at or above it add
+ *   up to more than floor(top_p * their sum) (nucleus sampling: Holtzman et al. 2020, section 3.1);
+ *   min_p those of weight at least min_p * 2^30 (Nguyen et al. 2024, section 3). Equal logits are
+ *   kept or left out together, as by vLLM and transformers.
+ * - The draw inverts the cumulative distribution: u is a 64-bit number of the random stream, s the
+ *   sum of the kept weights, and the choice is the first token, by id, at which the running sum of
+ *   kept weights exceeds floor(u * s / 2^64). (Gumbel's trick would need a random number and a
+ *   logarithm for each token of the vocabulary.)
+ * - The random stream is counter-based (Salmon et al. 2011, Philox-4x32-10): key seed, counter
+ *   position. */
 #ifndef MCC_RUNTIME_SAMPLER_H
 #define MCC_RUNTIME_SAMPLER_H
 
 #include "runtime/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct rt_sampling {
@@ -19,33 +42,40 @@ typedef struct rt_sampling {
 /* Checks ranges; the error names the parameter. */
 bool rt_sampling_check(const rt_sampling *sampling, rt_error *error);
 
-typedef struct rt_candidate {
-    float weight; /* probability, relative to the most probable token's */
-    int32_t id;
-} rt_candidate;
+/* Bytes of memory that rt_sample works in, for rows of n logits. */
+size_t rt_sample_bytes(int32_t n);
 
-/* Returns a token id in 0 … n-1. `space` has room for n candidates. `position` is that which the
- * token will have in its sequence. NaNs count as the lowest value. */
+/* Returns a token id in 0 … n-1, or -1 when no logit is a number above -infinity. `space` has
+ * rt_sample_bytes(n) bytes, aligned for uint64_t. `position` is that which the token will have in
+ * its sequence. n >= 1. */
 int32_t rt_sample(const rt_sampling *sampling, const float *logits, int32_t n, int64_t position,
-                  rt_candidate *space);
+                  void *space);
 
-/* The index of the greatest logit, the first of equals. n >= 1. */
+/* The index of the greatest logit, the first of equals; -1 as above. n >= 1. */
 int32_t rt_argmax(const float *logits, int32_t n);
 
-/* Log-probability of token `id` under softmax(logits). */
+/* Log-probability of token `id` under softmax(logits), to about 1e-6. */
 float rt_logprob(const float *logits, int32_t n, int32_t id);
+
+/* The same from the token's logit, the greatest of the row, and the sum of all weights for
+ * temperature 1 rounded to f32. */
+float rt_logprob_of(float logit, float greatest, float sum);
+
+/* Sets the logits of tokens to -infinity whose bit is clear: bit id % 32 of mask[id / 32]. */
+void rt_mask(float *logits, int32_t n, const uint32_t *mask);
 
 /* Divides positive logits of the `count` tokens `ids` by `penalty`, multiplies negative ones
  * (Keskar et al. 2019, CTRL, section 4.1). Each id must be there once. */
 void rt_penalize(float *logits, const int32_t *ids, int64_t count, float penalty);
 
-/* Four 32-bit words of the stream (Salmon et al. 2011, Philox-4x32-10). */
+/* e^x in units of 2^-30 for x <= 0, to about 2 ulp of the f32 that it is computed in, and rounded
+ * to an integer; 0 for x <= -21.5 and NaN. By the same operations on every machine. */
+uint32_t rt_weight(float x);
+
+/* Four 32-bit words of the stream. */
 void rt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* Uniform in [0, 1), 53 bits, of the stream `seed` at `position`. */
-double rt_uniform(uint64_t seed, int64_t position);
-
-/* e^x to about 2 ulp, by the same operations on every machine (libm's differ). */
-float rt_exp(float x);
+/* 64 bits of the stream `seed` at `position`. */
+uint64_t rt_random(uint64_t seed, int64_t position);
 
 #endif

@@ -24,7 +24,7 @@ typedef struct mcc_step {
     uint32_t context_lens; /* i32[S], positions stored after this step, this step's included */
     uint32_t page_tables;  /* i32[G][S][P], page numbers in each group's pool; -1: no page */
     uint32_t output_rows;  /* i32[R], tokens whose rows are asked for, ascending */
-    uint32_t sampling;     /* mcc_step_sampling[R], or 0: the host samples */
+    uint32_t sampling;     /* mcc_step_sampling[R], at a multiple of 8; or 0: the host samples */
     uint32_t token_masks;  /* u32[R][ceil(V/32)], bit set: token allowed; or 0 */
     uint32_t adapter_ids;  /* reserved: i32[S] */
     uint32_t tree_masks;   /* reserved */
@@ -32,14 +32,22 @@ typedef struct mcc_step {
     uint32_t reserved[5];
 } mcc_step;
 
-/* Sampling of one row. The random stream is counter-based: (seed, position). */
+/* Sampling of one row, as runtime/sampler.h defines it. The random stream is counter-based: (seed,
+ * position). */
 typedef struct mcc_step_sampling {
     float temperature, top_p, min_p;
     int32_t top_k;
     uint64_t seed;
-    int32_t position;
-    int32_t reserved;
+    int32_t position; /* that the token will have */
+    uint32_t sum;     /* 1: the row's sum is asked for */
 } mcc_step_sampling;
+
+/* What was chosen for a row: op sample's result (ir/ops.def). */
+typedef struct mcc_step_sampled {
+    float id; /* a whole number; -1: no logit is a number above -infinity */
+    float logit, greatest;
+    float sum; /* of the weights for temperature 1, for rt_logprob_of; 0 where not asked for */
+} mcc_step_sampled;
 
 /* --- kernels of CPU artifacts -------------------------------------------------------------------
  */

@@ -20,6 +20,7 @@ bool rt_step_block_create(rt_step_block *b, const rt_step_limits *l, rt_error *e
     uint64_t token_ids = place(&bytes, T), positions = place(&bytes, T);
     uint64_t token_seqs = place(&bytes, T), seq_offsets = place(&bytes, S + 1);
     uint64_t context_lens = place(&bytes, S), output_rows = place(&bytes, R);
+    uint64_t sampling = place(&bytes, R * (sizeof(mcc_step_sampling) / 4));
     if (__builtin_mul_overflow(rows, (uint64_t)l->P, &entries) || entries > UINT32_MAX / 4)
         return rt_fail(
             error, MCC_CAPACITY,
@@ -60,6 +61,8 @@ bool rt_step_block_create(rt_step_block *b, const rt_step_limits *l, rt_error *e
     b->context_lens = (int32_t *)(base + context_lens);
     b->page_tables = (int32_t *)(base + page_tables);
     b->output_rows = (int32_t *)(base + output_rows);
+    b->sampling = (mcc_step_sampling *)(base + sampling);
+    b->logits = true;
     memset(b->page_tables, 0xff, entries * sizeof *b->page_tables);
     return true;
 }
@@ -73,6 +76,8 @@ void rt_step_block_destroy(rt_step_block *b) {
 
 void rt_step_begin(rt_step_block *b) {
     b->step->T = b->step->S = b->step->R = 0;
+    b->step->sampling = 0;
+    b->logits = true;
 }
 
 void rt_step_add(rt_step_block *b, int32_t slot, const int32_t *ids, int32_t n, int32_t first) {
@@ -91,6 +96,11 @@ void rt_step_add(rt_step_block *b, int32_t slot, const int32_t *ids, int32_t n, 
 
 void rt_step_add_row(rt_step_block *b, int32_t token) {
     b->output_rows[b->step->R++] = token;
+}
+
+void rt_step_sample_row(rt_step_block *b, const mcc_step_sampling *sampling) {
+    b->sampling[b->step->R - 1] = *sampling;
+    b->step->sampling = (uint32_t)((char *)b->sampling - (char *)b->step);
 }
 
 void rt_step_finish(rt_step_block *b, const rt_kv *kv) {

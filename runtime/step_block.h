@@ -19,6 +19,10 @@ typedef struct rt_step_block {
     size_t bytes;
     int32_t *token_ids, *positions, *token_seqs, *seq_offsets, *context_lens, *page_tables,
         *output_rows;
+    mcc_step_sampling *sampling; /* [R] */
+    /* Whether the host needs the rows' logits, besides what a device samples from them; true after
+     * rt_step_begin. */
+    bool logits;
     int32_t *slots;    /* [S] the cache's slot of each sequence */
     int32_t *row_used; /* [G*S] entries of each row of page_tables that are not -1 */
 } rt_step_block;
@@ -34,6 +38,10 @@ void rt_step_add(rt_step_block *block, int32_t slot, const int32_t *ids, int32_t
 
 /* Asks for the row of token `token` of the step; ascending. */
 void rt_step_add_row(rt_step_block *block, int32_t token);
+
+/* Asks the device to sample from the row added last; of a step either all rows are sampled or none.
+ */
+void rt_step_sample_row(rt_step_block *block, const mcc_step_sampling *sampling);
 
 /* Writes the page tables, for which pages have been reserved, and the counts. */
 void rt_step_finish(rt_step_block *block, const rt_kv *kv);

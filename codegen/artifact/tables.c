@@ -97,7 +97,7 @@ static mcc_span buffers(tables *t, const cg_program_list *p) {
 }
 
 static mcc_span kernels(tables *t, const cg_program_list *p) {
-    static const char *const anchors[] = {"rows", "matmul", "attention"};
+    static const char *const anchors[] = {"rows", "matmul", "attention", "sample"};
     mcc_kernel_entry *list = ir_arena_array(t->scratch, (size_t)p->n_kernels + 1, sizeof *list);
     for (int i = 0; i < p->n_kernels; i++)
         list[i] = (mcc_kernel_entry){.name = string(t, p->kernels[i]->name),

@@ -334,6 +334,7 @@ static bool emit_kernel(unit *u, const cg_kernel *kernel, const cg_cpu_target *t
         emit_entry(&em);
         ok = kernel->anchor == CG_ANCHOR_MATMUL      ? cg_cpu_emit_matmul(&em)
              : kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cpu_emit_attention(&em)
+             : kernel->anchor == CG_ANCHOR_SAMPLE    ? true /* see cg_cpu_tiling */
                                                      : cg_cpu_emit_rows(&em);
         LLVMBuildRetVoid(em.builder);
     }
@@ -451,6 +452,8 @@ cg_tiling cg_cpu_tiling(const cg_kernel *kernel) {
         return cg_cpu_matmul_tiling(kernel);
     case CG_ANCHOR_ATTENTION:
         return cg_cpu_attention_tiling(kernel);
+    case CG_ANCHOR_SAMPLE: /* none: logits are in the host's memory, and the runtime samples */
+        return (cg_tiling){.div = 1, .mult = 1};
     default:
         return cg_cpu_rows_tiling(kernel);
     }
@@ -466,6 +469,8 @@ int64_t cg_cpu_scratch_bytes(const cg_kernel *kernel) {
         return cg_cpu_matmul_scratch(kernel);
     case CG_ANCHOR_ATTENTION:
         return cg_cpu_attention_scratch(kernel);
+    case CG_ANCHOR_SAMPLE:
+        return 0;
     default:
         return cg_cpu_rows_scratch(kernel);
     }

@@ -83,6 +83,7 @@ mcc_cuda_grid cg_cuda_grid(ir_dim dim, int64_t div, int64_t mult);
 bool cg_cuda_rows(cg_cuda_emitter *em);
 bool cg_cuda_matmul(cg_cuda_emitter *em);
 bool cg_cuda_attention(cg_cuda_emitter *em);
+bool cg_cuda_sample(cg_cuda_emitter *em);
 
 /* --- row programs --------------------------------------------------------------------------------
  */

@@ -126,6 +126,7 @@ bool cg_cuda_generate(const cg_kernel *kernel, ir_arena *arena, ir_diag *diag, c
         return false;
     bool ok = kernel->anchor == CG_ANCHOR_MATMUL      ? cg_cuda_matmul(&em)
               : kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cuda_attention(&em)
+              : kernel->anchor == CG_ANCHOR_SAMPLE    ? cg_cuda_sample(&em)
                                                       : cg_cuda_rows(&em);
     *out = (cg_cuda_code){em.functions, em.n_functions};
     return ok;

@@ -50,6 +50,19 @@ run gpu.so --device emulator && tokens
 expect 1 run gpu.so -p "Hello" --device cpu
 silent
 says "no code for a CPU"
+# Tokens are chosen on the GPU, and are the host's; with a penalty the host chooses, of logits.
+expect 0 build "$q4" $exact --target "$cuda" --sampling host -q -o host.so
+for how in "--temperature 0.9" "--temperature 1.2 --top-k 12 --top-p 0.9 --seed 5" \
+    "--temperature 0.7 --min-p 0.05 --seed 9" "--repetition-penalty 1.3"; do
+    run both.so --device cpu $how && cp out expected
+    for artifact in both.so gpu.so host.so; do run "$artifact" --device emulator $how && tokens; done
+done
+expect 0 bench gpu.so --device emulator --prompt-tokens 4 --decode-tokens 2 --context 0 --repeat 1 --json
+holds 'd["results_bytes_per_decode_step"] == 16'
+expect 0 bench host.so --device emulator --prompt-tokens 4 --decode-tokens 2 --context 0 --repeat 1 --json
+holds 'd["results_bytes_per_decode_step"] == 4 * 288'
+expect 0 inspect gpu.so
+prints "sample       1 x  sample_"
 # Another architecture, with sliding windows and several encodings of weights; f32 pages.
 expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
     --kv-cache-dtype f32 -q -o gemma3-gpu.so
@@ -77,10 +90,10 @@ compare() {
     done
     holds 'd["nll"] == json.load(open("whole"))["nll"]'
 }
-compare llama 3 1 64 13 0 --quantize int8 --kv-cache-dtype f32
-compare qwen2 2 1 64 13 0 --activations f32 --kv-cache-dtype f32
-compare qwen3 2 1 32 15 0 --quantize int8 --kv-cache-dtype f32
-compare llama 4 4 32 13 1e-6 --activations f32
+compare llama 3 1 64 14 0 --quantize int8 --kv-cache-dtype f32
+compare qwen2 2 1 64 14 0 --activations f32 --kv-cache-dtype f32
+compare qwen3 2 1 32 16 0 --quantize int8 --kv-cache-dtype f32
+compare llama 4 4 32 14 1e-6 --activations f32
 
 # Texts.
 for kind in cuda ptx; do
@@ -111,6 +124,10 @@ expect 2 build "$q4" --target cuda:sm_75 -q -o none.so
 says "cuda:sm_75"
 expect 2 build "$q4" --emit ptx -q
 says "cuda:sm_80"
+expect 2 build "$q4" --sampling device -q -o none.so
+says "cuda:sm_80"
+expect 2 build "$q4" --target cuda:sm_80 --sampling there -q -o none.so
+says "expected device or host"
 MODELCC_NVRTC=/nowhere/libnvrtc.so expect 1 build "$q4" --target cuda:sm_80 -q -o none.so
 says "/nowhere/libnvrtc.so"
 MODELCC_NVRTC=/nowhere/libnvrtc.so expect 0 build "$q4" --target "$targets" -q -o cpu-only.so

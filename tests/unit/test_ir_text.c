@@ -207,6 +207,14 @@ static ir_op *random_op(ir_graph *graph, struct pool *pool, int depth, ir_opcode
     return op;
 }
 
+/* Any op; more often one that has not been built yet, since a few are seldom possible. */
+static ir_opcode random_code(const int *built) {
+    int code = pick(IR_N_OPS);
+    for (int i = pick(2) ? IR_N_OPS : 0; i > 0 && built[code]; i--)
+        code = (code + 1) % IR_N_OPS;
+    return (ir_opcode)code;
+}
+
 /* A module whose ops were chosen at random and which verifies; counts its ops by code. */
 static ir_module *random_module(uint64_t seed, int *built) {
     static const int64_t shapes[][2] = {{2, 4}, {1, 8}, {4, 4}};
@@ -253,10 +261,15 @@ static ir_module *random_module(uint64_t seed, int *built) {
     }
     add_to_pool(&pool, ir_build(m->graph, &diag, IR_OP_GATHER, NULL, NULL, 2,
                                 (ir_value *[]){pool.values[4], ids}, 0, NULL));
+    ir_value *rows = ir_build(m->graph, &diag, IR_OP_INPUT, NULL,
+                              &(ir_type){.dtype = IR_I32, .rank = 1, .dims = {IR_DIM_R}}, 0, NULL,
+                              1, &IR_STRING("name", "output_rows"));
+    add_to_pool(&pool, ir_build(m->graph, &diag, IR_OP_GATHER, NULL, NULL, 2,
+                                (ir_value *[]){x, rows}, 0, NULL));
     ck_assert_int_eq(diag.errors, 0);
     for (int i = 0; i < 600; i++) {
         int count = pool.count;
-        ir_op *op = random_op(m->graph, &pool, 0, (ir_opcode)pick(IR_N_OPS));
+        ir_op *op = random_op(m->graph, &pool, 0, random_code(built));
         if (!op)
             continue;
         if (ir_verify(m, &diag)) {

@@ -1,6 +1,8 @@
 /* Sampling: the random stream against its published vectors, choices against their distribution and
- * against a plain implementation that sorts everything. */
+ * against the reference interpreter, which sorts everything. */
 #include "check_main.h"
+#include "ir/interp.h"
+#include "ir/text.h"
 #include "runtime/modelcc.h"
 #include "runtime/sampler.h"
 
@@ -28,14 +30,20 @@ START_TEST(philox_vectors) {
 }
 END_TEST
 
-START_TEST(exp_is_close) {
-    for (float x = -86.9f; x < 87.9f; x += 0.0137f) {
-        double exact = exp((double)x);
-        ck_assert_double_le(fabs(rt_exp(x) - exact) / exact, 3e-7);
+START_TEST(weights_are_close) {
+    uint32_t last = 1 << 30;
+    for (float x = 0; x > -22; x -= 0.00137f) {
+        uint32_t weight = rt_weight(x);
+        ck_assert_double_le(fabs(weight - exp((double)x) * 0x1p30),
+                            0.5000001 + 3e-7 * exp((double)x) * 0x1p30);
+        ck_assert_uint_le(weight, last);
+        last = weight;
     }
-    ck_assert_float_eq(rt_exp(0), 1);
-    ck_assert_float_eq(rt_exp(-1000), 0);
-    ck_assert_float_eq(rt_exp(NAN), 0);
+    ck_assert_uint_eq(rt_weight(0), 1 << 30);
+    ck_assert_uint_eq(rt_weight(-21.5f), 0);
+    ck_assert_uint_eq(rt_weight(-1000), 0);
+    ck_assert_uint_eq(rt_weight(-INFINITY), 0);
+    ck_assert_uint_eq(rt_weight(NAN), 0);
 }
 END_TEST
 
@@ -67,7 +75,7 @@ START_TEST(argmax_of_any_length) {
         logits[i] = i == 17 ? -1 : -INFINITY;
     ck_assert_int_eq(rt_argmax(logits, 5000), 17);
     logits[17] = NAN;
-    ck_assert_int_eq(rt_argmax(logits, 5000), 0);
+    ck_assert_int_eq(rt_argmax(logits, 5000), -1);
 }
 END_TEST
 
@@ -128,7 +136,7 @@ START_TEST(frequencies_match) {
     float logits[N];
     double p[N];
     int drawn[N] = {0};
-    rt_candidate space[N];
+    void *space = malloc(rt_sample_bytes(N));
     for (int i = 0; i < N; i++)
         logits[i] = random_logit();
     reference(&s, logits, N, p);
@@ -141,13 +149,14 @@ START_TEST(frequencies_match) {
         else /* five standard deviations */
             ck_assert_double_le(fabs(drawn[i] - expected), 5 * sqrt(expected * (1 - p[i])) + 1);
     }
+    free(space);
 }
 END_TEST
 
 START_TEST(same_seed_same_choice) {
     enum { N = 3000 };
     static float logits[N];
-    static rt_candidate space[N];
+    void *space = malloc(rt_sample_bytes(N));
     for (int i = 0; i < N; i++)
         logits[i] = random_logit();
     rt_sampling s = {.temperature = 1, .top_p = 0.9f, .seed = 7};
@@ -160,22 +169,134 @@ START_TEST(same_seed_same_choice) {
         changed += rt_sample(&other, logits, N, position, space) != id;
     }
     ck_assert_int_gt(changed, 25);
+    free(space);
 }
 END_TEST
 
 START_TEST(greedy_and_broken_logits) {
     float logits[4] = {1, 5, 2, 5};
-    rt_candidate space[4];
+    uint64_t space[1024];
+    ck_assert_uint_le(rt_sample_bytes(4), sizeof space);
     rt_sampling s = {.temperature = 0, .top_p = 1};
     ck_assert_int_eq(rt_sample(&s, logits, 4, 0, space), 1);
     s = (rt_sampling){.temperature = 1, .top_p = 1, .top_k = 1};
     ck_assert_int_eq(rt_sample(&s, logits, 4, 0, space), 1);
     float bad[4] = {NAN, NAN, NAN, NAN};
     s.top_k = 0;
-    ck_assert_int_eq(rt_sample(&s, bad, 4, 0, space), 0);
+    ck_assert_int_eq(rt_sample(&s, bad, 4, 0, space), -1);
+    bad[2] = -INFINITY;
+    ck_assert_int_eq(rt_sample(&s, bad, 4, 0, space), -1);
+    s.temperature = 0;
+    ck_assert_int_eq(rt_sample(&s, bad, 4, 0, space), -1);
+    s.temperature = 1;
+    bad[3] = bad[1] = INFINITY;
+    ck_assert_int_eq(rt_sample(&s, bad, 4, 0, space), 1);
     float one[4] = {-INFINITY, -INFINITY, 0, NAN};
     for (int i = 0; i < 20; i++)
         ck_assert_int_eq(rt_sample(&s, one, 4, i, space), 2);
+}
+END_TEST
+
+/* --- every choice against the interpreter's ------------------------------------------------------
+ */
+
+/* Row 0 of the interpreter's sample. */
+static int32_t reference_sample(const rt_sampling *s, const float *logits, int n, int64_t position,
+                                const uint32_t *mask) {
+    ir_diag diag = {0};
+    ir_arena *arena = ir_arena_create();
+    char text[512];
+    snprintf(text, sizeof text,
+             "module \"t\" {arch = \"t\"}\n"
+             "%%0 = input {name = \"output_rows\"} : i32[R]\n"
+             "%%1 = weight {name = \"table\"} : f32[2, %d]\n"
+             "%%2 = gather(%%1, %%0) : f32[R, %d]\n"
+             "%%3 = sample(%%2) : f32[R, 4]\n"
+             "output(%%3) {name = \"samples\"}\n",
+             n, n);
+    ir_module *module = ir_parse_module(text, strlen(text), "test", &diag);
+    ck_assert_ptr_nonnull(module);
+    ir_interp_sampling sampling = {.temperature = s->temperature,
+                                   .top_p = s->top_p,
+                                   .min_p = s->min_p,
+                                   .top_k = s->top_k,
+                                   .position = (int32_t)position,
+                                   .seed = s->seed};
+    ir_interp_step step = {.R = 1, .sampling = &sampling, .token_masks = mask};
+    float *result;
+    bool ok = ir_interp_op(module->graph->last->prev, &step, &logits, &result, arena, &diag);
+    ck_assert(ok);
+    int32_t id = (int32_t)result[0];
+    ir_module_destroy(module);
+    ir_arena_destroy(arena);
+    ir_diag_clear(&diag);
+    return id;
+}
+
+/* Logits of several kinds: spread, few different values, all equal, with infinities and NaNs. */
+static void random_row(float *logits, int n, int kind) {
+    for (int i = 0; i < n; i++) {
+        float x = random_logit();
+        logits[i] = kind == 0   ? 3 * x
+                    : kind == 1 ? rintf(x)
+                    : kind == 2 ? 1.5f
+                    : kind == 3 ? 0.001f * x
+                                : x;
+        if (kind == 4 && random_logit() > 2)
+            logits[i] = random_logit() > 0 ? NAN : -INFINITY;
+        if (kind == 5)
+            logits[i] = random_logit() > 0 ? 0.0f : -0.0f;
+    }
+}
+
+START_TEST(choices_are_the_interpreters) {
+    static const int lengths[] = {1, 2, 7, 255, 256, 257, 1000, 3000, 49152, 262144};
+    enum { MOST = 262144 };
+    float *logits = malloc(MOST * sizeof *logits);
+    void *space = malloc(rt_sample_bytes(MOST));
+    int full = test_full() ? 10 : 1;
+    random_state += (uint64_t)_i;
+    for (int c = 0; c < 120 * full; c++) {
+        int n = lengths[c % (c < 100 ? 8 : 10)], kind = (int)(random_logit() + 6) % 6;
+        random_row(logits, n, kind);
+        rt_sampling s = {.temperature = 1, .top_p = 1, .seed = (uint64_t)c};
+        for (int d = 0; d < (n > 3000 ? 3 : 20); d++) {
+            s.temperature = d % 7 == 6 ? 0 : expf(random_logit() / 2);
+            s.top_k = random_logit() > 0 ? 0 : 1 + (int)(random_logit() + 6) * (1 + n / 30);
+            s.top_p = random_logit() > 0 ? 1 : (random_logit() + 6.01f) / 12.02f;
+            if (d % 5 == 4)
+                s.top_p = 1e-30f;
+            s.min_p = random_logit() > 0 ? 0 : expf(random_logit() - 6);
+            int32_t id = rt_sample(&s, logits, n, d, space);
+            int32_t expected = reference_sample(&s, logits, n, d, NULL);
+            ck_assert_msg(id == expected,
+                          "%d logits of kind %d, temperature %a, top_k %d, top_p %a, min_p %a: %d, "
+                          "expected %d",
+                          n, kind, s.temperature, s.top_k, s.top_p, s.min_p, id, expected);
+        }
+    }
+    free(logits);
+    free(space);
+}
+END_TEST
+
+START_TEST(masked_tokens_are_not_chosen) {
+    float logits[100];
+    uint64_t space[1024];
+    const uint32_t mask[4] = {0, 0x80, 0, 1};
+    rt_sampling s = {.temperature = 1, .top_p = 1};
+    ck_assert_uint_le(rt_sample_bytes(100), sizeof space);
+    int first = 0;
+    for (int d = 0; d < 100; d++) {
+        random_row(logits, 100, 3);
+        int32_t expected = reference_sample(&s, logits, 100, d, mask);
+        rt_mask(logits, 100, mask);
+        int32_t id = rt_sample(&s, logits, 100, d, space);
+        ck_assert_int_eq(id, expected);
+        ck_assert(id == 39 || id == 96);
+        first += id == 39;
+    }
+    ck_assert(first > 20 && first < 80);
 }
 END_TEST
 
@@ -218,11 +339,13 @@ static Suite *suite(void) {
     TCase *t = tcase_create("sampler");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, philox_vectors);
-    tcase_add_test(t, exp_is_close);
+    tcase_add_test(t, weights_are_close);
     tcase_add_test(t, argmax_of_any_length);
     tcase_add_loop_test(t, frequencies_match, 0, 9);
     tcase_add_test(t, same_seed_same_choice);
     tcase_add_test(t, greedy_and_broken_logits);
+    tcase_add_loop_test(t, choices_are_the_interpreters, 0, 2);
+    tcase_add_test(t, masked_tokens_are_not_chosen);
     tcase_add_test(t, penalty_and_logprob);
     tcase_add_test(t, parameters_are_checked);
     suite_add_tcase(s, t);

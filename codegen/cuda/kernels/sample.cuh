@@ -1,0 +1,445 @@
+// The sample anchor: chooses a token for each row of logits, as runtime/sampler.h defines it, in two
+// functions. Constants: N logits a row; logits_of(a), result_of(a).
+//
+// All sums are of integers, so their order does not matter. Limits (top-k, top-p) are found exactly:
+// a histogram over the distance from the greatest logit, in units of temperature / 64, says in
+// which bin the limit lies; the least logit that stays is then found bit by bit among that bin's.
+#pragma once
+
+#include "common.cuh"
+
+constexpr int COUNTERS = 16384; // MCC_CUDA_COUNTER_BYTES
+
+// runtime/step.h
+struct step_sampling {
+    float temperature, top_p, min_p;
+    int32 top_k;
+    uint64 seed;
+    int32 position;
+    uint32 sum;
+};
+static_assert(sizeof(step_sampling) == 32, "as in runtime/step.h");
+
+// A row of logits; tokens whose bit in the mask is clear count as -infinity.
+struct sample_row {
+    const float *logits;
+    const uint32 *mask; // nullptr: all tokens are allowed
+
+    __device__ __forceinline__ sample_row(const args &a, int64 row) {
+        logits = logits_of(a) + row * N;
+        mask = a.step->token_masks == 0
+                   ? nullptr
+                   : reinterpret_cast<const uint32 *>(step_array(a.step, a.step->token_masks)) +
+                         row * ((N + 31) / 32);
+    }
+    __device__ __forceinline__ float masked(float logit, int id) const {
+        return !mask || (mask[id >> 5] >> (id & 31) & 1) ? logit : bits_float(0xff800000u);
+    }
+};
+
+// --- logits as integers of the same order ---------------------------------------------------------
+
+// 0 for what is never chosen: -infinity and NaN. -0 counts as 0.
+INLINE uint32 order_of(float logit) {
+    uint32 bits = float_bits(__fadd_rn(logit, 0.0f));
+    uint32 order = bits >> 31 ? ~bits : bits | 0x80000000u;
+    return logit > bits_float(0xff800000u) ? order : 0;
+}
+
+INLINE float logit_of(uint32 order) {
+    if (order == 0)
+        return bits_float(0xff800000u);
+    return bits_float(order >> 31 ? order & 0x7fffffffu : ~order);
+}
+
+// --- the greatest logit: the first function -------------------------------------------------------
+
+// Of a chunk: the greatest allowed logit's order and, of those that have it, the first token as
+// ~id, so that the greatest number is the choice; and the greatest order of all.
+struct chunk_greatest {
+    uint64 allowed;
+    uint32 all, unused;
+};
+
+INLINE uint64 max64(uint64 a, uint64 b) {
+    return a > b ? a : b;
+}
+
+template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64 n_rows) {
+    __shared__ chunk_greatest of_warp[WARPS];
+    constexpr int VECTOR = N % 4 == 0 ? 4 : 1, ROUNDS = CHUNK / (WARPS * 32 * VECTOR);
+    const int64 row = blockIdx.x;
+    if (row >= n_rows || a.step->sampling == 0)
+        return;
+    const sample_row r(a, row);
+    uint64 allowed = 0;
+    uint32 all = 0;
+#pragma unroll
+    for (int j = 0; j < ROUNDS; j++) {
+        const int id = blockIdx.y * CHUNK + (j * WARPS * 32 + threadIdx.x) * VECTOR;
+        float x[VECTOR];
+        if (id >= N)
+            continue;
+        if constexpr (VECTOR == 4)
+            *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(r.logits + id);
+        else
+            x[0] = r.logits[id];
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) {
+            const uint32 order = order_of(x[k]);
+            all = max(all, order);
+            if (order_of(r.masked(x[k], id + k)) != 0)
+                allowed = max64(allowed, static_cast<uint64>(order) << 32 |
+                                             ~static_cast<uint32>(id + k));
+        }
+    }
+    for (int width = 16; width >= 1; width /= 2) {
+        allowed = max64(allowed, __shfl_xor_sync(ALL_LANES, allowed, width));
+        all = max(all, __shfl_xor_sync(ALL_LANES, all, width));
+    }
+    if (lane_id() == 0)
+        of_warp[warp_id()] = {allowed, all, 0};
+    __syncthreads();
+    if (threadIdx.x != 0)
+        return;
+    for (int w = 1; w < WARPS; w++) {
+        allowed = max64(allowed, of_warp[w].allowed);
+        all = max(all, of_warp[w].all);
+    }
+    chunk_greatest *to =
+        reinterpret_cast<chunk_greatest *>(static_cast<char *>(a.scratch) + COUNTERS);
+    to[row * gridDim.y + blockIdx.y] = {allowed, all, 0};
+}
+
+// --- weights ------------------------------------------------------------------------------------
+
+// rt_weight of runtime/sampler.c.
+INLINE uint32 weight_of(float x) {
+    const float c = x > -21.5f ? x : -21.5f;
+    const float sum = __fadd_rn(__fmul_rn(c, 1.44269504f), 12582912.0f);
+    const float n = __fsub_rn(sum, 12582912.0f);
+    float r = __fsub_rn(c, __fmul_rn(n, 0.693359375f));
+    r = __fsub_rn(r, __fmul_rn(n, -2.12194440e-4f));
+    constexpr float inverse_factorials[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+                                            1.0f / 6,    0.5f,       1.0f,       1.0f};
+    float p = inverse_factorials[0];
+#pragma unroll
+    for (int i = 1; i < 8; i++)
+        p = __fadd_rn(__fmul_rn(p, r), inverse_factorials[i]);
+    const uint32 exponent = float_bits(sum) - 0x4b400000u + 127 + 30;
+    const float y = __fadd_rn(__fmul_rn(p, bits_float(exponent << 23)), 8388608.0f);
+    return __float2int_rz(__fsub_rn(y, 8388608.0f));
+}
+
+// --- the choice: the second function ---------------------------------------------------------------
+
+constexpr int BINS = 1376;  // 21.5 * 64
+constexpr int LISTED = 1024; // a bin's logits in shared memory; a bin of more is read from the row
+constexpr int UNIT = 256 * ((N + 256 * 1024 - 1) / (256 * 1024)), UNITS = (N + UNIT - 1) / UNIT;
+
+struct sample_shared {
+    uint64 weights[BINS];
+    uint64 units[UNITS]; // sums of the kept weights of UNIT tokens
+    uint64 partial[32];
+    uint64 before;
+    int32 found;
+    uint32 listed;
+    uint32 counts[BINS];
+    float logits[LISTED];
+    uint32 list_weights[LISTED];
+};
+
+// A block of WARPS warps that works on a row. All of its functions are called by all threads, and
+// give each the same result.
+template <int WARPS> struct sampler {
+    static constexpr int THREADS = WARPS * 32;
+    const sample_row row;
+    const step_sampling p;
+    sample_shared &s;
+    float greatest; // of the allowed logits
+    float inverse;  // of the temperature
+
+    __device__ __forceinline__ uint64 sum(uint64 x) {
+        for (int width = 16; width >= 1; width /= 2)
+            x += __shfl_xor_sync(ALL_LANES, x, width);
+        if (lane_id() == 0)
+            s.partial[warp_id()] = x;
+        __syncthreads();
+        x = 0;
+        for (int w = 0; w < WARPS; w++)
+            x += s.partial[w];
+        __syncthreads();
+        return x;
+    }
+
+    __device__ __forceinline__ uint64 greatest_of(uint64 x) {
+        for (int width = 16; width >= 1; width /= 2)
+            x = max64(x, __shfl_xor_sync(ALL_LANES, x, width));
+        if (lane_id() == 0)
+            s.partial[warp_id()] = x;
+        __syncthreads();
+        x = 0;
+        for (int w = 0; w < WARPS; w++)
+            x = max64(x, s.partial[w]);
+        __syncthreads();
+        return x;
+    }
+
+    // The first place at which the running sum of values exceeds `target`, -1 if it never does;
+    // `before` becomes the sum of the values before that place.
+    template <class T> __device__ int find(const T *values, int n, uint64 target, uint64 &before) {
+        const int each = (n + THREADS - 1) / THREADS, begin = min(n, (int)threadIdx.x * each);
+        const int end = min(n, begin + each);
+        uint64 own = 0;
+        for (int i = begin; i < end; i++)
+            own += values[i];
+        uint64 start = own;
+        for (int width = 1; width < 32; width *= 2) {
+            const uint64 other = __shfl_up_sync(ALL_LANES, start, width);
+            start += lane_id() >= width ? other : 0;
+        }
+        if (lane_id() == 31)
+            s.partial[warp_id()] = start;
+        if (threadIdx.x == 0) {
+            s.found = -1;
+            s.before = 0;
+        }
+        __syncthreads();
+        start -= own;
+        for (int w = 0; w < warp_id(); w++)
+            start += s.partial[w];
+        if (start <= target && target < start + own) {
+            int i = begin;
+            for (; start + values[i] <= target; i++)
+                start += values[i];
+            s.found = i;
+            s.before = start;
+        }
+        __syncthreads();
+        const int found = s.found;
+        before = s.before;
+        __syncthreads();
+        return found;
+    }
+
+    // In units of the temperature, below the greatest.
+    __device__ __forceinline__ float scaled(float logit) const {
+        return __fmul_rn(__fsub_rn(logit, greatest), inverse);
+    }
+    static __device__ __forceinline__ int bin_of(float x) { // x > -21.5
+        return __float2int_rz(__fmul_rn(x, -64.0f));
+    }
+
+    // Allowed logits from `first` on, at steps of `step`; -infinity beyond the last.
+    template <int COUNT>
+    __device__ __forceinline__ void load(float (&x)[COUNT], int first, int step) const {
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            const int id = first + j * step;
+            x[j] = id < N ? row.masked(row.logits[id], id) : bits_float(0xff800000u);
+        }
+    }
+
+    // The sums of the weights of units, of tokens at or above `threshold` that have at least `least`;
+    // with HISTOGRAM of all, which also go to their bins. Returns the sum of all.
+    template <bool HISTOGRAM> __device__ uint64 weigh(float threshold, uint32 least) {
+        uint64 all = 0;
+#pragma unroll 1
+        for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
+            uint64 own = 0;
+#pragma unroll 1
+            for (int first = unit * UNIT; first < (unit + 1) * UNIT; first += 256) {
+                float x[8];
+                load(x, first + lane_id(), 32);
+#pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    if (!HISTOGRAM && !(x[j] >= threshold))
+                        continue;
+                    const float below = scaled(x[j]);
+                    const uint32 w = weight_of(below);
+                    if (HISTOGRAM && w > 0) {
+                        atomicAdd(&s.counts[bin_of(below)], 1u);
+                        atomicAdd(&s.weights[bin_of(below)], static_cast<uint64>(w));
+                    }
+                    own += w >= least ? w : 0;
+                }
+            }
+            for (int width = 16; width >= 1; width /= 2)
+                own += __shfl_xor_sync(ALL_LANES, own, width);
+            if (lane_id() == 0) {
+                s.units[unit] = own;
+                all += own;
+            }
+        }
+        return sum(all);
+    }
+
+    // Calls f(logit, weight) for the tokens of a bin, each from one thread.
+    template <class F> __device__ __forceinline__ void in_row(int bin, F f) {
+#pragma unroll 1
+        for (int first = threadIdx.x; first < N; first += 4 * THREADS) {
+            float x[4];
+            load(x, first, THREADS);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float below = scaled(x[j]);
+                if (!(below > -21.5f) || bin_of(below) != bin)
+                    continue;
+                const uint32 w = weight_of(below);
+                if (w > 0)
+                    f(x[j], w);
+            }
+        }
+    }
+    template <class F> __device__ __forceinline__ void in_bin(int bin, uint32 listed, F f) {
+        if (listed > LISTED) {
+            in_row(bin, f);
+            return;
+        }
+        for (int i = threadIdx.x; i < listed; i += THREADS)
+            f(s.logits[i], s.list_weights[i]);
+    }
+
+    // The greatest logit for which the tokens at or above it number more than `target`, or by weight
+    // add up to more; -infinity when all together do not. `kept` becomes the sum of their weights.
+    template <bool BY_WEIGHT> __device__ float select(uint64 target, uint64 &kept) {
+        uint64 before;
+        int bin;
+        if constexpr (BY_WEIGHT)
+            bin = find(s.weights, BINS, target, before);
+        else
+            bin = find(s.counts, BINS, target, before);
+        if (bin < 0)
+            return bits_float(0xff800000u);
+        if (threadIdx.x == 0)
+            s.listed = 0;
+        __syncthreads();
+        in_row(bin, [&](float x, uint32 w) {
+            const uint32 at = atomicAdd(&s.listed, 1u);
+            if (at < LISTED) {
+                s.logits[at] = x;
+                s.list_weights[at] = w;
+            }
+        });
+        __syncthreads();
+        const uint32 listed = s.listed;
+        uint32 order = 0;
+#pragma unroll 1
+        for (int bit = 31; bit >= 0; bit--) {
+            const uint32 least = order | 1u << bit;
+            uint64 above = 0;
+            in_bin(bin, listed, [&](float x, uint32 w) {
+                above += order_of(x) < least ? 0 : BY_WEIGHT ? w : 1;
+            });
+            if (before + sum(above) > target)
+                order = least;
+        }
+        kept = 0;
+        in_bin(bin, listed, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
+        for (int b = threadIdx.x; b < bin; b += THREADS)
+            kept += s.weights[b];
+        kept = sum(kept);
+        return logit_of(order);
+    }
+
+    // The token of a unit at which the running sum of weights exceeds `at`, by the first warp.
+    __device__ int find_in_unit(int unit, uint64 at, float threshold, uint32 least) {
+        for (int first = unit * UNIT;; first += 32) {
+            const int id = first + lane_id();
+            float x[1];
+            load(x, id, 0);
+            uint64 w = x[0] >= threshold ? weight_of(scaled(x[0])) : 0;
+            w = w >= least ? w : 0;
+            for (int width = 1; width < 32; width *= 2) {
+                const uint64 other = __shfl_up_sync(ALL_LANES, w, width);
+                w += lane_id() >= width ? other : 0;
+            }
+            const uint32 hit = __ballot_sync(ALL_LANES, w > at);
+            if (hit)
+                return first + __ffs(hit) - 1;
+            at -= __shfl_sync(ALL_LANES, w, 31);
+        }
+    }
+
+    // 64 bits of the random stream (Salmon et al. 2011, Philox-4x32-10).
+    __device__ __forceinline__ uint64 random() const {
+        uint32 c0 = static_cast<uint32>(p.position), c1 = static_cast<uint32>(p.position >> 31);
+        uint32 c2 = 0, c3 = 0, k0 = static_cast<uint32>(p.seed);
+        uint32 k1 = static_cast<uint32>(p.seed >> 32);
+#pragma unroll
+        for (int round = 0; round < 10; round++) {
+            const uint32 h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0;
+            const uint32 h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
+            c0 = h1 ^ c1 ^ k0;
+            c1 = l1;
+            c2 = h0 ^ c3 ^ k1;
+            c3 = l0;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        return static_cast<uint64>(c1) << 32 | c0;
+    }
+
+    __device__ int choose() {
+        const bool top_k = p.top_k > 0, top_p = p.top_p < 1.0f;
+        const uint32 least = __float2uint_ru(__fmul_rn(p.min_p, 1073741824.0f));
+        float threshold = bits_float(0xff800000u);
+        uint64 total, before;
+        if (top_k || top_p) {
+            for (int i = threadIdx.x; i < BINS; i += THREADS)
+                s.weights[i] = s.counts[i] = 0;
+            __syncthreads();
+            uint64 kept = weigh<true>(threshold, 0);
+            if (top_k)
+                threshold = select<false>(p.top_k - 1, kept);
+            if (top_p) {
+                const uint64 fraction =
+                    __double2ull_rz(static_cast<double>(p.top_p) * 18446744073709551616.0);
+                threshold = select<true>(__umul64hi(kept, fraction), kept);
+            }
+        }
+        total = weigh<false>(threshold, least);
+        const uint64 at = __umul64hi(total, random());
+        const int unit = find(s.units, UNITS, at, before);
+        return warp_id() == 0 ? find_in_unit(unit, at - before, threshold, least) : 0;
+    }
+
+    // The sum of all weights for temperature 1, masked tokens too.
+    __device__ uint64 sum_of_all(float greatest_of_all) {
+        uint64 own = 0;
+        for (int id = threadIdx.x; id < N; id += THREADS)
+            own += weight_of(__fsub_rn(row.logits[id], greatest_of_all));
+        return sum(own);
+    }
+};
+
+template <int WARPS, int CHUNKS> INLINE void sample_choose(const args &a, int64 n_rows) {
+    static_assert(sizeof(sample_shared) <= SHARED_BYTES, "as codegen/cuda/sample.c says");
+    const int64 row = blockIdx.x;
+    if (row >= n_rows || a.step->sampling == 0)
+        return;
+    const step_sampling *params =
+        reinterpret_cast<const step_sampling *>(step_array(a.step, a.step->sampling));
+    sampler<WARPS> s = {sample_row(a, row), params[row],
+                        *reinterpret_cast<sample_shared *>(shared_memory), 0.0f, 0.0f};
+    const chunk_greatest *chunks = reinterpret_cast<const chunk_greatest *>(
+                                       static_cast<const char *>(a.scratch) + COUNTERS) +
+                                   row * CHUNKS;
+    uint64 allowed = 0, all = 0;
+    for (int i = threadIdx.x; i < CHUNKS; i += WARPS * 32) {
+        allowed = max64(allowed, chunks[i].allowed);
+        all = max64(all, chunks[i].all);
+    }
+    allowed = s.greatest_of(allowed);
+    const float greatest_of_all = logit_of(static_cast<uint32>(s.greatest_of(all)));
+    s.greatest = logit_of(static_cast<uint32>(allowed >> 32));
+    s.inverse = __fdiv_rn(1.0f, s.p.temperature > 0x1p-100f ? s.p.temperature : 0x1p-100f);
+    int id = allowed == 0 ? -1 : static_cast<int>(~static_cast<uint32>(allowed));
+    if (id >= 0 && s.p.temperature != 0.0f && s.p.top_k != 1 && s.greatest < bits_float(0x7f800000u))
+        id = s.choose();
+    const uint64 sum = s.p.sum ? s.sum_of_all(greatest_of_all) : 0;
+    if (threadIdx.x == 0)
+        reinterpret_cast<float4 *>(result_of(a))[row] =
+            make_float4(static_cast<float>(id), id < 0 ? 0.0f : s.row.logits[id], greatest_of_all,
+                        __ull2float_rn(sum));
+}
