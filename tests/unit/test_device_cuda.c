@@ -328,6 +328,55 @@ START_TEST(long_generation_slides_the_window) {
 }
 END_TEST
 
+/* Several requests of three samples each: prompts in chunks beside decoding ones, graphs of several
+ * sequences, and pages that are copied because samples go different ways from where they share one.
+ */
+START_TEST(many_requests) {
+    enum { PROMPTS = 4, SAMPLES = 3, TOKENS = 30 };
+    mcc_engine *engine = make_engine(
+        (mcc_engine_options){.max_num_seqs = 7, .max_num_batched_tokens = 20, .device = "cuda"});
+    static int32_t ids[PROMPTS * SAMPLES][100 + TOKENS];
+    int64_t n[PROMPTS * SAMPLES];
+    int left = PROMPTS * SAMPLES, before = driver->launches;
+    for (int p = 0; p < PROMPTS; p++) {
+        fill_prompt(20 + 25 * p, (uint32_t)p);
+        mcc_request_params params = {.struct_size = sizeof params,
+                                     .flags = MCC_REQUEST_IGNORE_EOS,
+                                     .prompt_ids = prompt,
+                                     .n_prompt_ids = 20 + 25 * p,
+                                     .max_tokens = TOKENS,
+                                     .n = SAMPLES};
+        uint64_t id;
+        ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+        ck_assert_uint_eq(id, (uint64_t)(SAMPLES * p + 1));
+        for (int k = 0; k < SAMPLES; k++) {
+            n[SAMPLES * p + k] = 20 + 25 * p;
+            memcpy(ids[SAMPLES * p + k], prompt, (size_t)(20 + 25 * p) * sizeof *prompt);
+        }
+    }
+    while (left > 0) {
+        mcc_event event = {.struct_size = sizeof event};
+        ck_assert_int_eq(mcc_engine_step(engine, NULL, NULL), MCC_OK);
+        while (!mcc_engine_next_event(engine, &event, NULL) && event.kind != MCC_EVENT_NONE) {
+            int r = (int)event.request - 1;
+            left -= event.kind == MCC_EVENT_FINISHED;
+            if (event.kind == MCC_EVENT_TOKEN) {
+                ck_assert_int_eq(event.token_id, fake_next(ids[r], n[r]));
+                ids[r][n[r]++] = event.token_id;
+            }
+        }
+    }
+    for (int r = 0; r < PROMPTS * SAMPLES; r++)
+        ck_assert_int_eq(n[r], 20 + 25 * (r / SAMPLES) + TOKENS);
+    mcc_engine_stats s = stats_of(engine);
+    ck_assert_int_ge(driver->captures, 3); /* of up to 2, 4, 7 sequences */
+    ck_assert_uint_eq(s.launches, (uint64_t)(driver->launches - before));
+    ck_assert_int_gt(driver->device_copies, 0);
+    mcc_engine_destroy(engine);
+    check_clean();
+}
+END_TEST
+
 enum { SEQS = 5, STEP_TOKENS = 64 };
 
 /* One step of `counts[s]` tokens for each sequence, compared with the model's definition. */
@@ -487,23 +536,30 @@ END_TEST
 static mcc_status use(mcc_error *error) {
     mcc_engine *engine;
     mcc_status status = try_engine(
-        (mcc_engine_options){.max_eval_seqs = 2, .max_num_batched_tokens = 3, .device = "cuda"},
+        (mcc_engine_options){
+            .max_num_seqs = 2, .max_eval_seqs = 2, .max_num_batched_tokens = 3, .device = "cuda"},
         &engine, error);
-    mcc_request_params params = {
-        .struct_size = sizeof params, .prompt_ids = prompt, .n_prompt_ids = 10, .max_tokens = 4};
+    mcc_request_params params = {.struct_size = sizeof params,
+                                 .prompt_ids = prompt,
+                                 .n_prompt_ids = 10,
+                                 .max_tokens = 4,
+                                 .n = 2};
     uint64_t id;
     if (status == MCC_OK)
         status = mcc_request_submit(engine, &params, &id, error);
     int32_t unfinished = 1;
     while (status == MCC_OK && unfinished)
         status = mcc_engine_step(engine, &unfinished, error);
-    bool finished = false;
+    /* A failed step ends the requests that were at work, and the engine: those that wait fail in
+     * the next ones. */
+    int failed = 0;
+    while (engine && status != MCC_OK && unfinished)
+        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), status);
     mcc_event event = {.struct_size = sizeof event};
-    while (engine && status != MCC_OK && !finished &&
-           mcc_engine_poll(engine, id, &event, NULL) == MCC_OK)
-        finished = event.kind == MCC_EVENT_FINISHED;
-    if (finished) /* a failed step ends its request, and the engine */
-        ck_assert_int_eq(event.finish_reason, MCC_FINISH_ERROR);
+    while (engine && status != MCC_OK && mcc_engine_next_event(engine, &event, NULL) == MCC_OK &&
+           event.kind != MCC_EVENT_NONE)
+        failed += event.kind == MCC_EVENT_FINISHED && event.finish_reason == MCC_FINISH_ERROR;
+    ck_assert(!engine || status == MCC_OK || failed > 0);
     static const int32_t ids[3] = {1, 2, 3}, positions[3] = {0, 0, 1}, sequences[3] = {0, 1, 1};
     static const int32_t rows[2] = {0, 2};
     mcc_eval_step step = {.struct_size = sizeof step,
@@ -574,6 +630,7 @@ static Suite *suite(void) {
     tcase_add_test(t, artifacts_without_one_or_the_other);
     tcase_add_loop_test(t, greedy_for_any_chunk, 0, 6);
     tcase_add_test(t, long_generation_slides_the_window);
+    tcase_add_test(t, many_requests);
     tcase_add_test(t, ragged_steps_and_buckets);
     tcase_add_test(t, launches_are_timed);
     tcase_add_test(t, nothing_is_run_on_the_null_device);

@@ -79,13 +79,64 @@ START_TEST(steps_allocate_nothing) {
 }
 END_TEST
 
+/* Nor does one of many sequences, that start, end, share pages, are preempted and cancelled. */
+START_TEST(steps_of_many_allocate_nothing) {
+    if (!COUNTING)
+        TEST_SKIP("counting allocations: a sanitizer has its own malloc");
+    enum { REQUESTS = 40 };
+    char path[FAKE_PATH];
+    write_model(path);
+    mcc_artifact *model;
+    mcc_engine *engine;
+    ck_assert_int_eq(mcc_artifact_open(path, NULL, &model, NULL), MCC_OK);
+    mcc_engine_options options = {.struct_size = sizeof options,
+                                  .threads = 2,
+                                  .max_num_seqs = 8,
+                                  .max_model_len = 300,
+                                  .kv_cache_memory_bytes = 80 * FAKE_LAYER_BYTES};
+    ck_assert_int_eq(mcc_engine_create(model, &options, &engine, NULL), MCC_OK);
+    for (int i = 0; i < REQUESTS; i++) {
+        int32_t ids[100];
+        for (int k = 0; k < 100; k++)
+            ids[k] = 3 + (k < 40 ? i % 3 + k : i + k) % (FAKE_VOCAB - 3);
+        uint64_t id;
+        mcc_request_params params = {.struct_size = sizeof params,
+                                     .flags = MCC_REQUEST_IGNORE_EOS,
+                                     .prompt_ids = ids,
+                                     .n_prompt_ids = 1 + i * 37 % 100,
+                                     .max_tokens = 1 + i * 53 % 150,
+                                     .n = 1 + i % 3,
+                                     .temperature = i % 2 ? 10 : 0};
+        ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+    }
+    long before = atomic_load(&allocations);
+    int32_t unfinished = 1, steps = 0;
+    for (mcc_event event = {.struct_size = sizeof event}; unfinished > 0; steps++) {
+        mcc_engine_step(engine, &unfinished, NULL);
+        if (steps == 20)
+            mcc_request_cancel(engine, 50, NULL);
+        while (!mcc_engine_next_event(engine, &event, NULL) && event.kind != MCC_EVENT_NONE)
+            ;
+    }
+    long made = atomic_load(&allocations) - before;
+    ck_assert_int_eq(made, 0);
+    mcc_engine_stats stats = {.struct_size = sizeof stats};
+    ck_assert_int_eq(mcc_engine_get_stats(engine, &stats, NULL), MCC_OK);
+    ck_assert_uint_gt(stats.preemptions, 0);
+    ck_assert_uint_gt(stats.cached_tokens, 0);
+    mcc_engine_destroy(engine);
+    mcc_artifact_close(model);
+    unlink(path);
+}
+END_TEST
+
 /* A whole use of the runtime. Returns the first status that is not MCC_OK. */
 static mcc_status use_model(const char *path, mcc_error *error) {
     mcc_artifact *model = NULL;
     mcc_engine *engine = NULL;
     uint64_t id;
     mcc_artifact_options open = {.struct_size = sizeof open, .flags = MCC_OPEN_CHECK};
-    mcc_engine_options options = {.struct_size = sizeof options, .threads = 1};
+    mcc_engine_options options = {.struct_size = sizeof options, .threads = 1, .max_num_seqs = 2};
     const char *stop = "~never~";
     mcc_request_params params = {.struct_size = sizeof params,
                                  .flags = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS,
@@ -93,6 +144,7 @@ static mcc_status use_model(const char *path, mcc_error *error) {
                                  .repetition_penalty = 1.1f,
                                  .stop = &stop,
                                  .n_stop = 1,
+                                 .n = 2,
                                  .max_tokens = 3};
     mcc_status status = mcc_artifact_open(path, &open, &model, error);
     if (status == MCC_OK)
@@ -144,6 +196,7 @@ static Suite *suite(void) {
     TCase *t = tcase_create("engine allocations");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, steps_allocate_nothing);
+    tcase_add_test(t, steps_of_many_allocate_nothing);
     tcase_add_test(t, every_allocation_may_fail);
     suite_add_tcase(s, t);
     return s;
