@@ -112,6 +112,8 @@ static bool check_outputs(build *b) {
         (S_ISLNK(found.st_mode) && (stat(o->output, &target) || S_ISREG(target.st_mode)));
     if (!replaced)
         return ir_error(b->diag, o->output, "cannot replace it: it is not a file");
+    if (!can_create(b, o->output))
+        return ir_error(b->diag, o->output, "cannot replace it: %s", strerror(errno));
     return is_no_input(b, o->output, &found);
 }
 

@@ -102,7 +102,9 @@ if [ "$(id -u)" != 0 ]; then
     cp llama.so unreadable.so && chmod 0 unreadable.so
     expect 1 run unreadable.so -p hi
     says "unreadable.so"
-    mkdir -p read-only && chmod 555 read-only
+    mkdir -p read-only && cp llama.so read-only/old.so && chmod 555 read-only
+    expect 1 build "$golden/tiny-llama" -q -o read-only/old.so
+    says "read-only/old.so: cannot replace it" # before the work
     expect 1 build "$golden/tiny-llama" -q -o read-only/x.so
     says "read-only/x.so"
 else
