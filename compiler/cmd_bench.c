@@ -1,4 +1,5 @@
 /* modelcc bench: how fast an artifact loads, reads a prompt and decodes. */
+#include "compiler/bench_workload.h"
 #include "compiler/output.h"
 #include "compiler/progress.h"
 #include "runtime/modelcc.h"
@@ -21,6 +22,15 @@ static const char help[] =
     "      --context N            tokens before the second decoding (default 1024; 0: leave it "
     "out)\n"
     "      --repeat N             rounds (default 5)\n"
+    "      --workload KIND        instead of all this, many requests, each of half to one and a "
+    "half of\n"
+    "                             these tokens: closed (one comes when another ends), static (all "
+    "come\n"
+    "                             when all before them have ended), poisson (at random, at a "
+    "rate)\n"
+    "      --request-rate X       requests a second, for poisson\n"
+    "      --num-prompts N        requests of the workload (default 100)\n"
+    "      --max-num-seqs N       requests computed at the same time (default 32)\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
     "cuda\n"
@@ -32,7 +42,8 @@ static const char help[] =
     "      --json                 figures and samples as one JSON object\n\n"
     "examples:\n"
     "  modelcc bench smollm2.so\n"
-    "  modelcc bench smollm2.so --threads 1 --target cpu:x86-64-v3 --json\n";
+    "  modelcc bench smollm2.so --threads 1 --target cpu:x86-64-v3 --json\n"
+    "  modelcc bench smollm2.so --workload poisson --request-rate 4 --prompt-tokens 200\n";
 
 enum {
     MAX_REPEAT = 1000,
@@ -47,6 +58,10 @@ typedef struct bench_options {
     bool prompt_given, context_given; /* else they are cut to what the model allows */
     bool huge_pages, json;
     uint64_t seed;
+    bool repeat_given;
+    const char *kind; /* of the workload; NULL: none */
+    bench_workload workload;
+    int max_num_seqs; /* of the workload; 0: not given */
 } bench_options;
 
 typedef struct bench {
@@ -82,6 +97,8 @@ static int open_model(bench *b) {
     mcc_engine_options engine = {.struct_size = sizeof engine,
                                  .threads = b->o.threads,
                                  .max_num_batched_tokens = b->o.batched,
+                                 .max_num_seqs = b->o.max_num_seqs,
+                                 .max_num_waiting = b->o.workload.n_requests,
                                  .device = b->o.device};
     if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
         return output_fail(&error);
@@ -343,6 +360,19 @@ static int run_bench(bench *b) {
     return code;
 }
 
+static int run_workload(bench *b) {
+    bench_workload w = b->o.workload;
+    w.prompt = b->o.prompt;
+    w.decode = b->o.decode;
+    w.seed = b->o.seed;
+    w.json = b->o.json;
+    int code = open_model(b);
+    if (code == EXIT_FINE)
+        code = bench_workload_run(&w, b->artifact, b->engine);
+    close_model(b);
+    return code;
+}
+
 /* --- options -------------------------------------------------------------------------------------
  */
 
@@ -356,6 +386,10 @@ enum {
     OPT_BATCHED,
     OPT_HUGE,
     OPT_SEED,
+    OPT_WORKLOAD,
+    OPT_RATE,
+    OPT_PROMPTS,
+    OPT_SEQS,
     OPT_JSON
 };
 
@@ -380,7 +414,23 @@ static int set_option(bench_options *o, int option, const char *value) {
     case OPT_CONTEXT:
         o->context_given = true;
         return set_number("--context", value, 0, 1 << 24, &o->context);
+    case OPT_WORKLOAD:
+        o->kind = value;
+        return EXIT_FINE;
+    case OPT_RATE:
+        return command_real(value, 1e-6, 1e6, &o->workload.rate)
+                   ? EXIT_FINE
+                   : command_usage("bench", "--request-rate %s: expected a positive number", value);
+    case OPT_PROMPTS:
+        code = set_number("--num-prompts", value, 1, 1 << 20, &n);
+        o->workload.n_requests = (int)n;
+        return code;
+    case OPT_SEQS:
+        code = set_number("--max-num-seqs", value, 1, 4096, &n);
+        o->max_num_seqs = (int)n;
+        return code;
     case OPT_REPEAT:
+        o->repeat_given = true;
         code = set_number("--repeat", value, 1, MAX_REPEAT, &n);
         o->repeat = (int)n;
         return code;
@@ -413,6 +463,30 @@ static int set_option(bench_options *o, int option, const char *value) {
     }
 }
 
+/* What the workload's options say together. */
+static int check_workload(bench_options *o) {
+    static const char *const kinds[] = {"closed", "static", "poisson"};
+    bench_workload *w = &o->workload;
+    int kind = 0;
+    if (!o->kind)
+        return w->rate > 0 || w->n_requests > 0 || o->max_num_seqs > 0
+                   ? command_usage("bench", "--request-rate, --num-prompts and --max-num-seqs are "
+                                            "for a --workload")
+                   : EXIT_FINE;
+    while (kind < 3 && strcmp(o->kind, kinds[kind]) != 0)
+        kind++;
+    if (kind == 3)
+        return command_usage("bench", "--workload %s: expected closed, static or poisson", o->kind);
+    if ((kind == BENCH_POISSON) != (w->rate > 0))
+        return command_usage("bench", "--request-rate is for --workload poisson, and needed there");
+    if (o->context_given || o->repeat_given)
+        return command_usage("bench", "--context and --repeat have no effect on a --workload");
+    w->arrivals = (bench_arrivals)kind;
+    w->n_requests = w->n_requests > 0 ? w->n_requests : 100;
+    o->max_num_seqs = o->max_num_seqs > 0 ? o->max_num_seqs : 32;
+    return EXIT_FINE;
+}
+
 int cmd_bench(int argc, char **argv) {
     static const struct option longs[] = {
         {"prompt-tokens", required_argument, NULL, OPT_PROMPT},
@@ -425,6 +499,10 @@ int cmd_bench(int argc, char **argv) {
         {"max-num-batched-tokens", required_argument, NULL, OPT_BATCHED},
         {"huge-pages", no_argument, NULL, OPT_HUGE},
         {"seed", required_argument, NULL, OPT_SEED},
+        {"workload", required_argument, NULL, OPT_WORKLOAD},
+        {"request-rate", required_argument, NULL, OPT_RATE},
+        {"num-prompts", required_argument, NULL, OPT_PROMPTS},
+        {"max-num-seqs", required_argument, NULL, OPT_SEQS},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
         {0}};
@@ -440,5 +518,8 @@ int cmd_bench(int argc, char **argv) {
     if (optind + 1 != argc)
         return command_usage("bench", "expected one MODEL.so");
     b.o.artifact = argv[optind];
-    return run_bench(&b);
+    int code = check_workload(&b.o);
+    if (code != EXIT_FINE)
+        return code;
+    return b.o.kind ? run_workload(&b) : run_bench(&b);
 }

@@ -97,6 +97,25 @@ prints "prefill"
 expect 1 bench llama.so --prompt-tokens 5000
 silent
 expect 1 bench llama.so --decode-tokens 5000
+for workload in closed static "poisson --request-rate 500"; do
+    # shellcheck disable=SC2086
+    expect 0 bench llama.so --workload $workload --num-prompts 20 --max-num-seqs 4 --prompt-tokens 30 \
+        --decode-tokens 10 --json
+    quiet
+    holds "d['workload'] == '${workload%% *}' and d['num_prompts'] == 20 and d['max_num_seqs'] == 4"
+    holds '20 * 16 <= d["total_input_tokens"] <= 20 * 45 and 20 * 6 <= d["total_output_tokens"] <= 20 * 15'
+    holds '0 < d["median_ttft_ms"] <= d["p99_ttft_ms"] <= d["p99_e2el_ms"] and d["p90_itl_ms"] > 0'
+    holds 'abs(d["output_throughput"] - d["total_output_tokens"] / d["duration"]) < 1e-6 * d["output_throughput"]'
+done
+expect 0 bench llama.so --workload closed --num-prompts 3 --prompt-tokens 30
+prints "time to first token"
+expect 1 bench llama.so --workload closed --prompt-tokens 5000
+silent
+expect 2 bench llama.so --workload open
+expect 2 bench llama.so --workload poisson
+expect 2 bench llama.so --workload closed --request-rate 3
+expect 2 bench llama.so --workload closed --repeat 3
+expect 2 bench llama.so --num-prompts 3
 case="an interrupted bench"
 "$modelcc" bench llama.so --repeat 1000 --context 400 --decode-tokens 64 >out 2>err &
 child=$!
