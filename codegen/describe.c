@@ -54,7 +54,8 @@ static void write_node(FILE *f, int index, const cg_node *n) {
 }
 
 static void write_program(FILE *f, const char *what, const cg_program *p) {
-    static const char *const stores[] = {"store", "store_a8", "store_kv", "store_k", "store_v"};
+    static const char *const stores[] = {"store",   "store_a8", "store_kv",
+                                         "store_k", "store_v",  "store_kv_scale"};
     fprintf(f, "%s heads=%" PRId64 " width=%" PRId64, what, p->heads, p->width);
     if (p->input_column)
         fprintf(f, " input_column=%" PRId64, p->input_column);

@@ -479,6 +479,24 @@ static bound_cache *bound_layer(bounds *b, const ir_value *kv) {
     return &b->cache[group][layer];
 }
 
+/* How far what pages hold of n numbers, a head of a token, may be from what they hold of others
+ * that are up to `error` away: each is within half a step of its number, and within what the
+ * largest one loses where its scale is rounded down. Steps and scales grow with the largest number.
+ */
+static double other_codes(ir_dtype dtype, double most, double error) {
+    double levels = ir_kv_most(dtype), scale = (most + error) / levels * (1 + 0x1p-10) + 0x1p-24;
+    double half = dtype == IR_I8 ? scale / 2 : scale * 16; /* of the top binade of f8e4m3 */
+    return 2 * (half + 0x1p-11 * (most + error) + levels * 0x1p-25);
+}
+
+static double bound_stored(const bounds *b, ir_dtype dtype, double v, double most, double error) {
+    if (dtype == IR_F32 || error == 0)
+        return error;
+    if (dtype == IR_F16)
+        return error + 0x1p-10 * (v + error) + 0x1p-24;
+    return error + (b->assume_codes ? 4 * U * most : other_codes(dtype, most, error));
+}
+
 /* What the step stores; the watch is not called for caches, so the attention that reads them asks.
  */
 static void bound_append(bounds *b, const ir_value *kv, bool exact) {
@@ -492,17 +510,19 @@ static void bound_append(bounds *b, const ir_value *kv, bool exact) {
         return;
     bound_cache *c = bound_layer(b, op->operands[0]);
     const ir_op *source = bound_kv_source(op->operands[0])->def;
-    bool f16 = b->module->kv_groups[ir_op_int(source, "group")].dtype == IR_F16;
+    const ir_kv_group *g = &b->module->kv_groups[ir_op_int(source, "group")];
     for (int k = 1; k <= 2; k++) {
         const bound_value *x = bound_operand(b, op, k);
         double *most = k == 1 ? &c->key : &c->value;
         double *error = k == 1 ? &c->key_error : &c->value_error;
-        for (int64_t i = 0; i < x->count; i++) {
-            double v = fabs((double)x->value[i]) * 1.001, e = exact ? 0 : x->error[i];
-            if (f16 && e > 0)
-                e += 0x1p-10 * (v + e) + 0x1p-24;
-            *most = fmax(*most, v);
-            *error = fmax(*error, e);
+        for (int64_t head = 0; head < x->count; head += g->head_dim) {
+            double largest = 0, worst = 0;
+            for (int64_t i = head; i < head + g->head_dim; i++) {
+                largest = fmax(largest, fabs((double)x->value[i]) * 1.001);
+                worst = fmax(worst, exact ? 0 : x->error[i]);
+            }
+            *most = fmax(*most, largest);
+            *error = fmax(*error, bound_stored(b, g->dtype, largest, largest, worst));
         }
     }
 }
@@ -525,7 +545,7 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
         }
         double score = scale * size * c->key;
         double e = scale * (error * (c->key + c->key_error) + size * c->key_error) +
-                   ((double)dim + 4) * U * score;
+                   ((double)dim + 6) * U * score;
         if (cap > 0) {
             e += 12 * U * fmin(score, cap);
             score = fmin(score, cap);
@@ -535,8 +555,9 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
         e += 2 * U * score; /* subtracting the maximum */
         int64_t n = b->step->positions[i / (s.dims[1] * dim)] + 1;
         n = window > 0 && n > window ? window : n;
-        /* Numerators, their sum, rescaling to the running maximum; at most n steps each. */
-        double relative = 2 * (expm1(2 * e) + ELEMENTARY) + (2 * (double)n + 16) * U, least = 0;
+        /* Numerators, values' scales, their sum, rescaling to the running maximum; at most n steps
+         * each. */
+        double relative = 2 * (expm1(2 * e) + ELEMENTARY) + (2 * (double)n + 17) * U, least = 0;
         if (tensor) { /* exponentials, of which one is 1, to f16; truncated sums */
             relative += 0x1p-11 + 0x1p-14;
             least = (double)n * 0x1p-25;

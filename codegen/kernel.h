@@ -94,7 +94,10 @@ typedef enum cg_store_kind {
     CG_STORE_KV, /* nodes `value` (K) and `value2` (V) of head `head` to the page of this row's
                     position; access.arg is the KV argument */
     CG_STORE_K,  /* the same of `value` alone, as K or as V */
-    CG_STORE_V
+    CG_STORE_V,
+    CG_STORE_KV_SCALE /* numbers `value` (of K) and `value2` (of V), f16 that they are: the scales
+                         of head `head` in the page, where pages are quantized; STORE_KV then gets
+                         columns divided by them and stores codes (ir.h) */
 } cg_store_kind;
 
 typedef struct cg_store {

@@ -240,6 +240,10 @@ static void store_kv(cg_lowering *l, const ir_op *append) {
         cg_lower_fail(l, append, "the cache must be the kernel's argument");
         return;
     }
+    if (l->by_heads && ir_kv_quantized(l->out->args[kv].kv.dtype)) {
+        cg_lower_fail(l, append, "quantized pages are not appended to in a matmul's kernel");
+        return;
+    }
     if (l->by_heads) {
         store_kv_by_heads(l, append, kv);
         return;
@@ -250,13 +254,23 @@ static void store_kv(cg_lowering *l, const ir_op *append) {
         return;
     int k = cg_lower_value(l, b, append->operands[1]),
         v = cg_lower_value(l, b, append->operands[2]);
+    cg_access access = {.arg = kv, .row_map = CG_ROW_SELF, .index_arg = -1};
+    ir_dtype dtype = l->out->args[kv].kv.dtype;
+    if (ir_kv_quantized(dtype)) {
+        int k_scale = cg_lower_kv_scale(l, b, dtype, k),
+            v_scale = cg_lower_kv_scale(l, b, dtype, v);
+        k = cg_lower_kv_scaled(l, b, k, k_scale);
+        v = cg_lower_kv_scaled(l, b, v, v_scale);
+        if (k < 0 || v < 0)
+            return;
+        add_store(
+            l, b,
+            &(cg_store){
+                .kind = CG_STORE_KV_SCALE, .value = k_scale, .value2 = v_scale, .access = access});
+    }
     if (k < 0 || v < 0)
         return;
-    add_store(l, b,
-              &(cg_store){.kind = CG_STORE_KV,
-                          .value = k,
-                          .value2 = v,
-                          .access = {.arg = kv, .row_map = CG_ROW_SELF, .index_arg = -1}});
+    add_store(l, b, &(cg_store){.kind = CG_STORE_KV, .value = k, .value2 = v, .access = access});
 }
 
 /* --- the kernel
@@ -277,21 +291,6 @@ static cg_arg_kind arg_kind(const ir_value *value) {
     }
 }
 
-/* The kv_cache a kv value started as. */
-static const ir_op *kv_source(const ir_value *value) {
-    while (value->def && value->def->code != IR_OP_KV_CACHE) {
-        const ir_op *op = value->def;
-        const ir_value *next = NULL;
-        for (int i = 0; i < op->n_operands; i++)
-            if (op->operands[i]->type.kind == IR_KV)
-                next = op->operands[i];
-        if (!next)
-            return NULL;
-        value = next;
-    }
-    return value->def;
-}
-
 /* Arguments: the kernel's operands in order, then its tensor results. */
 static void make_args(cg_lowering *l) {
     const ir_op *op = l->kernel;
@@ -302,7 +301,7 @@ static void make_args(cg_lowering *l) {
         cg_arg *a = &k->args[k->n_args++];
         *a = (cg_arg){.kind = arg_kind(v), .value = v, .type = v->type};
         if (a->kind == CG_ARG_KV) {
-            const ir_op *source = kv_source(v);
+            const ir_op *source = ir_kv_source(v);
             const ir_module *m = op->owner->module;
             int64_t group = source ? ir_op_int(source, "group") : -1;
             if (group < 0 || group >= m->n_kv_groups) {

@@ -79,4 +79,9 @@ bool cg_lower_as_columns(const cg_lowering *l, const ir_value *value, int64_t *c
 /* The node of a value in a program, made on first use; -1 after reporting why there is none. */
 int cg_lower_value(cg_lowering *l, cg_lower_program *b, const ir_value *value);
 
+/* The scale that a head (the program's row), node x, is stored with in pages of dtype, and x
+ * divided by it, as ir.h defines; -1 after reporting. */
+int cg_lower_kv_scale(cg_lowering *l, cg_lower_program *b, ir_dtype dtype, int x);
+int cg_lower_kv_scaled(cg_lowering *l, cg_lower_program *b, int x, int scale);
+
 #endif

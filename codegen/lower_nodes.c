@@ -348,3 +348,18 @@ int cg_lower_value(cg_lowering *l, cg_lower_program *b, const ir_value *value) {
     }
     return node;
 }
+
+/* --- quantized pages -----------------------------------------------------------------------------
+ */
+
+int cg_lower_kv_scale(cg_lowering *l, cg_lower_program *b, ir_dtype dtype, int x) {
+    int most = reduce(l, b, CG_REDUCE_MAX, unary(l, b, CG_ABS, x));
+    int scale = binary(l, b, CG_DIV, most, constant(l, b, ir_kv_most(dtype)));
+    return unary(l, b, CG_ROUND_F16, binary(l, b, CG_MIN, scale, constant(l, b, 65504)));
+}
+
+int cg_lower_kv_scaled(cg_lowering *l, cg_lower_program *b, int x, int scale) {
+    int zero = binary(l, b, CG_EQ, scale, constant(l, b, 0));
+    int divisor = scalar(l, b, CG_WHERE, zero, constant(l, b, 1), scale);
+    return binary(l, b, CG_DIV, x, divisor);
+}

@@ -17,10 +17,15 @@ int cg_node_operands(const cg_node *node) {
     }
 }
 
+bool cg_store_is_kv(const cg_store *store) {
+    return store->kind == CG_STORE_KV || store->kind == CG_STORE_K || store->kind == CG_STORE_V ||
+           store->kind == CG_STORE_KV_SCALE;
+}
+
 int cg_store_values(const cg_store *store, int values[2]) {
     values[0] = store->value;
     values[1] = store->value2;
-    return store->kind == CG_STORE_KV ? 2 : 1;
+    return store->kind == CG_STORE_KV || store->kind == CG_STORE_KV_SCALE ? 2 : 1;
 }
 
 int cg_store_stage(const cg_stages *stages, const cg_store *store) {

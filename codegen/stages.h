@@ -26,7 +26,8 @@ typedef struct cg_stages {
 cg_stages cg_stages_of(const cg_program *program, const cg_arg *args, ir_arena *arena);
 
 int cg_node_operands(const cg_node *node);
-/* The nodes a store reads; returns how many (KV: two). */
+bool cg_store_is_kv(const cg_store *store); /* to a page */
+/* The nodes a store reads; returns how many (KV and KV_SCALE: two). */
 int cg_store_values(const cg_store *store, int values[2]);
 /* The stage in which a store can happen. */
 int cg_store_stage(const cg_stages *stages, const cg_store *store);

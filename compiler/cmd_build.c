@@ -20,7 +20,8 @@ static const char help[] =
     "                         (default: keep the file's encodings)\n"
     "  --activations KIND     int8 (default) or f32 beside quantized weights; f16 or bf16: int8\n"
     "                         there, and this type beside weights of it (else f32)\n"
-    "  --kv-cache-dtype KIND  f16 (default) or f32\n"
+    "  --kv-cache-dtype KIND  f16 (default), f32, int8 or fp8 (e4m3): the last two with a scale a\n"
+    "                         token and head, in about half the memory of f16\n"
     "  --sampling WHERE       device or host: what chooses tokens on GPUs (default device; a "
     "CPU's\n"
     "                         tokens, which are the same, are chosen by the host)\n"
@@ -151,7 +152,6 @@ static int set_option(build_options *o, int option, const char *value, const cha
                       const char **targets, const char **sampling) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
-    static const char *const kv[] = {"f16", "f32", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
                                        "asm",      "cuda",  "ptx", "sass", NULL};
     long long number;
@@ -176,9 +176,11 @@ static int set_option(build_options *o, int option, const char *value, const cha
         o->passes.activations_half = i == 2 ? IR_F16 : i == 3 ? IR_BF16 : IR_F32;
         return EXIT_FINE;
     case OPT_KV:
-        if ((i = choice(value, kv)) < 0)
-            return command_usage("build", "--kv-cache-dtype %s: expected f16 or f32", value);
-        o->passes.kv_f32 = i == 1;
+        if (!pass_kv_from_name(value, &o->passes.kv))
+            return command_usage("build",
+                                 "--kv-cache-dtype %s: expected auto, f16, f32, int8, fp8 or "
+                                 "fp8_e4m3",
+                                 value);
         return EXIT_FINE;
     case OPT_SAMPLING:
         *sampling = value;

@@ -55,7 +55,6 @@ static int choose(const char *what, const char *value, const char *const *names)
 static bool set_option(struct opt *opt, int c, const char *value) {
     static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
-    static const char *const kv_dtypes[] = {"f16", "f32", NULL};
     static const char *const targets[] = {"cpu", "cuda", NULL};
     static const char *const places[] = {"host", "device", NULL};
     int choice;
@@ -85,9 +84,11 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         opt->options.activations_half = choice == 2 ? IR_F16 : choice == 3 ? IR_BF16 : IR_F32;
         return choice >= 0;
     case 'k':
-        choice = choose("kv-cache-dtype", value, kv_dtypes);
-        opt->options.kv_f32 = choice == 1;
-        return choice >= 0;
+        return pass_kv_from_name(value, &opt->options.kv) ||
+               (command_usage("opt",
+                              "--kv-cache-dtype %s: expected auto, f16, f32, int8, fp8 or fp8_e4m3",
+                              value),
+                false);
     case 'f':
         if (fusion_strategy_find(value))
             opt->options.fusion = value;

@@ -209,7 +209,7 @@ static void print_memory(const mcc_artifact *a, const mcc_artifact_info *info) {
     for (int32_t i = 0; !mcc_artifact_get_kv_group(a, i, &g, NULL); i++) {
         printf("  KV group %" PRId32 ": %" PRId32 " layers of %" PRId32 " heads of %" PRId32
                ", %s, %s a token",
-               i, g.layers, g.heads, g.head_dim, g.dtype_bytes == 4 ? "f32" : "f16",
+               i, g.layers, g.heads, g.head_dim, g.dtype,
                output_bytes(g.page_bytes / (uint64_t)g.page_tokens, token));
         if (g.window)
             printf(", window of %" PRId64 " tokens\n", g.window);
@@ -416,7 +416,7 @@ static void add_memory(cJSON *j, const mcc_artifact *a, const mcc_artifact_info 
         add_numbers(e, 6, fields,
                     (double[]){g.layers, g.heads, g.head_dim, (double)g.window, g.page_tokens,
                                (double)(g.page_bytes / (uint64_t)g.page_tokens)});
-        cJSON_AddStringToObject(e, "dtype", g.dtype_bytes == 4 ? "f32" : "f16");
+        cJSON_AddStringToObject(e, "dtype", g.dtype);
         cJSON_AddItemToArray(groups, e);
     }
 }

@@ -62,7 +62,7 @@ static void add_options(cJSON *root, const build_options *o, const char *strateg
     cJSON *j = cJSON_AddObjectToObject(root, "options");
     cJSON_AddStringToObject(j, "quantize", quantize[o->passes.quantize]);
     cJSON_AddStringToObject(j, "activations", activations_name(&o->passes));
-    cJSON_AddStringToObject(j, "kv_cache_dtype", o->passes.kv_f32 ? "f32" : "f16");
+    cJSON_AddStringToObject(j, "kv_cache_dtype", pass_kv_name(o->passes.kv));
     cJSON_AddStringToObject(j, "sampling", o->passes.sampling ? "device" : "host");
     cJSON_AddStringToObject(j, "fusion", strategy);
     cJSON *targets = cJSON_AddArrayToObject(j, "targets");

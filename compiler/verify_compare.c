@@ -141,37 +141,68 @@ static const ir_op *append_of(const ir_op *op, int result) {
     return v->def && v->def->code == IR_OP_KV_APPEND ? v->def : NULL;
 }
 
-/* Where element (head, d) of position `in_page` is: K as [head][d][token], V as [head][token][d].
- */
-static int64_t place_in_page(const ir_kv_group *g, bool is_v, int64_t in_page, int64_t head,
-                             int64_t d) {
-    return is_v ? g->heads * g->head_dim * g->page_tokens +
-                      (head * g->page_tokens + in_page) * g->head_dim + d
-                : (head * g->head_dim + d) * g->page_tokens + in_page;
-}
+/* Of one head of one token: its keys or values in a page, and what the interpreter has. */
+typedef struct page_head {
+    const ir_kv_group *group;
+    uint8_t *page;
+    bool is_v;
+    int64_t head, token; /* in the page */
+    const float *want;   /* [head_dim] */
+} page_head;
 
-static double element(const ir_kv_group *g, const uint8_t *page, int64_t at) {
+static double element(const page_head *p, int64_t d) {
+    const ir_kv_group *g = p->group;
+    const uint8_t *at = p->page + ir_kv_place(g, p->is_v, p->head, p->token, d);
     uint16_t half;
     float f;
+    if (ir_kv_quantized(g->dtype)) {
+        memcpy(&half, p->page + ir_kv_scale_place(g, p->is_v, p->head, p->token), 2);
+        return (double)ir_kv_decode(g->dtype, *at, half);
+    }
     if (g->dtype == IR_F16) {
-        memcpy(&half, page + 2 * at, 2);
+        memcpy(&half, at, 2);
         return (double)ir_f16_to_f32(half);
     }
-    memcpy(&f, page + 4 * at, 4);
+    memcpy(&f, at, 4);
     return (double)f;
 }
 
-static void set_element(const ir_kv_group *g, uint8_t *page, int64_t at, float f) {
-    uint16_t half = ir_f32_to_f16(f);
-    if (g->dtype == IR_F16)
-        memcpy(page + 2 * at, &half, 2);
-    else
-        memcpy(page + 4 * at, &f, 4);
+static void set_elements(const page_head *p) {
+    const ir_kv_group *g = p->group;
+    uint8_t *first = p->page + ir_kv_place(g, p->is_v, p->head, p->token, 0);
+    int64_t stride = p->page + ir_kv_place(g, p->is_v, p->head, p->token, 1) - first;
+    if (ir_kv_quantized(g->dtype)) {
+        uint16_t scale = ir_kv_encode(g->dtype, p->want, g->head_dim, first, stride);
+        memcpy(p->page + ir_kv_scale_place(g, p->is_v, p->head, p->token), &scale, 2);
+        return;
+    }
+    for (int64_t d = 0; d < g->head_dim; d++) {
+        uint16_t half = ir_f32_to_f16(p->want[d]);
+        if (g->dtype == IR_F16)
+            memcpy(first + d * stride, &half, 2);
+        else
+            memcpy(first + d * stride, &p->want[d], 4);
+    }
 }
 
-/* What rounding to the page's type adds to an error: half a unit in the last place. */
-static double rounded(const ir_kv_group *g, double value, double error) {
-    return g->dtype == IR_F16 ? error + 0x1p-11 * (fabs(value) + error) + 0x1p-25 : error;
+/* What rounding to the page's type adds to an error: half a unit in the last place, or half a step
+ * of the scale and what the largest number loses where the scale is rounded down. */
+static double rounded(const page_head *p, double value, double error, double most) {
+    ir_dtype dtype = p->group->dtype;
+    value = fabs(value) + error;
+    if (!ir_kv_quantized(dtype))
+        return dtype == IR_F16 ? error + 0x1p-11 * value + 0x1p-25 : error;
+    double levels = ir_kv_most(dtype), scale = most / levels * (1 + 0x1p-10) + 0x1p-24;
+    double half = dtype == IR_I8 ? scale / 2 : fmax(value * 0x1p-4, scale * 0x1p-10);
+    return error + half + 0x1p-11 * value + levels * 0x1p-25;
+}
+
+/* The largest magnitude that the head may have had. */
+static double largest(const float *value, const double *error, int64_t n) {
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)value[i]) + error[i]);
+    return most;
 }
 
 void verify_compare_kv(verify_count *c, const verify_bounds *b, const ir_op *op, int result,
@@ -186,8 +217,6 @@ void verify_compare_kv(verify_count *c, const verify_bounds *b, const ir_op *op,
                                                  : cache->def->operands[0];
     int64_t group = ir_op_int(cache->def, "group");
     const ir_kv_group *g = &b->sure->module->kv_groups[group];
-    int64_t page_bytes =
-        2 * g->heads * g->head_dim * g->page_tokens * (ir_dtype_bits(g->dtype) / 8);
     const mcc_step *s = step->block;
     const int32_t *tables = (const int32_t *)(const void *)((const char *)s + s->page_tables);
     const int32_t *seqs = (const int32_t *)(const void *)((const char *)s + s->token_seqs);
@@ -196,20 +225,26 @@ void verify_compare_kv(verify_count *c, const verify_bounds *b, const ir_op *op,
         const bound_value *want = &b->sure->values[value->id],
                           *likely = &b->likely->values[value->id];
         int64_t per_token = g->heads * g->head_dim;
-        for (int64_t i = 0; i < want->count; i++) {
-            int64_t t = i / per_token, head = i % per_token / g->head_dim, d = i % g->head_dim;
-            int64_t position = step->interp.positions[t];
+        for (int64_t i = 0; i < want->count; i += g->head_dim) {
+            int64_t t = i / per_token, position = step->interp.positions[t];
             int64_t number = tables[(group * s->S + seqs[t]) * s->P + position / g->page_tokens];
-            uint8_t *page = layer + number * page_bytes;
-            int64_t at = place_in_page(g, is_v, position % g->page_tokens, head, d);
-            double got = element(g, page, at);
-            double reference = (double)want->value[i];
-            double bound = rounded(g, reference, want->error[i]);
-            double near = rounded(g, reference, likely->error[i]);
-            if (!count_value(c, got, reference, bound, near))
-                note(c, op, is_v ? "stored value" : "stored key", t, i % per_token, got, reference,
-                     bound);
-            set_element(g, page, at, want->value[i]);
+            page_head p = {.group = g,
+                           .page = layer + number * ir_kv_page_bytes(g),
+                           .is_v = is_v,
+                           .head = i % per_token / g->head_dim,
+                           .token = position % g->page_tokens,
+                           .want = want->value + i};
+            double most = largest(want->value + i, want->error + i, g->head_dim);
+            double near_most = largest(want->value + i, likely->error + i, g->head_dim);
+            for (int64_t d = 0; d < g->head_dim; d++) {
+                double got = element(&p, d), reference = (double)p.want[d];
+                double bound = rounded(&p, reference, want->error[i + d], most);
+                double near = rounded(&p, reference, likely->error[i + d], near_most);
+                if (!count_value(c, got, reference, bound, near))
+                    note(c, op, is_v ? "stored value" : "stored key", t, i % per_token + d, got,
+                         reference, bound);
+            }
+            set_elements(&p);
         }
     }
 }

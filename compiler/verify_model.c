@@ -117,7 +117,8 @@ static void read_options(const cJSON *manifest, pass_options *o) {
                           : value && strcmp(value, "bf16") == 0 ? IR_BF16
                                                                 : IR_F32;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "kv_cache_dtype"));
-    o->kv_f32 = value && strcmp(value, "f32") == 0;
+    if (value)
+        pass_kv_from_name(value, &o->kv);
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "sampling"));
     o->sampling = value && strcmp(value, "device") == 0;
 }

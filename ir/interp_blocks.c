@@ -204,6 +204,45 @@ static bool check_geometry(ir_interp *in, const ir_op *op, const ir_kv_group *gr
         (long long)heads, (long long)dim, (long long)group->heads, (long long)group->head_dim);
 }
 
+/* One token's heads as the cache gives them back. `codes` has room for a head. */
+static void store_heads(const ir_kv_group *g, const float *x, uint8_t *codes, float *out) {
+    int64_t dim = g->head_dim;
+    if (!ir_kv_quantized(g->dtype)) {
+        for (int64_t i = 0; i < g->heads * dim; i++)
+            interp_round(g->dtype, x[i], &out[i]);
+        return;
+    }
+    for (int64_t h = 0; h < g->heads; h++) {
+        uint16_t scale = ir_kv_encode(g->dtype, x + h * dim, dim, codes, 1);
+        for (int64_t i = 0; i < dim; i++)
+            out[h * dim + i] = ir_kv_decode(g->dtype, codes[i], scale);
+    }
+}
+
+/* The step's tokens of sequence s. */
+static bool append_sequence(ir_interp *in, const ir_op *op, interp_kv_layer *layer, int32_t s,
+                            int64_t width, const float *k, const float *v, uint8_t *codes) {
+    int64_t first = in->step.seq_offsets[s], n = in->step.seq_offsets[s + 1] - first;
+    if (!n)
+        return true;
+    int64_t start = in->step.positions[first];
+    interp_kv_slot *slot = interp_kv_slot_get(in, op, layer, in->step.seq_slots[s], start + n);
+    if (!slot)
+        return false;
+    if (start > slot->length)
+        return ir_error(in->diag, ir_op_label(op),
+                        "sequence %d starts at position %lld, but slot %d stores %lld", (int)s,
+                        (long long)start, (int)in->step.seq_slots[s], (long long)slot->length);
+    for (int64_t t = 0; t < n; t++) {
+        int64_t from = (first + t) * width, to = (start + t) * width;
+        store_heads(layer->group, k + from, codes, slot->keys + to);
+        store_heads(layer->group, v + from, codes, slot->values + to);
+    }
+    /* What was stored beyond is forgotten: the sequence went back, or is a new one. */
+    slot->length = start + n;
+    return true;
+}
+
 bool interp_kv_append(ir_interp *in, const ir_op *op) {
     interp_shape shape;
     interp_kv_layer *layer = kv_operand(in, op, 0);
@@ -213,26 +252,16 @@ bool interp_kv_append(ir_interp *in, const ir_op *op) {
         !check_geometry(in, op, layer->group, shape.dims[1], shape.dims[2]))
         return false;
     int64_t width = shape.dims[1] * shape.dims[2];
-    for (int32_t s = 0; s < in->step.S; s++) {
-        int64_t first = in->step.seq_offsets[s], n = in->step.seq_offsets[s + 1] - first;
-        if (!n)
-            continue;
-        int64_t start = in->step.positions[first];
-        interp_kv_slot *slot = interp_kv_slot_get(in, op, layer, in->step.seq_slots[s], start + n);
-        if (!slot)
-            return false;
-        if (start > slot->length)
-            return ir_error(in->diag, ir_op_label(op),
-                            "sequence %d starts at position %lld, but slot %d stores %lld", (int)s,
-                            (long long)start, (int)in->step.seq_slots[s], (long long)slot->length);
-        for (int64_t i = 0; i < n * width; i++) {
-            interp_round(layer->group->dtype, k[first * width + i], &slot->keys[start * width + i]);
-            interp_round(layer->group->dtype, v[first * width + i],
-                         &slot->values[start * width + i]);
-        }
-        /* What was stored beyond is forgotten: the sequence went back, or is a new one. */
-        slot->length = start + n;
-    }
+    uint8_t *codes = malloc((size_t)shape.dims[2]);
+    if (!codes)
+        return ir_error(in->diag, ir_op_label(op), "no memory for a head of %lld",
+                        (long long)shape.dims[2]);
+    bool ok = true;
+    for (int32_t s = 0; ok && s < in->step.S; s++)
+        ok = append_sequence(in, op, layer, s, width, k, v, codes);
+    free(codes);
+    if (!ok)
+        return false;
     in->values[op->results[0]->id] =
         (interp_value){.ready = true, .kv = layer, .kv_appended = true};
     return true;

@@ -248,7 +248,7 @@ interp_kv_layer *interp_kv_get(ir_interp *in, const ir_op *op, int64_t group, in
     }
     if (g->heads <= 0 || g->head_dim <= 0 ||
         __builtin_mul_overflow(g->heads, g->head_dim, &width) || width > 1 << 30 ||
-        (g->dtype != IR_F32 && g->dtype != IR_F16)) {
+        !ir_kv_dtype_ok(g->dtype)) {
         ir_error(in->diag, ir_op_label(op), "kv group %lld has a geometry that cannot be stored",
                  (long long)group);
         return NULL;

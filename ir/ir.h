@@ -247,7 +247,7 @@ typedef struct ir_weight {
 typedef struct ir_kv_group {
     int64_t window; /* 0: full attention; else positions behind the window may be freed */
     int64_t layers, heads, head_dim;
-    ir_dtype dtype; /* f32 or f16 */
+    ir_dtype dtype; /* f32, f16, or of quantized pages i8 or f8e4m3 */
     int64_t page_tokens;
 } ir_kv_group;
 
@@ -275,6 +275,33 @@ int ir_module_add_weight(ir_module *module, const char *name, const ir_type *typ
 const ir_weight *ir_module_weight(const ir_module *module, const char *name);
 /* Returns the group's index. */
 int ir_module_add_kv_group(ir_module *module, const ir_kv_group *group);
+
+/* --- pages of the KV cache -----------------------------------------------------------------------
+ *
+ * A page of a layer holds K as [head][head_dim][page_tokens], then V as
+ * [head][page_tokens][head_dim], in the group's element type. Quantized pages hold codes there and
+ * behind them one f16 scale for each head and token, of K as [head][page_tokens], then of V; such a
+ * page is a multiple of 64 bytes long.
+ *
+ * A head of one token is quantized when it is appended, every operation in f32: with L = 127 (i8)
+ * or 448 (f8e4m3), scale = f16(min(max|x| / L, 65504)), which may be 0; code = x / scale (x / 1
+ * where scale is 0), clamped to [-L, L], to the nearest integer or f8e4m3, ties to even. What
+ * is stored is scale * code, which f32 holds exactly; of a head with a NaN it may be anything.
+ */
+
+bool ir_kv_dtype_ok(ir_dtype dtype);
+bool ir_kv_quantized(ir_dtype dtype);
+double ir_kv_most(ir_dtype dtype); /* L */
+int64_t ir_kv_page_bytes(const ir_kv_group *group);
+/* In bytes from the page's start: an element, and the scale of a head. */
+int64_t ir_kv_place(const ir_kv_group *group, bool is_v, int64_t head, int64_t token, int64_t d);
+int64_t ir_kv_scale_place(const ir_kv_group *group, bool is_v, int64_t head, int64_t token);
+/* Quantizes n numbers, a head of a token, to codes[0], codes[stride] …; returns the scale. */
+uint16_t ir_kv_encode(ir_dtype dtype, const float *x, int64_t n, uint8_t *codes, int64_t stride);
+float ir_kv_decode(ir_dtype dtype, uint8_t code, uint16_t scale);
+/* The kv_cache that a kv value started as, through appends and kernels; NULL inside a region, where
+ * it is an argument. */
+const ir_op *ir_kv_source(const ir_value *kv);
 
 /* --- building ------------------------------------------------------------------------------------
  */

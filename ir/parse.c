@@ -637,8 +637,9 @@ static bool parse_kv_group(struct parser *p) {
         at = p->token;
         if (!fields[f].value) {
             if (p->token.kind != IR_TOKEN_WORD || !ir_dtype_from_name(word_text(p), &group.dtype) ||
-                (group.dtype != IR_F32 && group.dtype != IR_F16))
-                return fail(p, &at, "kv_group: dtype is %s, expected f32 or f16", found(p));
+                !ir_kv_dtype_ok(group.dtype))
+                return fail(p, &at, "kv_group: dtype is %s, expected f32, f16, i8 or f8e4m3",
+                            found(p));
             next(p);
         } else if (!parse_int(p, fields[f].value)) {
             return false;

@@ -344,7 +344,7 @@ static bool verify_kv_groups(struct verifier *v) {
     for (int i = 0; i < v->module->n_kv_groups; i++) {
         const ir_kv_group *g = &v->module->kv_groups[i];
         if (g->window < 0 || g->layers < 1 || g->heads < 1 || g->head_dim < 1 ||
-            g->page_tokens < 1 || (g->dtype != IR_F32 && g->dtype != IR_F16))
+            g->page_tokens < 1 || !ir_kv_dtype_ok(g->dtype))
             ok = ir_error(v->diag, v->module->name, "kv group %d is malformed", i);
     }
     return ok;

@@ -331,6 +331,10 @@ static bool check_heads(fuser *f, const plan_entry *e, int region) {
             !f->context->target->matmul_heads)
             return plan_error(f->context, e, op->name,
                               "this target does it in no matmul's kernel; put it in a rows kernel");
+        if (f->g->region[i] == region && fusion_quantizes_kv(op))
+            return plan_error(f->context, e, op->name,
+                              "a head is quantized as a whole, in no matmul's kernel; put it in a "
+                              "rows kernel");
     }
     return true;
 }

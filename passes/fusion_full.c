@@ -198,8 +198,10 @@ static bool whole_lanes(int64_t columns) {
 }
 
 /* Whether the pairs that rope turns lie within 32 columns that a backend can choose: neighbours, or
- * the same column of two runs of 16. */
+ * the same column of two runs of 16. Quantized pages want a whole head's largest number first. */
 static bool heads_fit(const ir_op *op) {
+    if (fusion_quantizes_kv(op))
+        return false;
     const ir_type *type = &op->operands[op->code == IR_OP_KV_APPEND]->type;
     if (type->rank != 3 || !whole_lanes(type->dims[2].c))
         return false;

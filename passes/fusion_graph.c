@@ -14,6 +14,15 @@ bool fusion_is_compute(const ir_op *op) {
            op->code != IR_OP_WEIGHT_CONCAT && op->code != IR_OP_PACK && op->code != IR_OP_YIELD;
 }
 
+bool fusion_quantizes_kv(const ir_op *op) {
+    if (op->code != IR_OP_KV_APPEND)
+        return false;
+    const ir_op *source = ir_kv_source(op->operands[0]);
+    const ir_module *m = op->owner->module;
+    int64_t group = source ? ir_op_int(source, "group") : -1;
+    return group >= 0 && group < m->n_kv_groups && ir_kv_quantized(m->kv_groups[group].dtype);
+}
+
 ir_op *fusion_producer(const ir_value *value) {
     ir_op *op = value->def;
     while (op && fusion_is_view(op))

@@ -10,7 +10,31 @@
 
 #include "ir/text.h"
 
+#include <string.h>
+
 enum { DEFAULT_PAGE_TOKENS = 16 };
+
+static const struct {
+    const char *name;
+    ir_dtype dtype;
+} kinds[] = {[PASS_KV_F16] = {"f16", IR_F16},
+             [PASS_KV_F32] = {"f32", IR_F32},
+             [PASS_KV_INT8] = {"int8", IR_I8},
+             [PASS_KV_FP8] = {"fp8_e4m3", IR_F8E4M3}};
+
+const char *pass_kv_name(pass_kv kv) {
+    return kinds[kv].name;
+}
+
+bool pass_kv_from_name(const char *name, pass_kv *kv) {
+    name = !strcmp(name, "auto") ? "f16" : !strcmp(name, "fp8") ? "fp8_e4m3" : name;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(name, kinds[i].name)) {
+            *kv = (pass_kv)i;
+            return true;
+        }
+    return false;
+}
 
 /* The group of this geometry: found, or made with no layers yet. */
 static int group_for(ir_module *module, const ir_kv_group *wanted) {
@@ -36,12 +60,12 @@ static bool page(pass_context *context, ir_op *attention) {
                         "attention over %s, expected [T, …]: the step's tokens, in order",
                         ir_type_text(module->arena, q));
     int64_t page_tokens = context->target ? context->target->page_tokens : 0;
-    bool f32 = context->options && context->options->kv_f32;
+    pass_kv kv = context->options ? context->options->kv : PASS_KV_F16;
     int group = group_for(
         module, &(ir_kv_group){.window = ir_op_int(attention, "window"),
                                .heads = k->dims[1].c,
                                .head_dim = k->dims[2].c,
-                               .dtype = f32 ? IR_F32 : IR_F16,
+                               .dtype = kinds[kv].dtype,
                                .page_tokens = page_tokens > 0 ? page_tokens : DEFAULT_PAGE_TOKENS});
     ir_attr place[] = {IR_INT("group", group), IR_INT("layer", module->kv_groups[group].layers++)};
     ir_op *cache = ir_op_create(attention->owner, attention,
@@ -91,7 +115,7 @@ bool pass_paged_kv(pass_context *context) {
     }
     for (int i = 0; any && ok && i < context->module->n_kv_groups; i++) {
         const ir_kv_group *g = &context->module->kv_groups[i];
-        long long bytes = 2 * g->layers * g->heads * g->head_dim * (ir_dtype_bits(g->dtype) / 8);
+        long long bytes = g->layers * ir_kv_page_bytes(g) / g->page_tokens;
         char window[48] = "full attention";
         if (g->window)
             snprintf(window, sizeof window, "window %lld", (long long)g->window);

@@ -17,14 +17,22 @@ typedef enum pass_quantize {
     PASS_QUANTIZE_INT4
 } pass_quantize;
 
+/* Element type of the KV cache's pages. */
+typedef enum pass_kv { PASS_KV_F16, PASS_KV_F32, PASS_KV_INT8, PASS_KV_FP8 } pass_kv;
+
+/* As --kv-cache-dtype and manifests call it: f16, f32, int8, fp8_e4m3; from_name also takes auto
+ * (f16) and fp8 (fp8_e4m3). */
+const char *pass_kv_name(pass_kv kv);
+bool pass_kv_from_name(const char *name, pass_kv *kv);
+
 /* Options of the passes; zero is the default of each. */
 typedef struct pass_options {
     pass_quantize quantize;
     bool activations_f32;      /* keep activations in f32 beside quantized weights */
     ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it; IR_F32
                                   (zero): in f32 */
-    bool kv_f32;               /* KV pages in f32 instead of f16 */
-    bool sampling;             /* the step chooses tokens as well */
+    pass_kv kv;
+    bool sampling;         /* the step chooses tokens as well */
     const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */
     const char *plan_text; /* a plan to replay, or NULL */
     const char *plan_file; /* its name, for messages */

@@ -73,6 +73,8 @@ extern const fusion_strategy fusion_none, fusion_pointwise, fusion_full, fusion_
 bool fusion_is_compute(const ir_op *op);
 /* Whether an op moves no data and is drawn into the kernels that use it. */
 bool fusion_is_view(const ir_op *op);
+/* An append to pages that are quantized, a head at a time. */
+bool fusion_quantizes_kv(const ir_op *op);
 /* The op that computes a value, through views; NULL for sources. */
 ir_op *fusion_producer(const ir_value *value);
 

@@ -75,12 +75,18 @@ typedef struct mcc_weight_entry {
     uint8_t sha256[32];
 } mcc_weight_entry;
 
+/* Element types of pages; step.h says how a page is laid out. */
+enum { MCC_KV_F32, MCC_KV_F16, MCC_KV_INT8, MCC_KV_FP8 /* e4m3 */ };
+
 typedef struct mcc_kv_group_entry {
     int64_t window; /* 0: full attention */
     int32_t layers, heads, head_dim, page_tokens;
-    uint32_t dtype; /* 0 f32, 1 f16 */
+    uint32_t dtype; /* MCC_KV_ */
     uint32_t reserved;
-    uint64_t layer_bytes; /* of one page of one layer: 2 * heads * head_dim * page_tokens * size */
+    /* Of one page of one layer: 2 * heads * head_dim * page_tokens * size, with int8 and fp8 2 *
+     * heads
+     * * page_tokens * 2 more for scales, rounded up to a multiple of 64. */
+    uint64_t layer_bytes;
 } mcc_kv_group_entry;
 
 /* A buffer of the activation arena: at byte `offset`, of `bytes`, both affine in T, S, R and

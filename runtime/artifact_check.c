@@ -187,14 +187,18 @@ static bool check_kv_groups(const rt_checker *c, const rt_tables *t) {
         const mcc_kv_group_entry *g = &t->kv_groups[i];
         if (g->layers < 1 || g->layers > MAX_LAYERS || g->heads < 1 || g->heads > MAX_HEADS ||
             g->head_dim < 1 || g->head_dim > MAX_HEAD_DIM || g->page_tokens < 1 ||
-            g->page_tokens > MAX_PAGE || g->window < 0 || g->window > INT32_MAX || g->dtype > 1)
+            g->page_tokens > MAX_PAGE || g->window < 0 || g->window > INT32_MAX ||
+            g->dtype > MCC_KV_FP8)
             return BAD(c,
                        "KV group %" PRIu32 ": %d layers, %d heads of %d, pages of %d tokens, "
                        "window %" PRId64 ", element type %" PRIu32 ": out of range",
                        c->path, i, g->layers, g->heads, g->head_dim, g->page_tokens, g->window,
                        g->dtype);
-        uint64_t bytes = UINT64_C(2) * (uint64_t)g->heads * (uint64_t)g->head_dim *
-                         (uint64_t)g->page_tokens * (g->dtype == 0 ? 4 : 2);
+        uint64_t scales = g->dtype >= MCC_KV_INT8 ? 2 : 0;
+        uint64_t bytes = UINT64_C(2) * (uint64_t)g->heads * (uint64_t)g->page_tokens *
+                         ((uint64_t)g->head_dim * rt_kv_dtype_bytes(g->dtype) + scales);
+        if (scales)
+            bytes = (bytes + 63) / 64 * 64;
         if (g->layer_bytes != bytes)
             return BAD(c,
                        "KV group %" PRIu32 ": a page of a layer has %" PRIu64

@@ -45,6 +45,11 @@ static inline const char *rt_string(const rt_tables *tables, mcc_string string) 
     return tables->strings + string;
 }
 
+/* Of an element of a page. */
+static inline uint32_t rt_kv_dtype_bytes(uint32_t dtype) {
+    return dtype == MCC_KV_F32 ? 4 : dtype == MCC_KV_F16 ? 2 : 1;
+}
+
 static inline int64_t rt_dim(const mcc_dim *dim, int64_t T, int64_t S, int64_t R) {
     return dim->c + dim->t * T + dim->s * S + dim->r * R;
 }

@@ -140,15 +140,17 @@ mcc_status mcc_artifact_get_kv_group(const mcc_artifact *a, int32_t index, mcc_k
     const rt_tables *t = &a->tables;
     if (!in_range(index, t->n_kv_groups))
         return past_end(error, "KV group", index, t->n_kv_groups);
+    static const char *const dtypes[] = {"f32", "f16", "int8", "fp8_e4m3"};
     const mcc_kv_group_entry *g = &t->kv_groups[index];
     mcc_kv_group_info local = {
         .layers = g->layers,
         .heads = g->heads,
         .head_dim = g->head_dim,
         .page_tokens = g->page_tokens,
-        .dtype_bytes = g->dtype == 0 ? 4 : 2,
+        .dtype_bytes = (int32_t)rt_kv_dtype_bytes(g->dtype),
         .window = g->window,
         .page_bytes = g->layer_bytes * (uint64_t)g->layers,
+        .dtype = dtypes[g->dtype],
     };
     return rt_give_struct(&local, sizeof local, info) ? MCC_OK : not_set(error, __func__);
 }

@@ -203,9 +203,10 @@ typedef struct mcc_launch_info {
 typedef struct mcc_kv_group_info {
     uint32_t struct_size;
     int32_t layers, heads, head_dim, page_tokens;
-    int32_t dtype_bytes; /* of one element: 4 or 2 */
+    int32_t dtype_bytes; /* of one element: 4, 2 or 1 */
     int64_t window;      /* tokens that a token sees, itself included; 0: all before it */
     uint64_t page_bytes; /* of one page, over the group's layers */
+    const char *dtype;   /* f32, f16, int8, fp8_e4m3; the last two with a scale a token and head */
 } mcc_kv_group_info;
 
 typedef struct mcc_target_info {

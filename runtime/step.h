@@ -59,10 +59,12 @@ typedef struct mcc_step_sampled {
  *           (a pool is [layer][page], so a layer's pages are one contiguous array)
  *   step    an array of the step block (token_ids, positions, output_rows)
  * A page of a layer holds K as [head][head_dim][page_tokens], then V as
- * [head][page_tokens][head_dim], in the group's element type. Positions not yet written may hold
- * anything, NaNs too: they must be masked, not multiplied by zero. With a sliding
- * window, page table entries below the absolute range of 256 positions that holds the window's
- * first position (of the sequence's first token in this step) may be -1. */
+ * [head][page_tokens][head_dim], in the group's element type. Pages of int8 and fp8 (e4m3) hold
+ * codes there, and behind them f16 scales, of K as [head][page_tokens], then of V: a number is its
+ * code times the scale of its token and head. Positions not yet written may hold anything, NaNs
+ * too: they must be masked, not multiplied by zero. With a sliding window, page table entries below
+ * the absolute range of 256 positions that holds the window's first position (of the sequence's
+ * first token in this step) may be -1. */
 typedef struct mcc_cpu_call {
     const mcc_step *step;
     void *const *args;

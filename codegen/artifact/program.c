@@ -98,18 +98,12 @@ static bool step_arg(lister *l, const ir_op *input, mcc_arg_entry *arg) {
 }
 
 static bool kv_arg(lister *l, const ir_value *v, mcc_arg_entry *arg) {
-    while (v->def && v->def->code != IR_OP_KV_CACHE) {
-        const ir_value *next = NULL;
-        for (int i = 0; i < v->def->n_operands; i++)
-            if (v->def->operands[i]->type.kind == IR_KV)
-                next = v->def->operands[i];
-        if (!next)
-            return ir_internal_error(l->diag, ir_op_label(v->def), "a cache comes from nowhere");
-        v = next;
-    }
+    const ir_op *source = ir_kv_source(v);
+    if (!source)
+        return ir_internal_error(l->diag, NULL, "a cache comes from nowhere");
     *arg = (mcc_arg_entry){.kind = MCC_ARG_KV,
-                           .index = (uint32_t)ir_op_int(v->def, "group"),
-                           .layer = (uint32_t)ir_op_int(v->def, "layer")};
+                           .index = (uint32_t)ir_op_int(source, "group"),
+                           .layer = (uint32_t)ir_op_int(source, "layer")};
     return true;
 }
 

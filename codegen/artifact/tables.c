@@ -68,6 +68,19 @@ static mcc_span weights(tables *t, const cg_program_list *p) {
     return span(t, list, (size_t)p->n_weights, sizeof *list);
 }
 
+static uint32_t kv_dtype(ir_dtype dtype) {
+    switch (dtype) {
+    case IR_F32:
+        return MCC_KV_F32;
+    case IR_I8:
+        return MCC_KV_INT8;
+    case IR_F8E4M3:
+        return MCC_KV_FP8;
+    default:
+        return MCC_KV_F16;
+    }
+}
+
 static mcc_span kv_groups(tables *t, const ir_module *m) {
     mcc_kv_group_entry *list = ir_arena_array(t->scratch, (size_t)m->n_kv_groups + 1, sizeof *list);
     for (int i = 0; i < m->n_kv_groups; i++) {
@@ -78,9 +91,8 @@ static mcc_span kv_groups(tables *t, const ir_module *m) {
             .heads = (int32_t)g->heads,
             .head_dim = (int32_t)g->head_dim,
             .page_tokens = (int32_t)g->page_tokens,
-            .dtype = g->dtype == IR_F32 ? 0 : 1,
-            .layer_bytes = (uint64_t)(2 * g->heads * g->head_dim * g->page_tokens *
-                                      (g->dtype == IR_F32 ? 4 : 2)),
+            .dtype = kv_dtype(g->dtype),
+            .layer_bytes = (uint64_t)ir_kv_page_bytes(g),
         };
     }
     return span(t, list, (size_t)m->n_kv_groups, sizeof *list);

@@ -106,7 +106,7 @@ bool cg_cpu_check_store(cg_cpu_emitter *em, const cg_program *program, const cg_
         return cg_cpu_unsupported(em, "a store to gathered rows");
     if (store->kind == CG_STORE_A8)
         return check_store_a8(em, program, store, n_cols);
-    if (store->kind == CG_STORE_KV)
+    if (store->kind == CG_STORE_KV || store->kind == CG_STORE_KV_SCALE)
         return check_store_kv(em, program, store);
     const ir_type *type = type_of(em, &store->access);
     bool is_kv = !operand && em->kernel->args[store->access.arg].kind == CG_ARG_KV;
@@ -399,10 +399,6 @@ LLVMValueRef cg_cpu_page_number(cg_cpu_emitter *em, int kv_group, LLVMValueRef s
     return cg_cpu_load_index(em, em->page_tables, entry);
 }
 
-int64_t cg_cpu_page_bytes(const ir_kv_group *kv) {
-    return 2 * kv->heads * kv->head_dim * kv->page_tokens * (ir_dtype_bits(kv->dtype) / 8);
-}
-
 void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValueRef *page,
                      LLVMValueRef *slot, LLVMValueRef *valid) {
     const cg_arg *arg = &em->kernel->args[kv_arg];
@@ -418,7 +414,53 @@ void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValue
     *valid = LLVMBuildAnd(b, inside, LLVMBuildICmp(b, LLVMIntSGE, number, zero, ""), "");
     number = LLVMBuildSelect(b, *valid, number, zero, "");
     *page = cg_cpu_offset(em, em->args[kv_arg],
-                          cg_cpu_mul_const(em, number, cg_cpu_page_bytes(&arg->kv)));
+                          cg_cpu_mul_const(em, number, ir_kv_page_bytes(&arg->kv)));
+}
+
+/* The nearest f8e4m3 of magnitudes up to 448, ties to even: of normal numbers the upper bits; below
+ * 2^-6 the steps are 2^-9, which are those of f32 at 2^14. */
+static LLVMValueRef f32_to_f8(cg_cpu_emitter *em, LLVMValueRef v) {
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef bits = LLVMBuildBitCast(b, v, em->i32x16, "");
+    LLVMValueRef sign = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 24), "");
+    sign = LLVMBuildAnd(b, sign, cg_cpu_i32v(em, 0x80), "");
+    bits = LLVMBuildAnd(b, bits, cg_cpu_i32v(em, 0x7fffffff), "");
+    LLVMValueRef small = LLVMBuildICmp(b, LLVMIntULT, bits, cg_cpu_i32v(em, 0x3c800000), "");
+    LLVMValueRef odd = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 20), "");
+    odd = LLVMBuildAnd(b, odd, cg_cpu_i32v(em, 1), "");
+    LLVMValueRef normal = LLVMBuildAdd(b, bits, cg_cpu_i32v(em, 0x7ffff), "");
+    normal = LLVMBuildLShr(b, LLVMBuildAdd(b, normal, odd, ""), cg_cpu_i32v(em, 20), "");
+    normal = LLVMBuildSub(b, normal, cg_cpu_i32v(em, (127 - 7) << 3), "");
+    LLVMValueRef steps = LLVMBuildBitCast(b, bits, em->f32x16, "");
+    steps = LLVMBuildFAdd(b, steps, cg_cpu_f32v(em, 0x1p14), "");
+    steps = LLVMBuildBitCast(b, steps, em->i32x16, "");
+    steps = LLVMBuildSub(b, steps, cg_cpu_i32v(em, 0x46800000), "");
+    bits = LLVMBuildSelect(b, small, steps, normal, "");
+    return LLVMBuildOr(b, bits, sign, "");
+}
+
+/* What a page holds of numbers; of quantized ones codes, as ir.h defines. */
+static LLVMValueRef page_elements(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v) {
+    if (!ir_kv_quantized(dtype))
+        return cg_cpu_narrow(em, dtype, v);
+    double most = ir_kv_most(dtype);
+    if (dtype == IR_I8)
+        v = cg_cpu_intrinsic(em, "llvm.rint", 1, (LLVMTypeRef[]){em->f32x16}, 1, &v);
+    v = cg_cpu_fmax(em, v, cg_cpu_f32v(em, -most));
+    v = cg_cpu_fmin(em, v, cg_cpu_f32v(em, most));
+    v = dtype == IR_I8 ? LLVMBuildFPToSI(em->builder, v, em->i32x16, "") : f32_to_f8(em, v);
+    return LLVMBuildTrunc(em->builder, v, cg_cpu_vector(em->i8, CG_CPU_LANES), "");
+}
+
+void cg_cpu_access_store_kv_scale(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page,
+                                  LLVMValueRef slot, LLVMValueRef head, LLVMValueRef key,
+                                  LLVMValueRef value) {
+    const ir_kv_group *kv = &em->kernel->args[kv_arg].kv;
+    LLVMValueRef at = cg_cpu_add(em, cg_cpu_mul_const(em, head, kv->page_tokens), slot);
+    at = cg_cpu_offset(em, page, cg_cpu_mul_const(em, at, 2));
+    for (int is_v = 0; is_v < 2; is_v++)
+        cg_cpu_store(em, cg_cpu_f32_to_f16(em, is_v ? value : key),
+                     cg_cpu_offset_const(em, at, ir_kv_scale_place(kv, is_v, 0, 0)), 2);
 }
 
 void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, LLVMValueRef slot,
@@ -427,9 +469,8 @@ void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, L
     const ir_kv_group *kv = &em->kernel->args[kv_arg].kv;
     int64_t size = ir_dtype_bits(kv->dtype) / 8, plane = kv->head_dim * kv->page_tokens;
     LLVMValueRef head = cg_cpu_mul_const(em, site->head, plane);
-    if (kv->dtype == IR_F16) {
-        key = cg_cpu_f32_to_f16(em, key);
-    }
+    key = page_elements(em, kv->dtype, key);
+    value = page_elements(em, kv->dtype, value);
     /* K: [head][column][slot] */
     LLVMValueRef at = cg_cpu_add(em, head, cg_cpu_mul_const(em, site->column, kv->page_tokens));
     at = cg_cpu_mul_const(em, cg_cpu_add(em, at, slot), size);
@@ -441,6 +482,6 @@ void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, L
     at = cg_cpu_add(em, head, cg_cpu_mul_const(em, slot, kv->head_dim));
     at = cg_cpu_add_const(em, cg_cpu_add(em, at, site->column), kv->heads * plane);
     at = cg_cpu_offset(em, page, cg_cpu_mul_const(em, at, size));
-    cg_cpu_store_f32x16(em, kv->dtype, value, at,
+    cg_cpu_store_masked(em, value, at, (int)size,
                         columns < CG_CPU_LANES ? cg_cpu_mask_const(em, columns) : NULL);
 }

@@ -11,11 +11,13 @@
  * For each pair the arithmetic is the same whatever it is worked on with. Per absolute range of
  * CG_ATTENTION_RANGE positions that it sees, ascending:
  *
- *     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending; lanes are the positions of a page
+ *     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending; lanes are the positions of a page;
+ *                                       quantized: k[p] are codes, and scale is times k's scale
  *     m = max s
  *     e[p] = exp(s[p] - m)              0 below e^-87
  *     l = sum of e[p]                   16 interleaved partials, then halved
- *     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending; lanes are d
+ *     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending; lanes are d; quantized:
+ *                                       codes, and e is times v's scale
  *
  * and then ranges are merged, from M = -inf, L = 0, O = 0; the result is O/L:
  *
@@ -341,6 +343,11 @@ bool cg_cpu_emit_attention(cg_cpu_emitter *em) {
     LLVMValueRef rest = LLVMBuildUDiv(em->builder, tile.index, splits, "");
     s.split = LLVMBuildURem(em->builder, tile.index, splits, "");
     s.kv_head = LLVMBuildURem(em->builder, rest, heads, "");
+    int64_t nearer = ir_kv_scale_place(s.kv, false, 1, 0) - ir_kv_scale_place(s.kv, false, 0, 0) -
+                     ir_kv_place(s.kv, false, 1, 0, 0);
+    LLVMValueRef scales = cg_cpu_mul_const(em, s.kv_head, nearer);
+    s.key_scales = cg_cpu_add_const(em, scales, ir_kv_scale_place(s.kv, false, 0, 0));
+    s.value_scales = cg_cpu_add_const(em, scales, ir_kv_scale_place(s.kv, true, 0, 0));
     emit_tile(&s, LLVMBuildUDiv(em->builder, rest, heads, ""));
     cg_cpu_end_for(em, &tile);
     return true;

@@ -21,6 +21,8 @@ typedef struct cg_cpu_attention {
     int64_t unit;    /* of them, worked on together: a divisor of group */
     int64_t vectors; /* of 16 columns in a head, the last one maybe partial */
     int64_t size;    /* bytes of a KV element */
+    /* Of quantized pages: from the head's keys in a page to its keys' scales and to its values'. */
+    LLVMValueRef key_scales, value_scales;
     LLVMValueRef kv_head;
     /* scratch */
     LLVMValueRef pages;    /* [16] address of the head's keys in each page of the range */

@@ -7,6 +7,13 @@ static int64_t register_budget(const cg_cpu_emitter *em) {
     return em->target->avx512 ? 24 : 6;
 }
 
+static LLVMValueRef same_i16(cg_cpu_emitter *em, int64_t v) {
+    int64_t values[CG_CPU_LANES];
+    for (int i = 0; i < CG_CPU_LANES; i++)
+        values[i] = v;
+    return cg_cpu_ints(em->i16, CG_CPU_LANES, values);
+}
+
 static LLVMValueRef score_row(cg_cpu_attention *s, LLVMValueRef pair) {
     return pair_row(s, s->scores, pair, RANGE);
 }
@@ -14,6 +21,31 @@ static LLVMValueRef score_row(cg_cpu_attention *s, LLVMValueRef pair) {
 static LLVMValueRef page_keys(cg_cpu_attention *s, LLVMValueRef page) {
     LLVMValueRef at = cg_cpu_offset(s->em, s->pages, cg_cpu_mul_const(s->em, page, 8));
     return cg_cpu_load(s->em, s->em->ptr, at, 8);
+}
+
+/* 16 elements of a page; of quantized ones codes, those of f8e4m3 times 2^-8: as f16 they have the
+ * same bits but for the exponent's bias. */
+static LLVMValueRef load_elements(cg_cpu_attention *s, LLVMValueRef ptr, LLVMValueRef mask) {
+    cg_cpu_emitter *em = s->em;
+    LLVMBuilderRef b = em->builder;
+    if (s->kv->dtype != IR_F8E4M3)
+        return cg_cpu_load_f32x16(em, s->kv->dtype, ptr, mask);
+    LLVMTypeRef i16x16 = cg_cpu_vector(em->i16, CG_CPU_LANES);
+    LLVMValueRef v = cg_cpu_load_masked(em, cg_cpu_vector(em->i8, CG_CPU_LANES), ptr, 1, mask);
+    v = LLVMBuildZExt(b, v, i16x16, "");
+    v = LLVMBuildShl(b, v, same_i16(em, 8), "");
+    v = LLVMBuildAnd(b, LLVMBuildAShr(b, v, same_i16(em, 1), ""), same_i16(em, 0xbf80), "");
+    return cg_cpu_f16_to_f32(em, LLVMBuildBitCast(b, v, cg_cpu_vector(em->f16, CG_CPU_LANES), ""));
+}
+
+/* A page's scales, from s->key_scales or s->value_scales, times `factor` and what load_elements
+ * leaves out. */
+static LLVMValueRef load_scales(cg_cpu_attention *s, LLVMValueRef keys, LLVMValueRef offset,
+                                double factor) {
+    cg_cpu_emitter *em = s->em;
+    LLVMValueRef v = cg_cpu_load_f32x16(em, IR_F16, cg_cpu_offset(em, keys, offset), NULL);
+    factor = (double)(float)factor * (s->kv->dtype == IR_F8E4M3 ? 256 : 1);
+    return LLVMBuildFMul(em->builder, v, cg_cpu_f32v(em, factor), "");
 }
 
 /* The head's keys in pages [begin, end) of the range. A page that the step does not have, which an
@@ -31,7 +63,7 @@ static void find_pages(cg_cpu_attention *s, LLVMValueRef begin, LLVMValueRef end
     LLVMValueRef number = cg_cpu_page_number(em, s->kv_group, s->seq, index);
     number = cg_cpu_max(em, number, zero);
     LLVMValueRef keys =
-        cg_cpu_offset(em, base, cg_cpu_mul_const(em, number, cg_cpu_page_bytes(s->kv)));
+        cg_cpu_offset(em, base, cg_cpu_mul_const(em, number, ir_kv_page_bytes(s->kv)));
     cg_cpu_store(em, keys, cg_cpu_offset(em, s->pages, cg_cpu_mul_const(em, page.index, 8)), 8);
     cg_cpu_end_for(em, &page);
 }
@@ -80,9 +112,8 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
         LLVMValueRef k[MAX_ACCUMULATORS];
         LLVMValueRef key_at = cg_cpu_mul_const(em, column.index, PAGE * s->size);
         for (int64_t p = 0; p < n_pages; p++)
-            k[p] = cg_cpu_load_f32x16(
-                em, s->kv->dtype,
-                cg_cpu_offset_const(em, cg_cpu_offset(em, keys[p], key_at), u * PAGE * s->size),
+            k[p] = load_elements(
+                s, cg_cpu_offset_const(em, cg_cpu_offset(em, keys[p], key_at), u * PAGE * s->size),
                 NULL);
         for (int64_t p = 0; prefetch && u % line == 0 && p < n_pages; p++) {
             LLVMValueRef at = cg_cpu_add_const(em, key_at, u * PAGE * s->size);
@@ -103,12 +134,16 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
     }
     cg_cpu_end_for(em, &column);
 
-    LLVMValueRef row = score_row(s, pair_of(s, token, head));
+    LLVMValueRef row = score_row(s, pair_of(s, token, head)), scales[MAX_ACCUMULATORS];
     row = cg_cpu_offset(em, row, cg_cpu_mul_const(em, page, PAGE * 4));
+    for (int64_t p = 0; p < n_pages; p++)
+        scales[p] = ir_kv_quantized(s->kv->dtype)
+                        ? load_scales(s, keys[p], s->key_scales, s->a->scale)
+                        : cg_cpu_f32v(em, s->a->scale);
     for (int64_t i = 0; i < pairs; i++)
         for (int64_t p = 0; p < n_pages; p++) {
-            LLVMValueRef v = LLVMBuildFMul(em->builder, load_at(s, sums[i * n_pages + p], 0),
-                                           cg_cpu_f32v(em, s->a->scale), "");
+            LLVMValueRef v =
+                LLVMBuildFMul(em->builder, load_at(s, sums[i * n_pages + p], 0), scales[p], "");
             if (s->a->softcap > 0) {
                 LLVMValueRef cap = cg_cpu_f32v(em, s->a->softcap);
                 v = cg_cpu_tanh(em, LLVMBuildFDiv(em->builder, v, cap, ""));
@@ -136,7 +171,7 @@ static void mask_vector(cg_cpu_attention *s, LLVMValueRef row, LLVMValueRef vect
     store_at(s, v, at, 0);
 }
 
-/* m and l of a pair, its scores replaced by e. */
+/* m and l of a pair, its scores replaced by e, of quantized pages times values' scales. */
 static void emit_softmax(cg_cpu_attention *s, LLVMValueRef pair, LLVMValueRef begin,
                          LLVMValueRef end) {
     cg_cpu_emitter *em = s->em;
@@ -161,8 +196,12 @@ static void emit_softmax(cg_cpu_attention *s, LLVMValueRef pair, LLVMValueRef be
     at = cg_cpu_offset(em, row, cg_cpu_mul_const(em, vector.index, 64));
     LLVMValueRef e =
         cg_cpu_exp_nonpositive(em, LLVMBuildFSub(em->builder, load_at(s, at, 0), all_m, ""));
-    store_at(s, e, at, 0);
     store_at(s, LLVMBuildFAdd(em->builder, load_at(s, sum, 0), e, ""), sum, 0);
+    if (ir_kv_quantized(s->kv->dtype)) {
+        LLVMValueRef keys = page_keys(s, vector.index);
+        e = LLVMBuildFMul(em->builder, e, load_scales(s, keys, s->value_scales, 1), "");
+    }
+    store_at(s, e, at, 0);
     cg_cpu_end_for(em, &vector);
     cg_cpu_store(em, m, partial_number(s, pair, 0), 4);
     cg_cpu_store(em, cg_cpu_sum16(em, load_at(s, sum, 0)), partial_number(s, pair, 1), 4);
@@ -199,9 +238,8 @@ static void emit_values(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
     LLVMValueRef values = cg_cpu_offset_const(em, cg_cpu_offset(em, page_keys(s, page), at), plane),
                  v[8];
     for (int64_t k = 0; k < n_vectors; k++)
-        v[k] = cg_cpu_load_f32x16(em, s->kv->dtype,
-                                  cg_cpu_offset_const(em, values, k * CG_CPU_LANES * s->size),
-                                  k == n_vectors - 1 ? mask : NULL);
+        v[k] = load_elements(s, cg_cpu_offset_const(em, values, k * CG_CPU_LANES * s->size),
+                             k == n_vectors - 1 ? mask : NULL);
     weights = cg_cpu_offset(em, weights, cg_cpu_mul_const(em, position.index, 4));
     for (int64_t i = 0; i < pairs; i++) {
         LLVMValueRef e =

@@ -306,9 +306,11 @@ static bool check_args(cg_cpu_emitter *em) {
         if (arg->kv.page_tokens != CG_CPU_LANES)
             return cg_cpu_unsupported(em, "argument %d has KV pages of %lld tokens, expected %d", i,
                                       (long long)arg->kv.page_tokens, CG_CPU_LANES);
-        if (arg->kv.dtype != IR_F32 && arg->kv.dtype != IR_F16)
-            return cg_cpu_unsupported(em, "argument %d has KV pages of %s, expected f32 or f16", i,
-                                      ir_dtype_name(arg->kv.dtype));
+        if (!ir_kv_dtype_ok(arg->kv.dtype))
+            return cg_cpu_unsupported(em,
+                                      "argument %d has KV pages of %s, expected f32, f16, i8 or "
+                                      "f8e4m3",
+                                      i, ir_dtype_name(arg->kv.dtype));
     }
     return true;
 }

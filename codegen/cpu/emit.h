@@ -216,8 +216,6 @@ bool cg_cpu_check_program(cg_cpu_emitter *em, const cg_program *program, int64_t
  * pointers never occur: *valid (i1) is false where the step has no page. */
 void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValueRef *page,
                      LLVMValueRef *slot, LLVMValueRef *valid);
-/* Bytes of one page of one layer. */
-int64_t cg_cpu_page_bytes(const ir_kv_group *kv);
 /* Entry of the page table as i64: page number of logical page `index` of sequence `seq`. */
 LLVMValueRef cg_cpu_page_number(cg_cpu_emitter *em, int kv_group, LLVMValueRef seq,
                                 LLVMValueRef index);

@@ -127,7 +127,7 @@ typedef struct emission {
     LLVMValueRef *numbers;                  /* by node */
     LLVMValueRef *accumulators;             /* by node: locals of REDUCE nodes */
     LLVMValueRef *columns[2];               /* by node: vectors of the chunk(s) being emitted */
-    LLVMValueRef *page, *slot, *page_valid; /* by store: STORE_KV */
+    LLVMValueRef *page, *slot, *page_valid; /* by store: STORE_KV and STORE_KV_SCALE */
     cg_cpu_a8_queue *a8;
 } emission;
 
@@ -379,6 +379,13 @@ static void emit_numbers(emission *e, int stage) {
         if (store->kind == CG_STORE && store->access.column_stride == 0 &&
             e->plan->stages.stage[store->value] == stage)
             cg_cpu_access_store_number(e->em, &store->access, &site, e->numbers[store->value]);
+        if (store->kind != CG_STORE_KV_SCALE || cg_store_stage(&e->plan->stages, store) != stage)
+            continue;
+        cg_cpu_if has_page = cg_cpu_begin_if(e->em, e->page_valid[i]);
+        cg_cpu_access_store_kv_scale(e->em, store->access.arg, e->page[i], e->slot[i],
+                                     e->chunk->head, e->numbers[store->value],
+                                     e->numbers[store->value2]);
+        cg_cpu_end_if(e->em, &has_page);
     }
 }
 
@@ -403,7 +410,7 @@ void cg_cpu_emit_program(cg_cpu_emitter *em, const cg_program *program, const cg
             cg_cpu_store(em, identity(&e, &program->nodes[i]), e.accumulators[i], 64);
         }
     for (int i = 0; i < program->n_stores; i++)
-        if (program->stores[i].kind == CG_STORE_KV)
+        if (program->stores[i].kind == CG_STORE_KV || program->stores[i].kind == CG_STORE_KV_SCALE)
             cg_cpu_row_page(em, program->stores[i].access.arg, chunk->row, &e.page[i], &e.slot[i],
                             &e.page_valid[i]);
     for (int s = 0; s < p.stages.n_stages; s++) {

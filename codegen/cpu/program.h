@@ -38,5 +38,9 @@ void cg_cpu_a8_add(cg_cpu_emitter *em, cg_cpu_a8_queue *queue, const cg_access *
 void cg_cpu_access_store_kv(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page, LLVMValueRef slot,
                             const cg_cpu_site *site, int64_t columns, LLVMValueRef key,
                             LLVMValueRef value);
+/* Their scales, where pages are quantized; the columns have then been divided by them. */
+void cg_cpu_access_store_kv_scale(cg_cpu_emitter *em, int kv_arg, LLVMValueRef page,
+                                  LLVMValueRef slot, LLVMValueRef head, LLVMValueRef key,
+                                  LLVMValueRef value);
 
 #endif

@@ -447,6 +447,10 @@ static LLVMValueRef lower_where(cg_cpu_emitter *em, LLVMValueRef *v) {
     return choose(s, compare(s, LLVMRealUNE, v[0], f32c(s, 0)), v[1], v[2]);
 }
 
+static LLVMValueRef lower_round_f16(cg_cpu_emitter *em, LLVMValueRef *v) {
+    return cg_cpu_f16_to_f32(em, cg_cpu_f32_to_f16(em, v[0]));
+}
+
 static lowering *const lowerings[CG_N_SCALAR_OPS] = {
     [CG_NEG] = lower_neg, [CG_ABS] = lower_abs,         [CG_EXP] = lower_exp,
     [CG_LOG] = lower_log, [CG_SQRT] = lower_sqrt,       [CG_RSQRT] = lower_rsqrt,
@@ -455,7 +459,7 @@ static lowering *const lowerings[CG_N_SCALAR_OPS] = {
     [CG_SUB] = lower_sub, [CG_MUL] = lower_mul,         [CG_DIV] = lower_div,
     [CG_MAX] = lower_max, [CG_MIN] = lower_min,         [CG_POW] = lower_pow,
     [CG_FMA] = lower_fma, [CG_LT] = lower_lt,           [CG_LE] = lower_le,
-    [CG_EQ] = lower_eq,   [CG_WHERE] = lower_where,
+    [CG_EQ] = lower_eq,   [CG_WHERE] = lower_where,     [CG_ROUND_F16] = lower_round_f16,
 };
 
 LLVMValueRef cg_cpu_scalar(cg_cpu_emitter *em, cg_scalar_op op, LLVMValueRef *operands) {

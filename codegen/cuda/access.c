@@ -1,6 +1,8 @@
 /* How a row program's loads and stores reach memory, as CUDA C: checks and expressions. */
 #include "codegen/cuda/program.h"
 
+#include "codegen/stages.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -116,7 +118,7 @@ bool cg_cuda_check_store(cg_cuda_emitter *em, const cg_program *program, const c
         return cg_cuda_unsupported(em, "a store to gathered rows");
     if (store->kind == CG_STORE_A8)
         return check_store_a8(em, program, store);
-    if (store->kind == CG_STORE_KV || store->kind == CG_STORE_K || store->kind == CG_STORE_V)
+    if (cg_store_is_kv(store))
         return check_store_kv(em, program, store);
     const cg_arg *arg = &em->kernel->args[store->access.arg];
     ir_dtype dtype = arg->type.dtype;
@@ -217,14 +219,21 @@ const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int i
                                access->row_stride, store->value);
     if (store->kind != CG_STORE) {
         const ir_kv_group *kv = &em->kernel->args[access->arg].kv;
+        const char *type = kv->dtype == IR_I8       ? "int8_code"
+                           : kv->dtype == IR_F8E4M3 ? "fp8_code"
+                                                    : element_type(kv->dtype);
+        if (store->kind == CG_STORE_KV_SCALE)
+            return ir_arena_printf(em->arena,
+                                   "store_scales<%" PRId64 ", %" PRId64 ">(kv%d, head, v%d, v%d)",
+                                   kv->heads, kv->head_dim, index, store->value, store->value2);
         bool both = store->kind == CG_STORE_KV;
-        return ir_arena_printf(
-            em->arena, "store_%s<%s, %" PRId64 ", %" PRId64 ">(kv%d, head, col, v%d%s)",
-            both                        ? "kv"
-            : store->kind == CG_STORE_K ? "k"
-                                        : "v",
-            element_type(kv->dtype), (int64_t)kv->heads, (int64_t)kv->head_dim, index, store->value,
-            both ? ir_arena_printf(em->arena, ", v%d", store->value2) : "");
+        return ir_arena_printf(em->arena,
+                               "store_%s<%s, %" PRId64 ", %" PRId64 ">(kv%d, head, col, v%d%s)",
+                               both                        ? "kv"
+                               : store->kind == CG_STORE_K ? "k"
+                                                           : "v",
+                               type, (int64_t)kv->heads, (int64_t)kv->head_dim, index, store->value,
+                               both ? ir_arena_printf(em->arena, ", v%d", store->value2) : "");
     }
     return ir_arena_printf(em->arena, "store(%s, v%d)",
                            element(em, access, row, access->column_stride != 0, false),
@@ -233,8 +242,6 @@ const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int i
 
 const char *cg_cuda_slot_text(cg_cuda_emitter *em, const cg_store *store) {
     const cg_arg *arg = &em->kernel->args[store->access.arg];
-    const ir_kv_group *kv = &arg->kv;
-    int64_t bytes = 2 * kv->heads * kv->head_dim * kv->page_tokens * (ir_dtype_bits(kv->dtype) / 8);
     return ir_arena_printf(em->arena, "find_slot(a.step, a.a%d, %d, %" PRId64 ", row)",
-                           store->access.arg, arg->kv_group, bytes);
+                           store->access.arg, arg->kv_group, ir_kv_page_bytes(&arg->kv));
 }

@@ -1,6 +1,6 @@
 /* Schedules of the attention anchor. A block works on a tile, a few tokens of one sequence, and a
  * key/value head (kernels/attention.cuh). Pages of f16 go to tensor cores where the size of a head
- * is a multiple of 16; all else is computed as the CPU does.
+ * is a multiple of 16; all else, quantized pages too, is computed as the CPU does.
  *
  * Steps of few tokens, which would leave most of a GPU idle, split what a tile sees among several
  * blocks; others do not, and their tiles are larger. Bits are the same in all. */
@@ -69,6 +69,8 @@ static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_
         "constexpr int TILE = %" PRId64 ", SPLITS = %" PRId64 ", THREADS = %" PRIu32
         ", SHARED_BYTES = %" PRIu32 ";\n"
         "typedef %s kv;\n"
+        "constexpr bool QUANTIZED = %s;\n"
+        "constexpr int64 PAGE_BYTES = %" PRId64 ";\n"
         "INLINE const float *queries(const args &a) {\n"
         "    return static_cast<const float *>(a.a%d) + Q_OFFSET;\n}\n"
         "INLINE const void *pool(const args &a) {\n    return a.a%d;\n}\n"
@@ -76,7 +78,11 @@ static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_
         s->kv->heads, s->group, s->kv->head_dim, a->window, kv_arg(s->em->kernel)->kv_group,
         (double)(float)a->scale, (double)(float)a->softcap, a->q.row_stride, a->q.head_stride,
         a->q.offset, tile, splits, v->threads, v->shared_bytes,
-        s->kv->dtype == IR_F32 ? "float" : "uint16", a->q.arg, a->kv,
+        s->kv->dtype == IR_F32   ? "float"
+        : s->kv->dtype == IR_F16 ? "uint16"
+        : s->kv->dtype == IR_I8  ? "int8_code"
+                                 : "fp8_code",
+        ir_kv_quantized(s->kv->dtype) ? "true" : "false", ir_kv_page_bytes(s->kv), a->q.arg, a->kv,
         splits > 1 ? "a.scratch" : "nullptr");
 }
 

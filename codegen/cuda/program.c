@@ -245,10 +245,6 @@ static const char *number_value(writer *w, int index) {
     }
 }
 
-static bool keeps_kv(const cg_store *store) {
-    return store->kind == CG_STORE_KV || store->kind == CG_STORE_K || store->kind == CG_STORE_V;
-}
-
 /* What is found once: gathered rows, slots in pages. */
 static void write_places(writer *w) {
     const char *guard = w->whole ? "" : "valid ? ", *no_row = w->whole ? "" : " : 0";
@@ -259,7 +255,7 @@ static void write_places(writer *w) {
                     cg_cuda_row_text(w->em, &node->access), no_row);
     }
     for (int i = 0; i < w->program->n_stores; i++)
-        if (keeps_kv(&w->program->stores[i]))
+        if (cg_store_is_kv(&w->program->stores[i]))
             fprintf(w->out, "        const kv_slot kv%d = %s%s%s;\n", i, guard,
                     cg_cuda_slot_text(w->em, &w->program->stores[i]),
                     w->whole ? "" : " : kv_slot{nullptr, 0}");
@@ -278,18 +274,21 @@ static void write_numbers(writer *w, int stage) {
             fprintf(w->out, "        if (%s)\n            %s;\n",
                     w->whole ? "group_lane<WARPS>() == 0" : "valid && col == 0",
                     cg_cuda_store_text(w->em, store, i));
+        if (store->kind == CG_STORE_KV_SCALE && cg_store_stage(s, store) == stage)
+            fprintf(w->out, "        if (kv%d.page && group_lane<WARPS>() == 0)\n            %s;\n",
+                    i, cg_cuda_store_text(w->em, store, i));
     }
 }
 
 static bool stores_columns(const writer *w, const cg_store *store, int stage) {
-    return cg_store_stage(w->stages, store) == stage &&
+    return cg_store_stage(w->stages, store) == stage && store->kind != CG_STORE_KV_SCALE &&
            (store->kind != CG_STORE || store->access.column_stride != 0);
 }
 
 static void write_store(writer *w, int index, const char *indent) {
     const cg_store *store = &w->program->stores[index];
     const char *text = cg_cuda_store_text(w->em, store, index);
-    if (keeps_kv(store))
+    if (cg_store_is_kv(store))
         fprintf(w->out, "%sif (valid && kv%d.page)\n%s    %s;\n", indent, index, indent, text);
     else
         fprintf(w->out, "%sif (valid)\n%s    %s;\n", indent, indent, text);

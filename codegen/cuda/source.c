@@ -112,9 +112,11 @@ static bool check_args(cg_cuda_emitter *em) {
         if (arg->kv.page_tokens != 16)
             return cg_cuda_unsupported(em, "argument %d has KV pages of %lld tokens, expected 16",
                                        i, (long long)arg->kv.page_tokens);
-        if (arg->kv.dtype != IR_F32 && arg->kv.dtype != IR_F16)
-            return cg_cuda_unsupported(em, "argument %d has KV pages of %s, expected f32 or f16", i,
-                                       ir_dtype_name(arg->kv.dtype));
+        if (!ir_kv_dtype_ok(arg->kv.dtype))
+            return cg_cuda_unsupported(em,
+                                       "argument %d has KV pages of %s, expected f32, f16, i8 or "
+                                       "f8e4m3",
+                                       i, ir_dtype_name(arg->kv.dtype));
     }
     return true;
 }

@@ -26,6 +26,18 @@ case="the plan that --emit plan writes"
 same out replayed.ir
 expect 0 build "$golden/tiny-llama" --target "$targets" --fusion none -q -o unfused.so
 expect 0 build "$golden/tiny-llama" --depfile deps.d -q -o deps.so
+# Pages: K and V, a byte an element and two for each scale.
+for kind in int8 fp8; do
+    expect 0 build "$golden/tiny-llama" --target "$targets" --kv-cache-dtype $kind -q -o pages.so
+    expect 0 inspect pages.so
+    prints "${kind/fp8/fp8_e4m3}, .* a token"
+    expect 0 inspect pages.so --json
+    holds 'all(g["dtype"] == "'${kind/fp8/fp8_e4m3}'" and g["bytes_per_token"] == g["layers"] * g["heads"] * (2 * g["head_dim"] + 4)
+               for g in d["memory"]["kv_groups"])'
+    expect 0 run pages.so -p "Hello" --raw --max-tokens 3 --json
+done
+expect 2 build "$golden/tiny-llama" --kv-cache-dtype fp8_e5m2 -q -o none.so
+says "expected auto, f16, f32, int8, fp8 or fp8_e4m3"
 case="the dependency file"
 if grep -q model.safetensors deps.d && grep -q tokenizer.json deps.d; then pass; else fail "it lacks inputs"; fi
 expect 0 build "$golden/tiny-llama" --target "$targets" --fusion plan.txt --depfile deps.d -q -o deps.so

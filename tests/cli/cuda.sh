@@ -81,8 +81,8 @@ expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
 run gemma3-gpu.so --device cpu && cp out expected
 run gemma3-gpu.so --device emulator && tokens
 
-# Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone. With
-# pages of f32 the logits have the CPU's bits (no divergence at all), in one step and in pieces; with
+# Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone, but of
+# quantized pages. With these and with pages of f32 the logits have the CPU's bits (no divergence at all), in one step and in pieces; with
 # pages of f16 attention is on tensor cores, of a class of its own: near the CPU's, and the same bits
 # in one step and in pieces.
 python3 -c 'import json, random
@@ -106,6 +106,8 @@ compare llama 3 1 64 14 0 --quantize int8 --kv-cache-dtype f32
 compare qwen2 2 1 64 14 0 --activations f32 --kv-cache-dtype f32
 compare qwen3 2 1 32 16 0 --quantize int8 --kv-cache-dtype f32
 compare llama 4 4 32 14 1e-6 --activations f32
+compare llama 4 2 32 16 0 --quantize int8 --kv-cache-dtype int8
+compare qwen3 2 1 32 16 0 --activations f32 --kv-cache-dtype fp8
 
 # Texts.
 for kind in cuda ptx; do

@@ -14,6 +14,9 @@ if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target "$targets,cuda:sm_80
     expect 0 verify gpu.so
     quiet
     prints "everything is right"
+    expect 0 build "$golden/gguf/llama-q4_1.gguf" --kv-cache-dtype fp8 --target cuda:sm_80 -q -o fp8.so
+    expect 0 verify fp8.so
+    prints "everything is right"
     expect 0 verify gpu.so --json --against "$golden/gguf/llama-q4_1.gguf"
     quiet
     holds 'd["verdict"] == "right" and d["weights_equal"] > 10 and len(d["architectures"]) == 1'

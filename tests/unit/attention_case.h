@@ -44,6 +44,13 @@ static const shape shapes[] = {
     {4, 1, 32, IR_F16, 30, 0, -2, 2, {{250, 20}, {280, 8}}},
     {2, 1, 16, IR_F16, 0, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
     {2, 2, 8, IR_F32, 20, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
+    {9, 3, 64, IR_I8, 0, 0, 2, 3, {{0, 19}, {300, 1}, {511, 9}}},
+    {4, 1, 256, IR_I8, 30, 0, 2, 4, {{0, 3}, {250, 20}, {36, 1}, {600, 1}}},
+    {2, 2, 40, IR_I8, 8, 0, 2, 2, {{0, 30}, {255, 2}}},
+    {14, 2, 64, IR_F8E4M3, 0, 0, 2, 2, {{230, 30}, {100, 1}}},
+    {8, 1, 128, IR_F8E4M3, 0, 50, 2, 2, {{0, 17}, {260, 2}}},
+    {2, 2, 40, IR_F8E4M3, 100, 0, 2, 2, {{0, 33}, {530, 1}}},
+    {2, 1, 16, IR_I8, 0, 0, 2, 40, {EIGHT, EIGHT, EIGHT, EIGHT, EIGHT}},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -70,16 +77,34 @@ typedef struct fixture {
     size_t page_bytes, pool_bytes;
 } fixture;
 
-static inline float rounded(const shape *s, float v) {
-    return s->dtype == IR_F16 ? ir_f16_to_f32(ir_f32_to_f16(v)) : v;
+/* A head of a token is rounded to what pages hold of it. */
+static inline void round_head(const shape *s, float *v) {
+    uint8_t codes[256];
+    uint16_t scale = 0;
+    if (ir_kv_quantized(s->dtype))
+        scale = ir_kv_encode(s->dtype, v, s->dim, codes, 1);
+    for (int c = 0; c < s->dim; c++)
+        v[c] = ir_kv_quantized(s->dtype) ? ir_kv_decode(s->dtype, codes[c], scale)
+               : s->dtype == IR_F16      ? ir_f16_to_f32(ir_f32_to_f16(v[c]))
+                                         : v[c];
 }
 
-static inline void put(const shape *s, uint8_t *page, int64_t element, float v) {
-    uint16_t h = ir_f32_to_f16(v);
-    if (s->dtype == IR_F16)
-        memcpy(page + element * 2, &h, 2);
-    else
-        memcpy(page + element * 4, &v, 4);
+/* Stores head g of position `slot` of a page. Quantized again, what a page holds is the same. */
+static inline void put_head(const fixture *f, uint8_t *page, bool is_v, int g, int slot,
+                            const float *v) {
+    const ir_kv_group *kv = &f->args[1].kv;
+    uint8_t *first = page + ir_kv_place(kv, is_v, g, slot, 0);
+    int64_t stride = ir_kv_place(kv, is_v, g, slot, 1) - ir_kv_place(kv, is_v, g, slot, 0);
+    if (ir_kv_quantized(kv->dtype)) {
+        uint16_t scale = ir_kv_encode(kv->dtype, v, kv->head_dim, first, stride);
+        memcpy(page + ir_kv_scale_place(kv, is_v, g, slot), &scale, 2);
+        return;
+    }
+    for (int64_t c = 0; c < kv->head_dim; c++) {
+        uint16_t h = ir_f32_to_f16(v[c]);
+        memcpy(first + c * stride, kv->dtype == IR_F16 ? (void *)&h : (void *)&v[c],
+               kv->dtype == IR_F16 ? 2 : 4);
+    }
 }
 
 /* Stores positions below `length` of sequence i, but for pages that were freed. */
@@ -87,15 +112,12 @@ static inline void fill(fixture *f, int i, int length) {
     const shape *s = f->s;
     const int32_t *table = f->step.tables + (f->step.head.S + i) * P;
     for (int p = 0; p < length; p++)
-        for (int g = 0; g < s->kv_heads && table[p / PAGE] >= 0; g++)
-            for (int c = 0; c < s->dim; c++) {
-                uint8_t *page = f->pool + (size_t)table[p / PAGE] * f->page_bytes;
-                int64_t k = ((int64_t)g * s->dim + c) * PAGE + p % PAGE;
-                int64_t v = (int64_t)(s->kv_heads + g) * s->dim * PAGE + p % PAGE * s->dim + c;
-                int64_t from = ((int64_t)p * s->kv_heads + g) * s->dim + c;
-                put(s, page, k, f->keys[i][from]);
-                put(s, page, v, f->values[i][from]);
-            }
+        for (int g = 0; g < s->kv_heads && table[p / PAGE] >= 0; g++) {
+            uint8_t *page = f->pool + (size_t)table[p / PAGE] * f->page_bytes;
+            int64_t from = ((int64_t)p * s->kv_heads + g) * s->dim;
+            put_head(f, page, false, g, p % PAGE, f->keys[i] + from);
+            put_head(f, page, true, g, p % PAGE, f->values[i] + from);
+        }
 }
 
 static inline void make_kernel(fixture *f) {
@@ -185,7 +207,7 @@ static inline fixture *make_fixture(const shape *s) {
     f->s = s;
     make_kernel(f);
     make_step(f);
-    f->page_bytes = 2u * (size_t)(s->kv_heads * s->dim) * PAGE * (s->dtype == IR_F16 ? 2 : 4);
+    f->page_bytes = (size_t)ir_kv_page_bytes(&f->args[1].kv);
     f->pool_bytes = f->page_bytes * (size_t)(s->n_seqs * P);
     f->pool = aligned(f->pool_bytes);
     f->q = aligned((size_t)(f->T * s->heads * s->dim) * 4);
@@ -198,8 +220,12 @@ static inline fixture *make_fixture(const shape *s) {
         f->values[i] = aligned(count * 4);
         for (size_t k = 0; k < count; k++) {
             float key = cpu_random_float(2);
-            f->keys[i][k] = rounded(s, s->loudness < 0 ? fabsf(key) : key);
-            f->values[i][k] = rounded(s, cpu_random_float(3));
+            f->keys[i][k] = s->loudness < 0 ? fabsf(key) : key;
+            f->values[i][k] = cpu_random_float(3);
+        }
+        for (size_t k = 0; k < count; k += (size_t)s->dim) {
+            round_head(s, f->keys[i] + k);
+            round_head(s, f->values[i] + k);
         }
     }
     return f;

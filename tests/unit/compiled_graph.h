@@ -128,8 +128,7 @@ static inline compiled_graph *graph_compile(ir_module *module, const pass_option
     for (int t = 0; t < g->code.n_targets; t++)
         for (int k = 0; k < module->n_kv_groups; k++) {
             const ir_kv_group *kv = &module->kv_groups[k];
-            size_t page = (size_t)(2 * kv->heads * kv->head_dim * kv->page_tokens *
-                                   (ir_dtype_bits(kv->dtype) / 8));
+            size_t page = (size_t)ir_kv_page_bytes(kv);
             size_t bytes = page * (size_t)kv->layers * GRAPH_PAGES * GRAPH_MAX_SEQS;
             g->pools[t][k] = aligned_alloc(64, (bytes + 63) / 64 * 64);
             memset(g->pools[t][k], 0xff, bytes); /* NaNs: what is not stored must not be read */
@@ -202,8 +201,7 @@ static inline void *graph_arg(const compiled_graph *g, int target, const mcc_arg
         return g->weights + g->program->weights[a->index].offset;
     case MCC_ARG_KV: {
         const ir_kv_group *kv = &g->module->kv_groups[a->index];
-        int64_t page =
-            2 * kv->heads * kv->head_dim * kv->page_tokens * (ir_dtype_bits(kv->dtype) / 8);
+        int64_t page = ir_kv_page_bytes(kv);
         return g->pools[target][a->index] + a->layer * page * GRAPH_PAGES * GRAPH_MAX_SEQS;
     }
     default:

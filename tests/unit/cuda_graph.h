@@ -97,8 +97,7 @@ static inline cuda_graph *cuda_graph_create(compiled_graph *cpu, const char *tar
     c->weights = cuda_upload(c, cpu->weights, cpu->program->weight_bytes);
     for (int k = 0; k < cpu->module->n_kv_groups; k++) {
         const ir_kv_group *kv = &cpu->module->kv_groups[k];
-        uint64_t page = (uint64_t)(2 * kv->heads * kv->head_dim * kv->page_tokens *
-                                   (ir_dtype_bits(kv->dtype) / 8));
+        uint64_t page = (uint64_t)ir_kv_page_bytes(kv);
         c->pools[k] = cuda_alloc(c, page * (uint64_t)kv->layers * GRAPH_PAGES * GRAPH_MAX_SEQS);
         memset(c->pools[k]->data, 0xff, c->pools[k]->bytes); /* NaNs; may be read, not used */
         emu_memory_mark(c->pools[k], c->pools[k]->base, c->pools[k]->bytes);
@@ -140,8 +139,7 @@ static inline uint64_t cuda_arg(const cuda_graph *c, const mcc_arg_entry *a, con
         return c->weights->base + p->weights[a->index].offset;
     case MCC_ARG_KV: {
         const ir_kv_group *kv = &c->cpu->module->kv_groups[a->index];
-        int64_t page =
-            2 * kv->heads * kv->head_dim * kv->page_tokens * (ir_dtype_bits(kv->dtype) / 8);
+        int64_t page = ir_kv_page_bytes(kv);
         return c->pools[a->index]->base +
                (uint64_t)(a->layer * page * GRAPH_PAGES * GRAPH_MAX_SEQS);
     }

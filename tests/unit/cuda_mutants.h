@@ -151,7 +151,7 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
 static inline void mutant_fill_pool(const ir_kv_group *kv, int group, const graph_block *b,
                                     uint8_t *pool) {
     int64_t size = ir_dtype_bits(kv->dtype) / 8, dim = kv->head_dim;
-    int64_t page_bytes = 2 * kv->heads * dim * 16 * size;
+    int64_t page_bytes = ir_kv_page_bytes(kv);
     for (int s = 0; s < b->head.S; s++)
         for (int p = 0; p < b->arrays[4][s]; p++) {
             int32_t number = b->tables[(group * b->head.S + s) * GRAPH_PAGES + p / 16];

@@ -224,8 +224,15 @@ static inline void run_mixed(mcc_engine *engine, const reference *ref, int first
     }
 }
 
+/* Kinds of pages take turns over models and seeds. */
+static inline pass_kv pages_of(int index) {
+    static const pass_kv kinds[] = {PASS_KV_F16, PASS_KV_INT8, PASS_KV_FP8};
+    const char *seed = getenv("MCC_TEST_SEED");
+    return kinds[((unsigned)index + (seed ? strtoul(seed, NULL, 10) : 0)) % 3];
+}
+
 static inline pass_options exact_options(const char *fusion) {
-    return (pass_options){.activations_f32 = true, .kv_f32 = true, .fusion = fusion};
+    return (pass_options){.activations_f32 = true, .kv = PASS_KV_F32, .fusion = fusion};
 }
 
 #endif

@@ -86,8 +86,8 @@ START_TEST(refusals) {
     f->args[1].kv.page_tokens = 32;
     expect_refusal(&f->kernel, "pages of 32 tokens");
     f->args[1].kv.page_tokens = PAGE;
-    f->args[1].kv.dtype = IR_I8;
-    expect_refusal(&f->kernel, "pages of i8");
+    f->args[1].kv.dtype = IR_BF16;
+    expect_refusal(&f->kernel, "pages of bf16");
     f->args[1].kv.dtype = IR_F16;
     f->kernel.attention.heads = 8;
     expect_refusal(&f->kernel, "attention of 8 heads");

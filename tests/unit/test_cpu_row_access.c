@@ -146,29 +146,68 @@ static small_step make_step(int T, int position) {
     return s;
 }
 
+/* The scale that a head is stored with, as codegen/lower_nodes.c makes it; *x is divided by it. */
+static int kv_scale(cg_program *p, ir_dtype dtype, int *x) {
+    int most = reduce(p, CG_REDUCE_MAX, scalar(p, CG_ABS, *x, 0, 0));
+    int scale = scalar(p, CG_DIV, most, constant(p, ir_kv_most(dtype)), 0);
+    scale = scalar(p, CG_ROUND_F16, scalar(p, CG_MIN, scale, constant(p, 65504), 0), 0, 0);
+    int zero = scalar(p, CG_EQ, scale, constant(p, 0), 0);
+    *x = scalar(p, CG_DIV, *x, scalar(p, CG_WHERE, zero, constant(p, 1), scale), 0);
+    return scale;
+}
+
+/* What rounding, scales and saturation can go wrong with: columns of token t, head g. */
+static float kv_number(int64_t t, int64_t g, int64_t c) {
+    float x = cpu_random_float(5);
+    switch (t * 2 + g) {
+    case 1: /* scales that f16 holds with few bits, or not at all */
+        return ldexpf(x, -20);
+    case 2:
+        return ldexpf(x, -30);
+    case 3: /* beyond the largest scale */
+        return ldexpf(x, 27);
+    case 4: /* many ties: the scale is 1/16 (of int8) */
+        return c == 0 ? 127 / 16.0f : ldexpf((float)(cpu_random() % 509) - 254, -5);
+    case 5:
+        return c == 6 ? INFINITY : c == 7 ? -INFINITY : x;
+    case 6:
+        return 0;
+    case 7: /* ties, subnormals and the step to normal numbers of f8e4m3, whose scale is 1 */
+        return c == 0 ? 448 : ldexpf((float)(cpu_random() % 65) - 32, -11);
+    default:
+        return x;
+    }
+}
+
 START_TEST(kv_append) {
-    enum { T = 6, G = 2, PAGES = 8, TOKENS = 16, START = 29 };
+    enum { T = 6, G = 2, PAGES = 8, TOKENS = 16, START = 27 };
+    static const ir_dtype dtypes[] = {IR_F16, IR_F32, IR_I8, IR_F8E4M3};
     int64_t d = _i & 1 ? 40 : 64;
-    ir_dtype dtype = _i & 2 ? IR_F32 : IR_F16;
-    int64_t size = ir_dtype_bits(dtype) / 8, page = 2 * G * d * TOKENS * size;
+    ir_dtype dtype = dtypes[_i / 2];
+    ir_kv_group group = {
+        .layers = 3, .heads = G, .head_dim = d, .dtype = dtype, .page_tokens = TOKENS};
+    int64_t size = ir_dtype_bits(dtype) / 8, page = ir_kv_page_bytes(&group);
+    bool quantized = ir_kv_quantized(dtype);
+    ck_assert_int_eq(page, 2 * G * TOKENS * (d * size + (quantized ? 2 : 0)));
     builder *b = builder_new("append");
     int k = add_arg(b, matrix(IR_F32, G * d), false), v = add_arg(b, matrix(IR_F32, G * d), false);
     int kv = b->kernel.n_args++;
-    b->args[kv] = (cg_arg){
-        .kind = CG_ARG_KV,
-        .written = true,
-        .kv_group = 1,
-        .kv = {.layers = 3, .heads = G, .head_dim = d, .dtype = dtype, .page_tokens = TOKENS}};
+    b->args[kv] = (cg_arg){.kind = CG_ARG_KV, .written = true, .kv_group = 1, .kv = group};
     cg_program *p = add_program(b, G, d);
     cg_access heads = rows_of(k, G * d);
     heads.head_stride = d;
     int key = load(p, heads);
     heads.arg = v;
-    store(p, CG_STORE_KV, key, load(p, heads), (cg_access){.arg = kv});
+    int value = load(p, heads);
+    if (quantized) {
+        int scale = kv_scale(p, dtype, &key);
+        store(p, CG_STORE_KV_SCALE, scale, kv_scale(p, dtype, &value), (cg_access){.arg = kv});
+    }
+    store(p, CG_STORE_KV, key, value, (cg_access){.arg = kv});
     float *ks = buffer((size_t)(T * G * d) * 4), *vs = buffer((size_t)(T * G * d) * 4);
     uint8_t *pool = buffer((size_t)(PAGES * page)), *want = buffer((size_t)(PAGES * page));
     for (int64_t i = 0; i < T * G * d; i++) {
-        ks[i] = cpu_random_float(5);
+        ks[i] = quantized ? kv_number(i / d / G, i / d % G, i % d) : cpu_random_float(5);
         vs[i] = cpu_random_float(5);
     }
     small_step step = make_step(T, START);
@@ -181,6 +220,18 @@ START_TEST(kv_append) {
                 int64_t slot = (START + t) % 16, number = step.tables[1][0][(START + t) / 16];
                 if (number < 0)
                     continue;
+                if (quantized) {
+                    uint8_t codes[2][64], *at = want + number * page;
+                    for (int is_v = 0; is_v < 2 && c == 0; is_v++) {
+                        const float *x = (is_v ? vs : ks) + (t * G + g) * d;
+                        uint16_t scale = ir_kv_encode(dtype, x, d, codes[is_v], 1);
+                        memcpy(at + 2 * G * d * 16 + ((is_v * G + g) * 16 + slot) * 2, &scale, 2);
+                        for (int64_t i = 0; i < d; i++)
+                            at[is_v ? G * d * 16 + (g * 16 + slot) * d + i
+                                    : (g * d + i) * 16 + slot] = codes[is_v][i];
+                    }
+                    continue;
+                }
                 int64_t at_k = (g * d + c) * 16 + slot, at_v = G * d * 16 + (g * 16 + slot) * d + c;
                 float x = ks[(t * G + g) * d + c], y = vs[(t * G + g) * d + c];
                 uint16_t xh = ir_f32_to_f16(x), yh = ir_f32_to_f16(y);
@@ -365,7 +416,7 @@ static Suite *row_access_suite(void) {
     tcase_set_timeout(tcase, 120);
     tcase_add_loop_test(tcase, quantized_activations, 0, 3);
     tcase_add_loop_test(tcase, rotation, 0, N_ROTATIONS);
-    tcase_add_loop_test(tcase, kv_append, 0, 4);
+    tcase_add_loop_test(tcase, kv_append, 0, 8);
     tcase_add_loop_test(tcase, gather_packed, 0, N_PACKED);
     tcase_add_loop_test(tcase, gather_plain, 0, 6);
     suite_add_tcase(suite, tcase);

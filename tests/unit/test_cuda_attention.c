@@ -193,8 +193,8 @@ static void expect_traffic(const gpu *g, const fixture *f, bool tensor_cores) {
     int64_t seen = 0, small = 4 * f->T * s->heads * s->dim + (int64_t)sizeof f->step;
     for (int i = 0; i < s->n_seqs; i++) {
         int first = s->window ? s->seqs[i].start + 1 - s->window : 0;
-        int64_t size = s->dtype == IR_F16 ? 2 : 4;
-        /* K comes in sectors of 16 (f16) or 8 positions */
+        int64_t size = ir_dtype_bits(s->dtype) / 8;
+        /* K comes in sectors of 16 (f16) or 8 positions; 2 lines of 16 codes share one */
         int64_t end = (f->step.lens[i] + 15) / 16 * 16;
         seen += (end - (first > 0 ? first / 16 * 16 : 0)) * s->kv_heads * s->dim * 2 * size;
     }
@@ -360,8 +360,8 @@ START_TEST(refusals) {
     f->args[1].kv.page_tokens = 32;
     expect_refusal(&f->kernel, "pages of 32 tokens");
     f->args[1].kv.page_tokens = PAGE;
-    f->args[1].kv.dtype = IR_I8;
-    expect_refusal(&f->kernel, "pages of i8");
+    f->args[1].kv.dtype = IR_BF16;
+    expect_refusal(&f->kernel, "pages of bf16");
     f->args[1].kv.dtype = IR_F16;
     f->kernel.attention.heads = 8;
     expect_refusal(&f->kernel, "attention of 8 heads");

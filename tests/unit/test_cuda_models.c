@@ -73,10 +73,11 @@ START_TEST(logits_equal_the_reference) {
 }
 END_TEST
 
-/* The defaults: int8 beside quantized weights, pages of f16, graphs of decode steps. */
-static void check_mixed(const subject *s, int arch) {
+/* The defaults, int8 beside quantized weights, but for pages of several kinds; graphs of decode
+ * steps. */
+static void check_mixed(const subject *s, int arch, pass_kv kv) {
     reference *ref = reference_open(s->stem);
-    pass_options passes = {0};
+    pass_options passes = {.kv = kv};
     char path[256];
     use_emulator(arch);
     compile_with(s, &passes, false, archs[arch].target, path, sizeof path);
@@ -113,7 +114,7 @@ START_TEST(mixed_batches_change_nothing) {
     if (!is_sampled(_i, "cuda mixed"))
         TEST_UNSAMPLED("mixed batches of %s", subjects[_i].input);
     if (test_case_is_mine(_i))
-        check_mixed(&subjects[_i], (_i + 3) % N_ARCHS);
+        check_mixed(&subjects[_i], (_i + 3) % N_ARCHS, pages_of(_i));
 }
 END_TEST
 

@@ -464,7 +464,7 @@ START_TEST(attention) {
         return;
     text t;
     write_attention(&t, h);
-    pass_options options = {.kv_f32 = h->f32};
+    pass_options options = {.kv = h->f32 ? PASS_KV_F32 : PASS_KV_F16};
     mutate_graph(&t, &options, cg_cuda_pass_target(), CG_ANCHOR_ATTENTION, targets[_i % N_TARGETS],
                  attention_steps, 4, &attention_demand);
 }
@@ -527,7 +527,7 @@ START_TEST(rows) {
         return;
     text t;
     write_rows(&t, _i);
-    pass_options options = {.fusion = fusions[_i], .kv_f32 = _i == 2};
+    pass_options options = {.fusion = fusions[_i], .kv = _i == 2 ? PASS_KV_F32 : PASS_KV_F16};
     mutate_graph(&t, &options, cg_cpu_pass_target(), CG_ANCHOR_ROWS, targets[_i], rows_steps, 3,
                  &full_demand);
 }

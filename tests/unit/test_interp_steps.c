@@ -174,6 +174,52 @@ START_TEST(cache_rounds_to_its_type) {
 }
 END_TEST
 
+/* Of quantized pages: as if the attention were given what a head's codes and scale stand for. */
+START_TEST(cache_is_quantized) {
+    enum { T = 6, WIDTH = 16 };
+    static const ir_dtype dtypes[] = {IR_I8, IR_F8E4M3};
+    static const char *const groups[] = {GROUP("i8"), GROUP("f8e4m3")};
+    for (int i = 0; i < 3; i++)
+        random_floats(tables[i], VOCAB * HEADS * DIM);
+    int32_t ids[T] = {3, 7, 1, 3, 49, 0}, positions[T] = {0, 1, 2, 3, 4, 5};
+    int32_t offsets[] = {0, T}, slot = 0;
+    ir_interp_step step = {.T = T,
+                           .S = 1,
+                           .token_ids = ids,
+                           .positions = positions,
+                           .seq_offsets = offsets,
+                           .seq_slots = &slot};
+    ir_module *module =
+        layer_module("%11 = kv_cache {group = 0, layer = 0} : kv\n"
+                     "%12 = kv_append(%11, %7, %8) : kv @\"append\"\n"
+                     "%13 = paged_attention(%9, %12) {scale = 0.7} : f32[T, 4, 8] @\"attend\"\n"
+                     "output(%13) {name = \"out\"}\n",
+                     groups[_i]);
+    ir_module *exact = layer_module("%11 = attention(%9, %7, %8) {scale = 0.7} : f32[T, 4, 8]\n"
+                                    "output(%11) {name = \"out\"}\n",
+                                    "");
+    ir_interp *in = create(module), *exact_in = create(exact);
+    float got[T * HEADS * DIM], whole[T * HEADS * DIM];
+    memcpy(got, run(in, &step, T * HEADS * DIM), sizeof got);
+    memcpy(whole, run(exact_in, &step, T * HEADS * DIM), sizeof whole);
+    ck_assert(memcmp(got, whole, sizeof got) != 0);
+    /* The tables hold keys and values a row an id: quantize those, and the rest is exact. */
+    for (int i = 1; i < 3; i++)
+        for (int at = 0; at < VOCAB * WIDTH; at += 8) {
+            uint8_t codes[8];
+            uint16_t scale = ir_kv_encode(dtypes[_i], tables[i] + at, 8, codes, 1);
+            for (int c = 0; c < 8; c++)
+                tables[i][at + c] = ir_kv_decode(dtypes[_i], codes[c], scale);
+        }
+    const float *expected = run(exact_in, &step, T * HEADS * DIM);
+    ck_assert(memcmp(got, expected, sizeof got) == 0);
+    ir_interp_destroy(in);
+    ir_interp_destroy(exact_in);
+    ir_module_destroy(module);
+    ir_module_destroy(exact);
+}
+END_TEST
+
 /* Going back to an earlier position forgets what was stored beyond it; position 0 starts anew. */
 START_TEST(cache_goes_back) {
     for (int i = 0; i < 3; i++)
@@ -444,6 +490,7 @@ static Suite *interp_steps_suite(void) {
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, any_chunking_gives_the_same);
     tcase_add_test(tcase, cache_rounds_to_its_type);
+    tcase_add_loop_test(tcase, cache_is_quantized, 0, 2);
     tcase_add_test(tcase, cache_goes_back);
     tcase_add_test(tcase, steps_are_checked);
     tcase_add_test(tcase, weights_are_checked);

@@ -438,7 +438,7 @@ static const struct {
      "f.ir:4:10", "expected `}` at the end of a body"},
     {"module \"m\"\nkv_group {window = 0}", "f.ir:2:1", "lacks its field `layers`"},
     {"module \"m\"\nkv_group {heads = 0}", "f.ir:2:19", "out of range"},
-    {"module \"m\"\nkv_group {dtype = i8}", "f.ir:2:19", "expected f32 or f16"},
+    {"module \"m\"\nkv_group {dtype = bf16}", "f.ir:2:19", "expected f32, f16, i8 or f8e4m3"},
     {"module \"m\"\nkv_group {heads = 1, heads = 1}", "f.ir:2:22", "given twice"},
 };
 

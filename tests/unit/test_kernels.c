@@ -382,7 +382,8 @@ START_TEST(attentions) {
         start(&t);
         heads h = random_heads(i % 4 == 0);
         add_attention(&t, &h);
-        pass_options options = {.kv_f32 = cpu_random() % 2, .fusion = fusions[cpu_random() % 3]};
+        pass_options options = {.kv = (pass_kv)(cpu_random() % 4),
+                                .fusion = fusions[cpu_random() % 3]};
         compiled_graph *g = graph_compile(parse(&t), &options, t.bytes);
         /* One context crosses the range of 256 positions, one stays short. */
         int lengths[3] = {257 + (int)(cpu_random() % 40), 1 + (int)(cpu_random() % 30),

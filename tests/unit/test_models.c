@@ -45,7 +45,8 @@ START_TEST(mixed_batches_change_nothing) {
         TEST_UNSAMPLED("mixed batches of %s", subjects[_i].input);
     const subject *s = &subjects[_i];
     reference *ref = reference_open(s->stem);
-    pass_options passes = {0}; /* the defaults: int8 beside quantized weights, f16 pages */
+    /* The defaults, int8 beside quantized weights, but for pages of several kinds. */
+    pass_options passes = {.kv = pages_of(_i)};
     char path[256];
     compile(s, &passes, true, path, sizeof path);
     opened o;

@@ -159,7 +159,7 @@ START_TEST(paged_attention_is_attention) {
     ir_module_destroy(exact);
     for (int f32 = 0; f32 < 2; f32++) {
         ir_module *module = make();
-        pass(module, pass_paged_kv, &(pass_options){.kv_f32 = f32});
+        pass(module, pass_paged_kv, &(pass_options){.kv = f32 ? PASS_KV_F32 : PASS_KV_F16});
         ck_assert_int_eq(module->n_kv_groups, 1);
         for (int chunk = 1; chunk <= TOKENS; chunk += 2) {
             logits(module, chunk, got);

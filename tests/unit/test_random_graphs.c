@@ -360,7 +360,7 @@ static void run_graph(int i) {
     float *want = run_as_stated(stated, b), *got = malloc((size_t)n * sizeof *got);
     ir_module_destroy(stated);
 
-    pass_options exact = {.activations_f32 = true, .kv_f32 = true, .fusion = random_fusion()};
+    pass_options exact = {.activations_f32 = true, .kv = PASS_KV_F32, .fusion = random_fusion()};
     /* The same weights: they are drawn right after the text. */
     cpu_seed = weights;
     compiled_graph *g = graph_compile(parse(&d->t), &exact, d->t.bytes);

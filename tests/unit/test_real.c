@@ -113,7 +113,7 @@ static int check_prompt(mcc_engine *engine, const cJSON *prompt, int index, int 
 }
 
 static void check_subject(const subject *s, const char *gpu, int max_prompts, int max_new) {
-    pass_options passes = {.activations_f32 = true, .kv_f32 = true};
+    pass_options passes = {.activations_f32 = true, .kv = PASS_KV_F32};
     const char *models = getenv("MCC_TEST_MODELS");
     char input[2048];
     snprintf(input, sizeof input, "%s/%s", models ? models : ".", s->file);

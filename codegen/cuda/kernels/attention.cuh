@@ -2,7 +2,7 @@
 //
 // The constants before the include (attention.c): KV_HEADS, GROUP (query heads of one
 // key/value head), HEAD_DIM, WINDOW (0: none), SCALE, SOFTCAP (0: none), KV_GROUP, Q_ROW_STRIDE,
-// Q_HEAD_STRIDE, kv (the type of an element), TILE (tokens of a tile), SPLITS, and the functions
+// Q_HEAD_STRIDE, kv (the type of an element), QUANTIZED (kv is a code), PAGE_BYTES, TILE (tokens of a tile), SPLITS, and the functions
 // queries(a), pool(a), scratch(a).
 //
 // A tile is TILE tokens of one sequence that follow each other in the step; a block works on one
@@ -112,7 +112,6 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     return t;
 }
 
-constexpr int64 PAGE_ELEMENTS = 2ll * KV_HEADS * HEAD_DIM * PAGE;
 constexpr int64 HEAD_ELEMENTS = static_cast<int64>(HEAD_DIM) * PAGE;
 
 // The tile's head's keys in page `index` of the sequence, [d][token]; the values, [token][d], lie
@@ -120,8 +119,16 @@ constexpr int64 HEAD_ELEMENTS = static_cast<int64>(HEAD_DIM) * PAGE;
 // for, reads page 0 rather than what lies before the pool.
 INLINE const kv *page_keys(const args &a, const attention_tile &t, int index) {
     int number = __ldg(t.pages + min(index, t.n_pages - 1));
-    return static_cast<const kv *>(pool(a)) + max(number, 0) * PAGE_ELEMENTS +
+    return reinterpret_cast<const kv *>(static_cast<const char *>(pool(a)) +
+                                        max(number, 0) * PAGE_BYTES) +
            t.kv_head * HEAD_ELEMENTS;
+}
+
+// The f16 scales of the head's keys in a quantized page, given its keys; those of its values lie
+// KV_HEADS * PAGE behind.
+INLINE const uint16 *page_scales(const attention_tile &t, const kv *keys) {
+    return reinterpret_cast<const uint16 *>(keys + (2 * KV_HEADS - t.kv_head) * HEAD_ELEMENTS) +
+           t.kv_head * PAGE;
 }
 
 INLINE const float *row_query(const args &a, const attention_tile &t, int row) {

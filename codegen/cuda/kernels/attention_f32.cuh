@@ -1,11 +1,13 @@
 // Attention on CUDA cores: the order of arithmetic, and so the bits, of codegen/cpu/attention.c.
-// Pages of f32, or of f16 with head sizes that tensor cores do not take.
+// Pages of f32, quantized ones, or of f16 with head sizes that tensor cores do not take.
 //
-//     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending
+//     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending; quantized: k[p] are codes, and scale
+//                                       is times k's scale
 //     m = max s
 //     e[p] = exp(s[p] - m)
 //     l = sum of e[p]                   16 interleaved partials, then halved
-//     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending
+//     o[d] = sum of e[p]*v[p][d]        FMAs over positions ascending; quantized: codes, and e is
+//                                       times v's scale
 //
 // Constants beside those of attention.cuh: THREADS, SHARED_BYTES.
 //
@@ -18,7 +20,7 @@ constexpr int ELEMENTS = ROWS * HEAD_DIM, OWNED = (ELEMENTS + THREADS - 1) / THR
 
 struct attention_f32_shared {
     float query[ELEMENTS];       // [row][d]; at the end the results
-    float scores[ROWS * RANGE];  // [row][position of the range]: s, then e
+    float scores[ROWS * RANGE];  // [row][position of the range]: s, then e (times v's scale)
     float max[ROWS], sum[ROWS];  // m, l
     int begin[ROWS], end[ROWS];  // positions that the row sees
     const kv *keys[RANGE_PAGES]; // of the tile's head, in each page of the range
@@ -43,6 +45,25 @@ INLINE float kv_number(uint16 v) {
     return f16_to_f32(v);
 }
 
+INLINE float kv_number(int8_code v) {
+    return __int2float_rn(v.bits);
+}
+// Times 2^-8: as f16 it has the same bits but for the exponent's bias.
+INLINE float kv_number(fp8_code v) {
+    return f16_to_f32(static_cast<uint16>((v.bits & 0x80) << 8 | (v.bits & 0x7f) << 7));
+}
+
+// A scale times a factor, and what kv_number leaves out.
+constexpr float rest_of(fp8_code) {
+    return 256.0f;
+}
+template <class T> constexpr float rest_of(T) {
+    return 1.0f;
+}
+INLINE float kv_scale(const uint16 *scale, float factor) {
+    return __fmul_rn(f16_to_f32(*scale), factor * rest_of(kv{}));
+}
+
 INLINE attention_f32_shared &attention_shared() {
     return *reinterpret_cast<attention_f32_shared *>(shared_memory);
 }
@@ -63,6 +84,9 @@ INLINE void range_scores(const attention_tile &t, int start) {
         if (position < t.low || position >= t.high)
             continue;
         const kv *keys = s.keys[at / PAGE] + at % PAGE;
+        float scale = SCALE;
+        if constexpr (QUANTIZED)
+            scale = kv_scale(page_scales(t, s.keys[at / PAGE]) + at % PAGE, SCALE);
         for (int first = 0; first < ROWS; first += TOGETHER) {
             float sums[TOGETHER] = {};
 #pragma unroll 4
@@ -76,13 +100,13 @@ INLINE void range_scores(const attention_tile &t, int start) {
 #pragma unroll
             for (int i = 0; i < TOGETHER; i++)
                 if (first + i < ROWS)
-                    s.scores[(first + i) * RANGE + at] = __fmul_rn(sums[i], SCALE);
+                    s.scores[(first + i) * RANGE + at] = __fmul_rn(sums[i], scale);
         }
     }
 }
 
 // A warp does a row.
-INLINE void range_softmax(int start) {
+INLINE void range_softmax(const attention_tile &t, int start) {
     attention_f32_shared &s = attention_shared();
     int lane = lane_id();
     for (int row = warp_id(); row < ROWS; row += WARPS) {
@@ -113,6 +137,14 @@ INLINE void range_softmax(int start) {
         if (lane == 0) {
             s.max[row] = most;
             s.sum[row] = sum;
+        }
+        if constexpr (QUANTIZED) {
+            __syncwarp(); // e has been added up
+            for (int p = lane; p < RANGE; p += 32)
+                if (p >= begin && p < end) {
+                    const uint16 *scales = page_scales(t, s.keys[p / PAGE]) + KV_HEADS * PAGE;
+                    scores[p] = __fmul_rn(scores[p], kv_scale(scales + p % PAGE, 1.0f));
+                }
         }
     }
 }
@@ -186,7 +218,7 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_o
         __syncthreads();
         range_scores(t, start);
         __syncthreads();
-        range_softmax(start);
+        range_softmax(t, start);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < OWNED; i++) {

@@ -188,6 +188,32 @@ INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
 
 // --- KV pages -------------------------------------------------------------------------------------
 
+// Codes of quantized pages, of columns divided by their scale (ir/ir.h).
+struct int8_code {
+    int8 bits;
+};
+struct fp8_code { // e4m3
+    uint8 bits;
+};
+
+INLINE float clamped(float x, float most) { // a NaN: -most
+    x = x > -most ? x : -most;
+    return x < most ? x : most;
+}
+
+INLINE void store(int8_code *p, float x) {
+    p->bits = static_cast<int8>(__float2int_rz(clamped(rintf(x), 127.0f)));
+}
+
+// Of normal numbers the upper bits; below 2^-6 the steps are 2^-9, which are those of f32 at 2^14.
+INLINE void store(fp8_code *p, float x) {
+    x = clamped(x, 448.0f);
+    uint32 sign = float_bits(x) >> 24 & 0x80, bits = float_bits(x) & 0x7fffffff;
+    uint32 normal = ((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - ((127 - 7) << 3);
+    uint32 small = float_bits(__fadd_rn(bits_float(bits), 0x1p14f)) - 0x46800000;
+    p->bits = static_cast<uint8>((bits < 0x3c800000 ? small : normal) | sign);
+}
+
 // The slot of a row's position in the pages of one layer; page is nullptr where the step has none.
 struct kv_slot {
     unsigned char *page;
@@ -224,6 +250,14 @@ template <class T, int HEADS, int WIDTH>
 INLINE void store_kv(const kv_slot &at, int head, int column, float key, float value) {
     store_k<T, HEADS, WIDTH>(at, head, column, key);
     store_v<T, HEADS, WIDTH>(at, head, column, value);
+}
+
+// The head's scales, of K as [head][slot] behind all codes, then of V.
+template <int HEADS, int WIDTH>
+INLINE void store_scales(const kv_slot &at, int head, float key, float value) {
+    uint16 *scales = reinterpret_cast<uint16 *>(at.page + 2 * HEADS * WIDTH * 16);
+    scales[head * 16 + at.slot] = f32_to_f16(key);
+    scales[(HEADS + head) * 16 + at.slot] = f32_to_f16(value);
 }
 
 // --- a group of warps on one row ------------------------------------------------------------------

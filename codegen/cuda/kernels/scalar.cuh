@@ -247,3 +247,6 @@ INLINE float scalar_eq(float x, float y) {
 INLINE float scalar_where(float condition, float x, float y) {
     return condition != 0.0f ? x : y;
 }
+INLINE float scalar_round_f16(float x) {
+    return f16_to_f32(f32_to_f16(x));
+}
