@@ -285,6 +285,8 @@ int cmd_build(int argc, char **argv) {
                              o.dry_run ? "--dry-run"
                              : o.json  ? "--json"
                                        : "--depfile");
+    if (o.json && o.print_after)
+        return command_usage("build", "--json and --print-after both write to standard output");
     if (o.output && strcmp(o.output, "-") == 0) {
         if (o.emit == BUILD_ARTIFACT)
             return command_usage("build", "-o -: an artifact must be a file");

@@ -163,7 +163,8 @@ int cmd_run(int argc, char **argv) {
         }
     }
     if (optind + 1 != argc)
-        return command_usage("run", "expected one MODEL.so");
+        return command_usage("run", "expected one MODEL.so%s",
+                             optind == argc ? "" : ", and a prompt after -p");
     o.common.artifact = argv[optind];
     if (o.ids && (o.prompt || o.system))
         return command_usage("run", "--prompt-ids is all of the prompt: no %s beside it",

@@ -115,6 +115,11 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* … and so is a limit on the size of files */
     opterr = 0;               /* commands say themselves what is wrong with an option */
     const char *name = argc > 1 ? argv[1] : "--help";
+    char option[] = "--help", *of_command[] = {argv[0], argc > 2 ? argv[2] : NULL, option, NULL};
+    if (argc == 3 && strcmp(name, "help") == 0) { /* help COMMAND is COMMAND --help */
+        argv = of_command;
+        name = argv[1];
+    }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help(argc > 1 ? stdout : stderr);
         return argc > 1 ? EXIT_FINE : EXIT_USAGE;

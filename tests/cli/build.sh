@@ -54,6 +54,7 @@ for option in --dry-run --json "--depfile x.d"; do
     expect 2 build "$golden/tiny-llama" --emit plan -o x.txt $option
 done
 expect 2 build "$golden/tiny-llama" -q -o same.so --depfile same.so
+expect 2 build "$golden/tiny-llama" -o same.so --json --print-after all
 # What is asked for and not done, or beyond what the model was made for, is said, even with -q.
 expect 0 build "$golden/gguf/llama-q4_1.gguf" -q --quantize int8 --dry-run
 says "weights stay as they are"

@@ -4,6 +4,15 @@ silent
 expect 0 --help
 quiet
 expect 0 --version
+expect 0 help run
+quiet
+prints "usage: modelcc run"
+expect 0 help build # the other program's
+prints "usage: modelcc build"
+expect 2 help no-such-command
+says "there is no command"
+expect 2 run llama.so "a prompt without -p"
+says "after -p"
 expect 2 no-such-command
 says "there is no command"
 silent
