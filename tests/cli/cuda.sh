@@ -75,6 +75,19 @@ expect 0 bench host.so --device emulator --prompt-tokens 4 --decode-tokens 2 --c
 holds 'd["results_bytes_per_decode_step"] == 4 * 288'
 expect 0 inspect gpu.so
 prints "sample       1 x  sample_"
+# In one step rows of all kinds, with log-probabilities.
+cat >mixed.jsonl <<'EOF'
+{"id": 0, "prompt": [5, 6, 7, 8], "max_tokens": 3, "logprobs": true}
+{"id": 1, "prompt": [9, 6], "max_tokens": 5, "temperature": 1, "seed": 4, "logprobs": true}
+{"id": 2, "prompt": [11], "max_tokens": 4, "temperature": 0.8, "top_k": 9, "top_p": 0.8, "min_p": 0.02}
+{"id": 3, "prompt": [5, 6, 7], "max_tokens": 2, "temperature": 2, "repetition_penalty": 1.4, "logprobs": true}
+EOF
+for device in cpu emulator; do
+    expect 0 batch both.so --device $device --input mixed.jsonl --output "mixed.$device" --json
+    sort "mixed.$device" >"sorted.$device"
+done
+case="the results of a batch on the CPU and on the emulator"
+same sorted.cpu sorted.emulator
 # Another architecture, with sliding windows and several encodings of weights; f32 pages.
 expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
     --kv-cache-dtype f32 -q -o gemma3-gpu.so

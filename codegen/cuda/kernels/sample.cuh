@@ -1,9 +1,12 @@
 // The sample anchor: chooses a token for each row of logits, as runtime/sampler.h defines it, in two
-// functions. Constants: N logits a row; logits_of(a), result_of(a).
+// functions. Constants: N logits a row, CHUNKS and PARTS blocks a row in the first and the second
+// function, ROW_SCRATCH bytes of scratch memory a row; logits_of(a), result_of(a).
 //
-// All sums are of integers, so their order does not matter. Limits (top-k, top-p) are found exactly:
-// a histogram over the distance from the greatest logit, in units of temperature / 64, says in
-// which bin the limit lies; the least logit that stays is then found bit by bit among that bin's.
+// All sums are of integers, so their order does not matter. The first function finds the greatest
+// logit. In the second one each block weighs a part of the row, and the one that is done last
+// chooses. Limits (top-k, top-p) are found exactly: a histogram over the distance from the greatest
+// logit, in units of temperature / 64, says in which bin the limit lies; which logit of that bin it
+// is, a radix select finds, 11 bits at a time.
 #pragma once
 
 #include "common.cuh"
@@ -19,6 +22,44 @@ struct step_sampling {
     uint32 sum;
 };
 static_assert(sizeof(step_sampling) == 32, "as in runtime/step.h");
+
+INLINE step_sampling sampling_of(const args &a, int64 row) {
+    return reinterpret_cast<const step_sampling *>(step_array(a.step, a.step->sampling))[row];
+}
+
+// Whether a token is drawn; else it is the one of the greatest logit.
+INLINE bool draws(const step_sampling &p) {
+    return p.temperature != 0.0f && p.top_k != 1;
+}
+INLINE bool has_limits(const step_sampling &p) {
+    return p.top_k > 0 || p.top_p < 1.0f;
+}
+
+constexpr int BINS = 1376; // 21.5 * 64
+constexpr int UNIT = 256 * ((N + 256 * 1024 - 1) / (256 * 1024)), UNITS = (N + UNIT - 1) / UNIT;
+
+// Of a chunk: the greatest allowed logit's order and, of those that have it, the first token as
+// ~id, so that the greatest number is the choice; and the greatest order of all.
+struct chunk_greatest {
+    uint64 allowed;
+    uint32 all, unused;
+};
+
+// What blocks tell each other about a row.
+struct row_scratch {
+    chunk_greatest chunks[CHUNKS];
+    uint64 weights[BINS]; // sums, and counts, of the tokens of a bin; with limits
+    uint64 units[UNITS];  // sums of the weights of UNIT tokens
+    uint32 counts[BINS];
+    float greatest[UNITS]; // logits of units
+    uint32 arrived;        // blocks that have weighed their part
+};
+static_assert(sizeof(row_scratch) <= ROW_SCRATCH, "as codegen/cuda/sample.c says");
+
+INLINE row_scratch *scratch_of(const args &a, int64 row) {
+    return reinterpret_cast<row_scratch *>(static_cast<char *>(a.scratch) + COUNTERS +
+                                           row * ROW_SCRATCH);
+}
 
 // A row of logits; tokens whose bit in the mask is clear count as -infinity.
 struct sample_row {
@@ -54,13 +95,6 @@ INLINE float logit_of(uint32 order) {
 
 // --- the greatest logit: the first function -------------------------------------------------------
 
-// Of a chunk: the greatest allowed logit's order and, of those that have it, the first token as
-// ~id, so that the greatest number is the choice; and the greatest order of all.
-struct chunk_greatest {
-    uint64 allowed;
-    uint32 all, unused;
-};
-
 INLINE uint64 max64(uint64 a, uint64 b) {
     return a > b ? a : b;
 }
@@ -72,6 +106,13 @@ template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64
     if (row >= n_rows || a.step->sampling == 0)
         return;
     const sample_row r(a, row);
+    row_scratch *scratch = scratch_of(a, row);
+    const step_sampling p = sampling_of(a, row);
+    const int thread = blockIdx.y * WARPS * 32 + threadIdx.x;
+    for (int i = thread; draws(p) && has_limits(p) && i < BINS; i += CHUNKS * WARPS * 32)
+        scratch->weights[i] = scratch->counts[i] = 0;
+    if (thread == 0)
+        scratch->arrived = 0;
     uint64 allowed = 0;
     uint32 all = 0;
 #pragma unroll
@@ -106,9 +147,7 @@ template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64
         allowed = max64(allowed, of_warp[w].allowed);
         all = max(all, of_warp[w].all);
     }
-    chunk_greatest *to =
-        reinterpret_cast<chunk_greatest *>(static_cast<char *>(a.scratch) + COUNTERS);
-    to[row * gridDim.y + blockIdx.y] = {allowed, all, 0};
+    scratch->chunks[blockIdx.y] = {allowed, all, 0};
 }
 
 // --- weights ------------------------------------------------------------------------------------
@@ -133,31 +172,38 @@ INLINE uint32 weight_of(float x) {
 
 // --- the choice: the second function ---------------------------------------------------------------
 
-constexpr int BINS = 1376;  // 21.5 * 64
-constexpr int LISTED = 1024; // a bin's logits in shared memory; a bin of more is read from the row
-constexpr int UNIT = 256 * ((N + 256 * 1024 - 1) / (256 * 1024)), UNITS = (N + UNIT - 1) / UNIT;
+constexpr int LISTED = 1024; // logits of a bin that are kept; a bin of more is read from the row
+constexpr int RADIX_BITS = 11;
 
 struct sample_shared {
     uint64 weights[BINS];
-    uint64 units[UNITS]; // sums of the kept weights of UNIT tokens
+    uint64 units[UNITS];
+    uint64 radix[1 << RADIX_BITS];
     uint64 partial[32];
     uint64 before;
     int32 found;
     uint32 listed;
     uint32 counts[BINS];
+    float unit_greatest[UNITS];
     float logits[LISTED];
     uint32 list_weights[LISTED];
 };
+static_assert(sizeof(sample_shared) <= SHARED_BYTES, "as codegen/cuda/sample.c says");
 
-// A block of WARPS warps that works on a row. All of its functions are called by all threads, and
-// give each the same result.
+// A block of WARPS warps that works on a row. Its functions are called by all threads, and give each
+// the same result, where nothing else is said.
 template <int WARPS> struct sampler {
     static constexpr int THREADS = WARPS * 32;
     const sample_row row;
     const step_sampling p;
+    row_scratch *const scratch;
     sample_shared &s;
     float greatest; // of the allowed logits
     float inverse;  // of the temperature
+
+    static __device__ __forceinline__ float none() {
+        return bits_float(0xff800000u);
+    }
 
     __device__ __forceinline__ uint64 sum(uint64 x) {
         for (int width = 16; width >= 1; width /= 2)
@@ -187,7 +233,8 @@ template <int WARPS> struct sampler {
 
     // The first place at which the running sum of values exceeds `target`, -1 if it never does;
     // `before` becomes the sum of the values before that place.
-    template <class T> __device__ int find(const T *values, int n, uint64 target, uint64 &before) {
+    template <class T>
+    __device__ __forceinline__ int find(const T *values, int n, uint64 target, uint64 &before) {
         const int each = (n + THREADS - 1) / THREADS, begin = min(n, (int)threadIdx.x * each);
         const int end = min(n, begin + each);
         uint64 own = 0;
@@ -222,6 +269,8 @@ template <int WARPS> struct sampler {
         return found;
     }
 
+    // --- units ---
+
     // In units of the temperature, below the greatest.
     __device__ __forceinline__ float scaled(float logit) const {
         return __fmul_rn(__fsub_rn(logit, greatest), inverse);
@@ -230,79 +279,142 @@ template <int WARPS> struct sampler {
         return __float2int_rz(__fmul_rn(x, -64.0f));
     }
 
-    // Allowed logits from `first` on, at steps of `step`; -infinity beyond the last.
-    template <int COUNT>
-    __device__ __forceinline__ void load(float (&x)[COUNT], int first, int step) const {
+    // This lane's logits of a unit's `round`-th 256; -infinity for what is not allowed or beyond the
+    // last.
+    __device__ __forceinline__ void load(float (&x)[8], int unit, int round) const {
 #pragma unroll
-        for (int j = 0; j < COUNT; j++) {
-            const int id = first + j * step;
-            x[j] = id < N ? row.masked(row.logits[id], id) : bits_float(0xff800000u);
+        for (int j = 0; j < 8; j++) {
+            const int id = unit * UNIT + round * 256 + j * 32 + lane_id();
+            x[j] = id < N ? row.masked(row.logits[id], id) : none();
         }
     }
 
-    // The sums of the weights of units, of tokens at or above `threshold` that have at least `least`;
-    // with HISTOGRAM of all, which also go to their bins. Returns the sum of all.
-    template <bool HISTOGRAM> __device__ uint64 weigh(float threshold, uint32 least) {
-        uint64 all = 0;
+    // By a warp: the sum of the weights of a unit's tokens at or above `threshold` that are at least
+    // `least`, in all lanes.
+    __device__ __forceinline__ uint64 weigh_unit(int unit, float threshold, uint32 least) const {
+        uint64 own = 0;
 #pragma unroll 1
-        for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
-            uint64 own = 0;
-#pragma unroll 1
-            for (int first = unit * UNIT; first < (unit + 1) * UNIT; first += 256) {
-                float x[8];
-                load(x, first + lane_id(), 32);
+        for (int round = 0; round < UNIT / 256; round++) {
+            float x[8];
+            load(x, unit, round);
 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    if (!HISTOGRAM && !(x[j] >= threshold))
-                        continue;
-                    const float below = scaled(x[j]);
-                    const uint32 w = weight_of(below);
-                    if (HISTOGRAM && w > 0) {
-                        atomicAdd(&s.counts[bin_of(below)], 1u);
-                        atomicAdd(&s.weights[bin_of(below)], static_cast<uint64>(w));
-                    }
-                    own += w >= least ? w : 0;
-                }
-            }
-            for (int width = 16; width >= 1; width /= 2)
-                own += __shfl_xor_sync(ALL_LANES, own, width);
-            if (lane_id() == 0) {
-                s.units[unit] = own;
-                all += own;
+            for (int j = 0; j < 8; j++) {
+                const uint32 w = x[j] >= threshold ? weight_of(scaled(x[j])) : 0;
+                own += w >= least ? w : 0;
             }
         }
-        return sum(all);
+        for (int width = 16; width >= 1; width /= 2)
+            own += __shfl_xor_sync(ALL_LANES, own, width);
+        return own;
     }
+
+    // By a warp: counts a unit's tokens in the histogram; returns the greatest of its logits.
+    __device__ __forceinline__ float look_at_unit(int unit) {
+        float most = none();
+#pragma unroll 1
+        for (int round = 0; round < UNIT / 256; round++) {
+            float x[8];
+            load(x, unit, round);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                most = fmaxf(most, x[j]);
+                const float below = scaled(x[j]);
+                const uint32 w = weight_of(below);
+                if (w > 0) {
+                    atomicAdd(&s.counts[bin_of(below)], 1u);
+                    atomicAdd(&s.weights[bin_of(below)], static_cast<uint64>(w));
+                }
+            }
+        }
+        for (int width = 16; width >= 1; width /= 2)
+            most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, width));
+        return most;
+    }
+
+    __device__ __forceinline__ uint32 least_weight() const {
+        return __float2uint_ru(__fmul_rn(p.min_p, 1073741824.0f));
+    }
+
+    // This block's part of the row, to scratch memory: without limits the sums of its units; else
+    // their greatest logits and the histogram.
+    __device__ __forceinline__ void weigh_part() {
+        constexpr int PART = (UNITS + PARTS - 1) / PARTS;
+        const int first = blockIdx.y * PART, end = min(UNITS, first + PART);
+        if (!has_limits(p)) {
+            for (int unit = first + warp_id(); unit < end; unit += WARPS) {
+                const uint64 own = weigh_unit(unit, none(), least_weight());
+                if (lane_id() == 0)
+                    scratch->units[unit] = own;
+            }
+            return;
+        }
+        for (int i = threadIdx.x; i < BINS; i += THREADS)
+            s.weights[i] = s.counts[i] = 0;
+        __syncthreads();
+        for (int unit = first + warp_id(); unit < end; unit += WARPS) {
+            const float most = look_at_unit(unit);
+            if (lane_id() == 0)
+                scratch->greatest[unit] = most;
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < BINS; i += THREADS)
+            if (s.counts[i] > 0) {
+                atomicAdd(&scratch->counts[i], s.counts[i]);
+                atomicAdd(&scratch->weights[i], s.weights[i]);
+            }
+    }
+
+    // Called when the part is in scratch memory: true in the block that comes last, which then sees
+    // all parts.
+    __device__ __forceinline__ bool last_to_arrive() {
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0)
+            s.found = atomicAdd(&scratch->arrived, 1u) == PARTS - 1;
+        __syncthreads();
+        const bool last = s.found;
+        __threadfence();
+        __syncthreads();
+        return last;
+    }
+
+    // --- limits ---
 
     // Calls f(logit, weight) for the tokens of a bin, each from one thread.
     template <class F> __device__ __forceinline__ void in_row(int bin, F f) {
 #pragma unroll 1
-        for (int first = threadIdx.x; first < N; first += 4 * THREADS) {
-            float x[4];
-            load(x, first, THREADS);
+        for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
+            const float most = scaled(s.unit_greatest[unit]);
+            if (!(most > -21.5f) || bin_of(most) > bin)
+                continue;
+#pragma unroll 1
+            for (int round = 0; round < UNIT / 256; round++) {
+                float x[8];
+                load(x, unit, round);
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const float below = scaled(x[j]);
-                if (!(below > -21.5f) || bin_of(below) != bin)
-                    continue;
-                const uint32 w = weight_of(below);
-                if (w > 0)
-                    f(x[j], w);
+                for (int j = 0; j < 8; j++) {
+                    const float below = scaled(x[j]);
+                    if (!(below > -21.5f) || bin_of(below) != bin)
+                        continue;
+                    const uint32 w = weight_of(below);
+                    if (w > 0)
+                        f(x[j], w);
+                }
             }
         }
     }
-    template <class F> __device__ __forceinline__ void in_bin(int bin, uint32 listed, F f) {
-        if (listed > LISTED) {
+    template <class F> __device__ __forceinline__ void in_bin(int bin, F f) {
+        if (s.listed > LISTED) {
             in_row(bin, f);
             return;
         }
-        for (int i = threadIdx.x; i < listed; i += THREADS)
+        for (int i = threadIdx.x; i < s.listed; i += THREADS)
             f(s.logits[i], s.list_weights[i]);
     }
 
     // The greatest logit for which the tokens at or above it number more than `target`, or by weight
     // add up to more; -infinity when all together do not. `kept` becomes the sum of their weights.
-    template <bool BY_WEIGHT> __device__ float select(uint64 target, uint64 &kept) {
+    template <bool BY_WEIGHT> __device__ __forceinline__ float select(uint64 target, uint64 &kept) {
         uint64 before;
         int bin;
         if constexpr (BY_WEIGHT)
@@ -310,7 +422,7 @@ template <int WARPS> struct sampler {
         else
             bin = find(s.counts, BINS, target, before);
         if (bin < 0)
-            return bits_float(0xff800000u);
+            return none();
         if (threadIdx.x == 0)
             s.listed = 0;
         __syncthreads();
@@ -321,34 +433,65 @@ template <int WARPS> struct sampler {
                 s.list_weights[at] = w;
             }
         });
-        __syncthreads();
-        const uint32 listed = s.listed;
-        uint32 order = 0;
+        uint32 order = 0; // its upper bits, as far as they are known
 #pragma unroll 1
-        for (int bit = 31; bit >= 0; bit--) {
-            const uint32 least = order | 1u << bit;
-            uint64 above = 0;
-            in_bin(bin, listed, [&](float x, uint32 w) {
-                above += order_of(x) < least ? 0 : BY_WEIGHT ? w : 1;
+        for (int shift = 32 - RADIX_BITS; shift > -RADIX_BITS; shift -= RADIX_BITS) {
+            const int low = max(shift, 0), known = shift + RADIX_BITS;
+            constexpr uint32 MOST = (1 << RADIX_BITS) - 1;
+            for (int i = threadIdx.x; i <= MOST; i += THREADS)
+                s.radix[i] = 0;
+            __syncthreads();
+            in_bin(bin, [&](float x, uint32 w) {
+                const uint64 other = order_of(x);
+                if (other >> known == static_cast<uint64>(order) >> known)
+                    atomicAdd(&s.radix[MOST - (other >> low & MOST)],
+                              static_cast<uint64>(BY_WEIGHT ? w : 1));
             });
-            if (before + sum(above) > target)
-                order = least;
+            __syncthreads();
+            uint64 greater;
+            const int digit = find(s.radix, MOST + 1, target - before, greater);
+            before += greater;
+            order |= (MOST - digit) << low;
         }
         kept = 0;
-        in_bin(bin, listed, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
+        in_bin(bin, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
         for (int b = threadIdx.x; b < bin; b += THREADS)
             kept += s.weights[b];
         kept = sum(kept);
         return logit_of(order);
     }
 
-    // The token of a unit at which the running sum of weights exceeds `at`, by the first warp.
-    __device__ int find_in_unit(int unit, uint64 at, float threshold, uint32 least) {
+    // The least logit that top-k and top-p keep.
+    __device__ __forceinline__ float threshold_of() {
+        float threshold = none();
+        uint64 kept = 0;
+        for (int i = threadIdx.x; i < BINS; i += THREADS) {
+            s.counts[i] = __ldcg(&scratch->counts[i]);
+            s.weights[i] = __ldcg(&scratch->weights[i]);
+            kept += s.weights[i];
+        }
+        for (int i = threadIdx.x; i < UNITS; i += THREADS)
+            s.unit_greatest[i] = __ldcg(&scratch->greatest[i]);
+        kept = sum(kept);
+        if (p.top_k > 0)
+            threshold = select<false>(p.top_k - 1, kept);
+        if (p.top_p < 1.0f) {
+            const uint64 fraction =
+                __double2ull_rz(static_cast<double>(p.top_p) * 18446744073709551616.0);
+            threshold = select<true>(__umul64hi(kept, fraction), kept);
+        }
+        return threshold;
+    }
+
+    // --- the draw ---
+
+    // The token of a unit at which the running sum of weights exceeds `at`; by a warp.
+    __device__ __forceinline__ int find_in_unit(int unit, uint64 at, float threshold,
+                                                uint32 least) const {
         for (int first = unit * UNIT;; first += 32) {
             const int id = first + lane_id();
-            float x[1];
-            load(x, id, 0);
-            uint64 w = x[0] >= threshold ? weight_of(scaled(x[0])) : 0;
+            const float x = id < N ? row.masked(row.logits[id], id) : none();
+            uint64 w = x >= threshold ? weight_of(scaled(x)) : 0;
             w = w >= least ? w : 0;
             for (int width = 1; width < 32; width *= 2) {
                 const uint64 other = __shfl_up_sync(ALL_LANES, w, width);
@@ -380,32 +523,35 @@ template <int WARPS> struct sampler {
         return static_cast<uint64>(c1) << 32 | c0;
     }
 
-    __device__ int choose() {
-        const bool top_k = p.top_k > 0, top_p = p.top_p < 1.0f;
-        const uint32 least = __float2uint_ru(__fmul_rn(p.min_p, 1073741824.0f));
-        float threshold = bits_float(0xff800000u);
-        uint64 total, before;
-        if (top_k || top_p) {
-            for (int i = threadIdx.x; i < BINS; i += THREADS)
-                s.weights[i] = s.counts[i] = 0;
-            __syncthreads();
-            uint64 kept = weigh<true>(threshold, 0);
-            if (top_k)
-                threshold = select<false>(p.top_k - 1, kept);
-            if (top_p) {
-                const uint64 fraction =
-                    __double2ull_rz(static_cast<double>(p.top_p) * 18446744073709551616.0);
-                threshold = select<true>(__umul64hi(kept, fraction), kept);
+    // By the block that came last. The result is the first thread's.
+    __device__ __forceinline__ int draw() {
+        float threshold = none();
+        uint64 total = 0, before;
+        if (has_limits(p)) {
+            threshold = threshold_of();
+            for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
+                const uint64 own = s.unit_greatest[unit] >= threshold
+                                       ? weigh_unit(unit, threshold, least_weight())
+                                       : 0;
+                if (lane_id() == 0) {
+                    s.units[unit] = own;
+                    total += own;
+                }
+            }
+        } else {
+            for (int i = threadIdx.x; i < UNITS; i += THREADS) {
+                s.units[i] = __ldcg(&scratch->units[i]);
+                total += s.units[i];
             }
         }
-        total = weigh<false>(threshold, least);
+        total = sum(total);
         const uint64 at = __umul64hi(total, random());
         const int unit = find(s.units, UNITS, at, before);
-        return warp_id() == 0 ? find_in_unit(unit, at - before, threshold, least) : 0;
+        return warp_id() == 0 ? find_in_unit(unit, at - before, threshold, least_weight()) : 0;
     }
 
     // The sum of all weights for temperature 1, masked tokens too.
-    __device__ uint64 sum_of_all(float greatest_of_all) {
+    __device__ __forceinline__ uint64 sum_of_all(float greatest_of_all) {
         uint64 own = 0;
         for (int id = threadIdx.x; id < N; id += THREADS)
             own += weight_of(__fsub_rn(row.logits[id], greatest_of_all));
@@ -413,31 +559,34 @@ template <int WARPS> struct sampler {
     }
 };
 
-template <int WARPS, int CHUNKS> INLINE void sample_choose(const args &a, int64 n_rows) {
-    static_assert(sizeof(sample_shared) <= SHARED_BYTES, "as codegen/cuda/sample.c says");
+template <int WARPS> INLINE void sample_choose(const args &a, int64 n_rows) {
     const int64 row = blockIdx.x;
     if (row >= n_rows || a.step->sampling == 0)
         return;
-    const step_sampling *params =
-        reinterpret_cast<const step_sampling *>(step_array(a.step, a.step->sampling));
-    sampler<WARPS> s = {sample_row(a, row), params[row],
+    const step_sampling p = sampling_of(a, row);
+    if (!draws(p) && blockIdx.y != 0)
+        return;
+    sampler<WARPS> s = {sample_row(a, row), p, scratch_of(a, row),
                         *reinterpret_cast<sample_shared *>(shared_memory), 0.0f, 0.0f};
-    const chunk_greatest *chunks = reinterpret_cast<const chunk_greatest *>(
-                                       static_cast<const char *>(a.scratch) + COUNTERS) +
-                                   row * CHUNKS;
     uint64 allowed = 0, all = 0;
     for (int i = threadIdx.x; i < CHUNKS; i += WARPS * 32) {
-        allowed = max64(allowed, chunks[i].allowed);
-        all = max64(all, chunks[i].all);
+        allowed = max64(allowed, s.scratch->chunks[i].allowed);
+        all = max64(all, s.scratch->chunks[i].all);
     }
     allowed = s.greatest_of(allowed);
     const float greatest_of_all = logit_of(static_cast<uint32>(s.greatest_of(all)));
     s.greatest = logit_of(static_cast<uint32>(allowed >> 32));
-    s.inverse = __fdiv_rn(1.0f, s.p.temperature > 0x1p-100f ? s.p.temperature : 0x1p-100f);
+    s.inverse = __fdiv_rn(1.0f, p.temperature > 0x1p-100f ? p.temperature : 0x1p-100f);
     int id = allowed == 0 ? -1 : static_cast<int>(~static_cast<uint32>(allowed));
-    if (id >= 0 && s.p.temperature != 0.0f && s.p.top_k != 1 && s.greatest < bits_float(0x7f800000u))
-        id = s.choose();
-    const uint64 sum = s.p.sum ? s.sum_of_all(greatest_of_all) : 0;
+    if (id >= 0 && draws(p) && s.greatest < bits_float(0x7f800000u)) {
+        s.weigh_part();
+        if (!s.last_to_arrive())
+            return;
+        id = s.draw();
+    } else if (blockIdx.y != 0) {
+        return;
+    }
+    const uint64 sum = p.sum ? s.sum_of_all(greatest_of_all) : 0;
     if (threadIdx.x == 0)
         reinterpret_cast<float4 *>(result_of(a))[row] =
             make_float4(static_cast<float>(id), id < 0 ? 0.0f : s.row.logits[id], greatest_of_all,
