@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Sequences by urgency. */
 typedef struct seq_list {
@@ -202,6 +203,30 @@ static bool waits_for_leader(const rt_seq *seq) {
     return l && (l->state == RT_SEQ_WAITING ? !l->started : l->computed < seq->n_prompt - 1);
 }
 
+/* A more urgent sequence is about to compute a block that this one, which holds `held` tokens,
+ * needs next: the cache will have it then. */
+static bool is_being_computed(const rt_scheduler *s, rt_seq *seq, int64_t held) {
+    int64_t common = held + rt_kv_block(s->kv);
+    if (seq->no_cache || common > seq->n_ids - 1)
+        return false;
+    for (const rt_seq *r = s->running.first; r && more_urgent(r, seq); r = r->next)
+        if (r->computed < common && r->n_ids >= common && r->salt == seq->salt &&
+            memcmp(r->ids, seq->ids, (size_t)common * sizeof *seq->ids) == 0) {
+            seq->held_by = r->number;
+            seq->held_for = common;
+            return true;
+        }
+    return false;
+}
+
+/* Whether that is still so. */
+static bool is_still_held(const rt_scheduler *s, const rt_seq *seq) {
+    const rt_seq *r = seq->held_back ? s->running.first : NULL;
+    while (r && r->number != seq->held_by)
+        r = r->next;
+    return r && r->computed < seq->held_for;
+}
+
 /* What the KV cache has of the sequence already; one token at least is left to compute, for its
  * row. */
 static int64_t take_over(rt_scheduler *s, rt_seq *seq) {
@@ -212,12 +237,14 @@ static int64_t take_over(rt_scheduler *s, rt_seq *seq) {
     return rt_kv_attach(s->kv, seq->slot, seq->ids, seq->no_cache ? 0 : most, seq->salt);
 }
 
+/* False when there is no room for it, or it is held back. */
 static bool admit(rt_scheduler *s, rt_seq *seq) {
     seq->slot = s->free_slots[s->n_free_slots - 1];
     int64_t held = take_over(s, seq);
+    seq->held_back = is_being_computed(s, seq, held);
     /* All that it is known to need, and a page for each that runs, so that the next tokens do not
      * preempt right away. */
-    if (!rt_kv_promise(s->kv, seq->slot, seq->n_ids + 1, s->running.n)) {
+    if (seq->held_back || !rt_kv_promise(s->kv, seq->slot, seq->n_ids + 1, s->running.n)) {
         rt_kv_truncate(s->kv, seq->slot, 0);
         seq->slot = -1;
         return false;
@@ -237,23 +264,31 @@ static bool admit(rt_scheduler *s, rt_seq *seq) {
 }
 
 static void plan_waiting(rt_scheduler *s) {
+    int held = 0; /* as many as could run are looked at: a step must not take long */
     for (rt_seq *seq = s->waiting.first, *next;
-         seq && s->n_free_slots > 0 && s->plan.n_tokens < s->options.max_batch && !s->preempted;
+         seq && s->n_free_slots > 0 && s->plan.n_tokens < s->options.max_batch && !s->preempted &&
+         held < s->options.max_seqs;
          seq = next) {
         next = seq->next;
-        if (waits_for_leader(seq))
+        if (waits_for_leader(seq) || is_still_held(s, seq)) {
+            seq->held_back = true;
+            held++;
             continue;
+        }
         if (s->blocked == seq && s->blocked_at == rt_kv_releases(s->kv) &&
             s->blocked_beside == s->running.n)
             return;
-        if (!admit(s, seq)) {
+        if (admit(s, seq)) {
+            s->blocked = NULL;
+            plan_sequence(s, seq);
+        } else if (seq->held_back) {
+            held++;
+        } else {
             s->blocked = seq; /* nobody overtakes it */
             s->blocked_at = rt_kv_releases(s->kv);
             s->blocked_beside = s->running.n;
             return;
         }
-        s->blocked = NULL;
-        plan_sequence(s, seq);
     }
 }
 

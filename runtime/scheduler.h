@@ -12,10 +12,11 @@
  *
  * A step. First a token for each sequence that decodes; what is left of the step's tokens goes to
  * prompts, the most urgent first, in chunks; what is left then to sequences that wait, as long as
- * there are slots and pages for all that they are known to need. When a running sequence finds no
- * page, the least urgent one is preempted: it lets go of its pages (which stay cached, if nobody
- * needs them) and waits again, to be computed anew. The most urgent running sequence always gets
- * what it needs, so every step makes progress. */
+ * there are slots and pages for all that they are known to need. One that begins like a more urgent
+ * prompt at work is held back until that is computed, so that a common beginning costs once. When a
+ * running sequence finds no page, the least urgent one is preempted: it lets go of its pages (which
+ * stay cached, if nobody needs them) and waits again, to be computed anew. The most urgent running
+ * sequence always gets what it needs, so every step makes progress. */
 #ifndef MCC_RUNTIME_SCHEDULER_H
 #define MCC_RUNTIME_SCHEDULER_H
 
@@ -46,6 +47,11 @@ typedef struct rt_seq {
     int32_t preemptions;
     int32_t followers; /* whose leader it is */
     int32_t item;      /* in the plan; -1 */
+    /* Whether it waits for another to compute what both begin with; the other's number, and up to
+     * where. */
+    bool held_back;
+    uint64_t held_by;
+    int64_t held_for;
     bool started;
     double urgency;
     uint64_t number; /* breaks ties */

@@ -254,12 +254,12 @@ END_TEST
 /* --- threads -------------------------------------------------------------------------------------
  */
 
-enum { CLIENTS = 3, EACH = 60 };
+enum { CLIENTS = 3 };
 
 typedef struct server {
     mcc_engine *engine;
+    uint32_t each; /* requests of a client: in full runs 10,000 in all */
     atomic_int clients, finished, refused;
-    atomic_llong tokens;
 } server;
 
 /* Submits, sometimes cancels, looks at the statistics. */
@@ -267,7 +267,7 @@ static void *client(void *context) {
     server *s = context;
     uint32_t me = (uint32_t)atomic_fetch_sub(&s->clients, 1);
     int32_t ids[200];
-    for (uint32_t i = 0; i < EACH; i++) {
+    for (uint32_t i = 0; i < s->each; i++) {
         uint32_t dice = fake_mix(me, i);
         int64_t n = 1 + dice % 200;
         for (int64_t k = 0; k < n; k++)
@@ -316,6 +316,7 @@ START_TEST(threads_submit_step_and_poll) {
                                                    .max_num_batched_tokens = 64,
                                                    .max_model_len = 300,
                                                    .kv_cache_memory_bytes = 80 * FAKE_LAYER_BYTES}),
+        .each = test_full() ? 3400 : 60,
         .clients = CLIENTS};
     pthread_t threads[CLIENTS + 1];
     for (int i = 0; i < CLIENTS; i++)
@@ -345,7 +346,7 @@ START_TEST(threads_submit_step_and_poll) {
     }
     atomic_store(&s.clients, -100);
     pthread_join(threads[CLIENTS], NULL);
-    ck_assert_int_ge(ended, CLIENTS * EACH);
+    ck_assert_int_ge(ended, CLIENTS * (int)s.each);
     ck_assert_int_eq(tokens, 0);
     ck_assert_int_gt(reasons[MCC_FINISH_LENGTH], ended / 2);
     ck_assert_int_gt(reasons[MCC_FINISH_CANCELLED] + reasons[MCC_FINISH_DEADLINE], 0);

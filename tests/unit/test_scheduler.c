@@ -183,10 +183,12 @@ static void check_plan(const rt_plan *plan, rt_seq *const *before, int n_before)
         ck_assert(bound || q->item >= 0);
     }
     /* Nobody overtakes: of those that waited, none runs while a more urgent one that could does
-     * not. (Who shares another's prompt waits for that.) */
+     * not. Who is held back waits for a more urgent one that runs. */
     const rt_seq *left = NULL;
     for (int i = 0; i < n_before; i++) {
-        if (before[i]->state == RT_SEQ_WAITING && !before[i]->leader && !left)
+        if (before[i]->held_back)
+            ck_assert(before[i]->state == RT_SEQ_WAITING && first->state == RT_SEQ_RUNNING);
+        else if (before[i]->state == RT_SEQ_WAITING && !left)
             left = before[i];
         ck_assert(!left || before[i]->state == RT_SEQ_WAITING);
     }
@@ -467,6 +469,28 @@ START_TEST(samples_share_a_prompt) {
 }
 END_TEST
 
+/* Even where a step has room for all of them at once. */
+START_TEST(a_common_beginning_costs_once) {
+    enum { N = 8, COMMON = 300, OWN = 7 };
+    static request r[N];
+    make(N, MAX_LEN, 0);
+    for (int k = 0; k < N; k++) {
+        for (int i = 0; i < COMMON + OWN; i++)
+            r[k].ids[i] = i < COMMON ? i : 1000 * k + i;
+        start(&r[k], COMMON + OWN, 3);
+        ck_assert(rt_scheduler_add(w.scheduler, &r[k].seq));
+    }
+    while (step(1, false))
+        ;
+    ck_assert_int_eq(w.finished, N);
+    int64_t whole = COMMON / PAGE * PAGE, rest = COMMON + OWN - whole;
+    ck_assert_int_eq(w.tokens, whole + N * (rest + 2));
+    for (int k = 1; k < N; k++)
+        ck_assert_int_eq(r[k].seq.cached, whole);
+    unmake();
+}
+END_TEST
+
 START_TEST(a_full_queue_refuses) {
     static request r[MAX_WAITING + 1];
     make(1, 4, 0);
@@ -492,6 +516,7 @@ static Suite *suite(void) {
     tcase_add_test(t, what_was_planned_can_be_preempted);
     tcase_add_test(t, pages_go_from_hand_to_hand);
     tcase_add_test(t, samples_share_a_prompt);
+    tcase_add_test(t, a_common_beginning_costs_once);
     tcase_add_test(t, a_full_queue_refuses);
     suite_add_tcase(s, t);
     return s;
