@@ -10,6 +10,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/plan.h"
+#include "runtime/kv.h"
 #include "runtime/sha256.h"
 #include "runtime/template/template.h"
 
@@ -487,6 +488,25 @@ static bool emit_text(build *b) {
  * ------------------------------------------------------------------------------------------------
  */
 
+/* What a process needs for one sequence of the longest context: weights, KV cache, activations of
+ * steps of the engine's default size. */
+static uint64_t peak_memory(const build *b) {
+    enum { STEP = 128 };
+    const cg_program_list *p = b->program;
+    const ir_module *m = p->module;
+    uint64_t bytes = p->weight_bytes + (uint64_t)(p->arena_bytes.c + STEP * p->arena_bytes.t +
+                                                  p->arena_bytes.s + p->arena_bytes.r);
+    for (int i = 0; i < m->n_kv_groups; i++) {
+        const ir_kv_group *g = &m->kv_groups[i];
+        mcc_kv_group_entry entry = {.window = g->window,
+                                    .layers = (int32_t)g->layers,
+                                    .page_tokens = (int32_t)g->page_tokens,
+                                    .layer_bytes = (uint64_t)ir_kv_page_bytes(g)};
+        bytes += rt_kv_bytes_for(&entry, 1, max_model_len(b), STEP);
+    }
+    return bytes;
+}
+
 static void print_summary_json(const build *b) {
     const cg_program_list *p = b->program;
     cJSON *j = cJSON_CreateObject();
@@ -497,6 +517,7 @@ static void print_summary_json(const build *b) {
     cJSON_AddNumberToObject(j, "launches", p->n_launches);
     cJSON_AddNumberToObject(j, "arena_bytes_per_token", (double)p->arena_bytes.t);
     cJSON_AddNumberToObject(j, "arena_bytes_per_row", (double)p->arena_bytes.r);
+    cJSON_AddNumberToObject(j, "peak_memory_bytes", (double)peak_memory(b));
     if (b->cuda.n_units) {
         cuda_facts facts = cuda_facts_of(&b->cuda);
         cJSON_AddNumberToObject(j, "cuda_functions", b->cuda.n_units);
@@ -548,9 +569,10 @@ static void print_summary(const build *b) {
     printf("\n  kernels  %d distinct, %d launches a step (fusion: %s)\n", p->n_kernels,
            p->n_launches, b->context.plan->strategy);
     print_cuda_summary(b);
-    printf("  memory   weights %.1f MB; activations %.1f kB a token + %.1f kB an output row\n",
+    printf("  memory   weights %.1f MB; activations %.1f kB a token + %.1f kB an output row;\n"
+           "           in all %.1f MB with one sequence of %" PRId64 " tokens\n",
            (double)p->weight_bytes / 1e6, (double)p->arena_bytes.t / 1e3,
-           (double)p->arena_bytes.r / 1e3);
+           (double)p->arena_bytes.r / 1e3, (double)peak_memory(b) / 1e6, max_model_len(b));
     printf("  seconds ");
     double total = 0;
     for (int i = 0; i < b->progress.n_phases; i++) {

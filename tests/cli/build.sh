@@ -2,6 +2,7 @@
 expect 0 build "$golden/tiny-llama" --target "$targets" --json -o one.so
 quiet
 holds 'd["file_bytes"] > 0 and d["kernels"] > 0 and d["launches"] >= d["kernels"]'
+holds 'd["peak_memory_bytes"] > d["weight_bytes"] + 128 * d["arena_bytes_per_token"] + d["arena_bytes_per_row"]'
 mkdir -p elsewhere
 cp -r "$golden/tiny-llama" elsewhere/
 (cd elsewhere && "$modelcc" build ./tiny-llama --target "$targets" -q --jobs 1 -o two.so) 2>err
