@@ -41,6 +41,27 @@ static inline bool test_full(void) {
     return text && strcmp(text, "1") == 0;
 }
 
+/* Whether a sanitizer is built in. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SANITIZED 1
+#elif defined(__has_feature)
+#define TEST_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define TEST_SANITIZED 0
+#endif
+
+/* As tcase_add_loop_test, for cases that the emulator runs. A sanitizer makes it ten times slower,
+ * and looks at the emulator's code, not at the kernels: there one case in `n` runs, and at least
+ * one, by MCC_TEST_SEED. */
+static inline void test_add_emulated(TCase *tcase, const TTest *test, int begin, int end, int n) {
+    const char *seed = getenv("MCC_TEST_SEED");
+    n = n < end - begin ? n : end - begin;
+    int turn = seed ? (int)(strtoull(seed, NULL, 10) % (unsigned long long)n) : 0;
+    for (int i = begin; i < end; i++)
+        if (!TEST_SANITIZED || (i + turn) % n == 0)
+            tcase_add_loop_test(tcase, test, i, i + 1);
+}
+
 /* A part of the cases, for runs side by side: MCC_TEST_SHARD=K/N leaves this process those whose
  * number is K modulo N. */
 static inline bool test_case_is_mine(int i) {

@@ -3,18 +3,14 @@
 #ifndef MCC_TESTS_FAILING_MALLOC_H
 #define MCC_TESTS_FAILING_MALLOC_H
 
+#include "check_main.h"
+
 #include <malloc.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTING 0
-#elif defined(__has_feature)
-#define COUNTING (!__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer))
-#else
-#define COUNTING 1
-#endif
+#define COUNTING (!TEST_SANITIZED)
 
 static atomic_long allocations;                  /* that were asked for */
 static atomic_long live __attribute__((unused)); /* that have not been freed */

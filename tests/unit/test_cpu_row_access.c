@@ -414,11 +414,11 @@ static Suite *row_access_suite(void) {
     Suite *suite = suite_create("cpu_row_access");
     TCase *tcase = tcase_create("row_access");
     tcase_set_timeout(tcase, 120);
-    tcase_add_loop_test(tcase, quantized_activations, 0, 3);
-    tcase_add_loop_test(tcase, rotation, 0, N_ROTATIONS);
-    tcase_add_loop_test(tcase, kv_append, 0, 8);
-    tcase_add_loop_test(tcase, gather_packed, 0, N_PACKED);
-    tcase_add_loop_test(tcase, gather_plain, 0, 6);
+    test_add_emulated(tcase, quantized_activations, 0, 3, SANITIZED_ROWS);
+    test_add_emulated(tcase, rotation, 0, N_ROTATIONS, SANITIZED_ROWS);
+    test_add_emulated(tcase, kv_append, 0, 8, SANITIZED_ROWS);
+    test_add_emulated(tcase, gather_packed, 0, N_PACKED, SANITIZED_ROWS);
+    test_add_emulated(tcase, gather_plain, 0, 6, SANITIZED_ROWS);
     suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -533,11 +533,11 @@ static Suite *rows_suite(void) {
     Suite *suite = suite_create("cpu_rows");
     TCase *tcase = tcase_create("rows");
     tcase_set_timeout(tcase, 120);
-    tcase_add_loop_test(tcase, unary_operations, 0, N_UNARY);
+    test_add_emulated(tcase, unary_operations, 0, N_UNARY, SANITIZED_ROWS);
     tcase_add_test(tcase, other_operations);
-    tcase_add_loop_test(tcase, norms, 0, N_WIDTHS);
-    tcase_add_loop_test(tcase, strided, 0, N_WIDTHS);
-    tcase_add_loop_test(tcase, random_programs, 0, 40);
+    test_add_emulated(tcase, norms, 0, N_WIDTHS, SANITIZED_ROWS);
+    test_add_emulated(tcase, strided, 0, N_WIDTHS, SANITIZED_ROWS);
+    test_add_emulated(tcase, random_programs, 0, 40, SANITIZED_ROWS);
 #ifndef MCC_ROWS_ON_CUDA
     tcase_add_test(tcase, refusals);
     tcase_add_test(tcase, same_bytes);

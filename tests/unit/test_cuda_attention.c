@@ -379,9 +379,9 @@ static Suite *attention_suite(void) {
     Suite *suite = suite_create("cuda_attention");
     TCase *tcase = tcase_create("attention");
     tcase_set_timeout(tcase, test_full() ? 3000 : 300);
-    tcase_add_loop_test(tcase, attention, 0, N_SHAPES);
+    test_add_emulated(tcase, attention, 0, N_SHAPES, 5);
     tcase_add_test(tcase, refusals);
-    tcase_add_loop_test(tcase, whole_rows, 3, 5); /* of f16 and of f32 */
+    test_add_emulated(tcase, whole_rows, 3, 5, 2); /* of f16 and of f32 */
     tcase_add_loop_test(tcase, registers, 0, N_SHAPES);
     suite_add_tcase(suite, tcase);
     return suite;

@@ -327,10 +327,10 @@ static Suite *cuda_matmul_suite(void) {
     TCase *numbers = tcase_create("numbers"), *code = tcase_create("code");
     tcase_set_timeout(numbers, test_full() ? 3600 : 120);
     tcase_set_timeout(code, test_full() ? 3600 : 120);
-    tcase_add_loop_test(numbers, int8_activations, 0, N_QUANTIZED);
-    tcase_add_loop_test(numbers, f32_activations, 0, N_WEIGHT_TYPES);
-    tcase_add_loop_test(numbers, half_activations, 0, 2);
-    tcase_add_loop_test(code, costs, 0, N_WEIGHT_TYPES + 2);
+    test_add_emulated(numbers, int8_activations, 0, N_QUANTIZED, 4);
+    test_add_emulated(numbers, f32_activations, 0, N_WEIGHT_TYPES, 4);
+    test_add_emulated(numbers, half_activations, 0, 2, 2);
+    test_add_emulated(code, costs, 0, N_WEIGHT_TYPES + 2, 6);
     tcase_add_loop_test(code, no_spills, 0, N_WEIGHT_TYPES);
     suite_add_tcase(suite, numbers);
     suite_add_tcase(suite, code);

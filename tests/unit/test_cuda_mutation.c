@@ -24,8 +24,9 @@ enum {
     MOST_STEPS = 8,
     MOST_BLOCKS = 4, /* of a matmul along its rows, but for the first inputs */
     RANGES = (GRAPH_PAGES * 16 + MCC_CUDA_RANGE - 1) / MCC_CUDA_RANGE, /* of a context */
-    SAMPLE = 6,                                                        /* mutants of a function */
-    SCHEDULES = 3 /* that a mutant without a barrier or the like is run with */
+    SAMPLE = TEST_SANITIZED ? 1 : 6,                                   /* mutants of a function */
+    SPARSE = TEST_SANITIZED ? 2 : 1, /* how many times fewer kernels a sample has */
+    SCHEDULES = 3                    /* that a mutant without a barrier or the like is run with */
 };
 
 /* --- survivors with a reason ---------------------------------------------------------------------
@@ -395,7 +396,8 @@ START_TEST(int8_activations) {
     for (int kind = 0; kind < N_AROUND; kind++) {
         int number = _i * N_AROUND + kind;
         graph_seed_case(9000, number);
-        if (test_full() ? graph_case_is_mine(number) : (uint64_t)number % 12 == graph_seed() % 12)
+        if (test_full() ? graph_case_is_mine(number)
+                        : (uint64_t)number % (12 * SPARSE) == graph_seed() % (12 * SPARSE))
             mutate_matmul(quantized[_i], (around)kind, false, targets[number % N_TARGETS]);
     }
 }
@@ -407,7 +409,8 @@ START_TEST(f32_activations) {
     for (int kind = 0; kind < N_AROUND; kind++) {
         int number = _i * N_AROUND + kind;
         graph_seed_case(9100, number);
-        if (test_full() ? graph_case_is_mine(number) : (uint64_t)number % 16 == graph_seed() % 16)
+        if (test_full() ? graph_case_is_mine(number)
+                        : (uint64_t)number % (16 * SPARSE) == graph_seed() % (16 * SPARSE))
             mutate_matmul(type, (around)kind, true, targets[(number + 1) % N_TARGETS]);
     }
 }
@@ -460,7 +463,8 @@ START_TEST(attention) {
     NEEDS_NVRTC();
     const heads *h = &attentions[_i];
     graph_seed_case(9200, _i);
-    if (!(test_full() ? graph_case_is_mine(_i) : (uint64_t)_i % 4 == graph_seed() % 4))
+    if (!(test_full() ? graph_case_is_mine(_i)
+                      : (uint64_t)_i % (4 * SPARSE) == graph_seed() % (4 * SPARSE)))
         return;
     text t;
     write_attention(&t, h);

@@ -1,8 +1,8 @@
 /* Real models from their GGUF files against transformers on the dequantized weights: token ids of
  * prompts and chat templates, and 64 greedy tokens of each, with float activations and a float
  * cache. A step at which the reference's own two best logits are closer than 1e-3 may differ: it is
- * shown, and the prompt's comparison ends there. On the emulated GPU, with all its checks, the
- * first model, some of the prompts and tokens, and only in a full run.
+ * shown, and the prompt's comparison ends there. On the emulated GPU, with all its checks, some of
+ * the prompts and tokens, and only in a full run.
  *
  * MCC_TEST_MODELS names the folder of the models (tests/models.sh); without a file, its test is
  * skipped, visibly. */
@@ -14,14 +14,17 @@
 #include <unistd.h>
 
 static const double close_call = 1e-3;
-enum { MAX_NEW = 64, EMULATED_NEW = 12, EMULATED_PROMPTS = 4 };
+enum { MAX_NEW = 64 };
 
 typedef struct subject {
-    const char *golden, *file;
+    const char *golden, *file, *gpu;       /* that is emulated */
+    int emulated_prompts, emulated_tokens; /* of each prompt */
 } subject;
 
-static const subject subjects[] = {{"smollm2", "SmolLM2-135M-Instruct.gguf"},
-                                   {"gemma3", "gemma3-270m.gguf"}};
+static const subject subjects[] = {
+    {"smollm2", "SmolLM2-135M-Instruct.gguf", "cuda:sm_80", 4, 12},
+    {"gemma3", "gemma3-270m.gguf", "cuda:sm_80", 2, 6},
+};
 
 /* Compiles the model for the CPU, or for a GPU by its name, and opens it. */
 static mcc_artifact *open_subject(const char *input, const pass_options *passes, const char *gpu) {
@@ -146,12 +149,13 @@ END_TEST
 
 START_TEST(greedy_tokens_on_the_emulated_gpu) {
     char text[512];
+    const subject *s = &subjects[_i];
     if (!test_full())
-        TEST_UNSAMPLED("%s on the emulated GPU", subjects[0].golden);
+        TEST_UNSAMPLED("%s on the emulated GPU", s->golden);
     if (!cg_cuda_nvrtc_find(text, sizeof text))
         TEST_SKIP("NVRTC is not here: %s", text);
     setenv("MODELCC_EMULATOR", MCC_CUDA_EMULATOR, 1);
-    check_subject(&subjects[0], "cuda:sm_80", EMULATED_PROMPTS, EMULATED_NEW);
+    check_subject(s, s->gpu, s->emulated_prompts, s->emulated_tokens);
 }
 END_TEST
 
@@ -164,7 +168,8 @@ static Suite *real_suite(void) {
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("emulated");
     tcase_set_timeout(tcase, 3000);
-    tcase_add_test(tcase, greedy_tokens_on_the_emulated_gpu);
+    tcase_add_loop_test(tcase, greedy_tokens_on_the_emulated_gpu, 0,
+                        sizeof subjects / sizeof *subjects);
     suite_add_tcase(suite, tcase);
     return suite;
 }
