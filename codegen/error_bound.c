@@ -536,7 +536,8 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
     double scale = fabs(ir_op_float(op, "scale")), cap = ir_op_float(op, "softcap");
     int64_t group = ir_op_int(bound_kv_source(op->operands[1])->def, "group");
     bool tensor =
-        b->tensor_attention && b->module->kv_groups[group].dtype == IR_F16 && dim % 16 == 0;
+        b->tensor_attention && b->module->kv_groups[group].dtype != IR_F32 && dim % 16 == 0;
+    bool quantized = ir_kv_quantized(b->module->kv_groups[group].dtype);
     for (int64_t i = 0; i < out->count; i += dim) {
         double size = 0, error = 0;
         for (int64_t k = i; k < i + dim; k++) {
@@ -561,6 +562,7 @@ static void bound_attention(bounds *b, const ir_op *op, bound_value *out) {
         if (tensor) { /* exponentials, of which one is 1, to f16; truncated sums */
             relative += 0x1p-11 + 0x1p-14;
             least = (double)n * 0x1p-25;
+            relative += quantized ? 0x1p-11 : 0; /* values */
         }
         for (int64_t k = i; k < i + dim; k++)
             out->error[k] =

@@ -31,8 +31,9 @@ typedef struct bounds {
     /* Set by whoever also puts the interpreter's keys and values back into pages: errors of what
      * another kernel stored are then none. */
     bool caches_replaced;
-    /* Attention over pages of f16 runs on tensor cores: queries are the sum of two f16,
-     * exponentials are rounded to f16, sums are truncated (codegen/cuda/kernels/attention_f16.cuh).
+    /* Attention over pages of f16 and quantized ones runs on tensor cores: queries are the sum of
+     * two f16, exponentials and quantized values are rounded to f16, sums are truncated
+     * (codegen/cuda/kernels/attention_f16.cuh).
      */
     bool tensor_attention;
     /* Codes of what is quantized are taken for equal even where their inputs are not: what most

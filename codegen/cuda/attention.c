@@ -1,6 +1,6 @@
 /* Schedules of the attention anchor. A block works on a tile, a few tokens of one sequence, and a
- * key/value head (kernels/attention.cuh). Pages of f16 go to tensor cores where the size of a head
- * is a multiple of 16; all else, quantized pages too, is computed as the CPU does.
+ * key/value head (kernels/attention.cuh). Pages of f16 and quantized ones go to tensor cores where
+ * the size of a head is a multiple of 16; all else is computed as the CPU does.
  *
  * Steps of few tokens, which would leave most of a GPU idle, split what a tile sees among several
  * blocks; others do not, and their tiles are larger. Bits are the same in all. */
@@ -214,7 +214,7 @@ bool cg_cuda_attention(cg_cuda_emitter *em) {
         return false;
     schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
     s.group = s.a->heads / s.kv->heads;
-    bool tensor_cores = s.kv->dtype == IR_F16 && s.kv->head_dim % 16 == 0 &&
+    bool tensor_cores = s.kv->dtype != IR_F32 && s.kv->head_dim % 16 == 0 &&
                         s.kv->head_dim <= 256 && s.group <= 64 && s.a->scale > 0;
     return tensor_cores ? add_f16(&s) : add_f32(&s);
 }

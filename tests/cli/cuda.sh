@@ -95,9 +95,9 @@ run gemma3-gpu.so --device cpu && cp out expected
 run gemma3-gpu.so --device emulator && tokens
 
 # Shapes that the checkpoints above lack, whose rope and append join the matmul on GPUs alone, but of
-# quantized pages. With these and with pages of f32 the logits have the CPU's bits (no divergence at all), in one step and in pieces; with
-# pages of f16 attention is on tensor cores, of a class of its own: near the CPU's, and the same bits
-# in one step and in pieces.
+# quantized pages. With pages of f32 the logits have the CPU's bits (no divergence at all), in one step
+# and in pieces; with others attention is on tensor cores where heads are a multiple of 16, of a class
+# of its own: near the CPU's, and the same bits in one step and in pieces.
 python3 -c 'import json, random
 random.seed(3)
 print(json.dumps([[random.randrange(200) for _ in range(n)] for n in (70, 9, 2)]))' >ids.json
@@ -119,8 +119,9 @@ compare llama 3 1 64 14 0 --quantize int8 --kv-cache-dtype f32
 compare qwen2 2 1 64 14 0 --activations f32 --kv-cache-dtype f32
 compare qwen3 2 1 32 16 0 --quantize int8 --kv-cache-dtype f32
 compare llama 4 4 32 14 1e-6 --activations f32
-compare llama 4 2 32 16 0 --quantize int8 --kv-cache-dtype int8
-compare qwen3 2 1 32 16 0 --activations f32 --kv-cache-dtype fp8
+# What differs a little may take to another code, and then differs by a step.
+compare llama 4 2 32 16 1e-4 --activations f32 --kv-cache-dtype int8
+compare qwen3 2 1 40 16 0 --activations f32 --kv-cache-dtype fp8
 
 # Texts.
 for kind in cuda ptx; do

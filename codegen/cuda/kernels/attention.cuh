@@ -131,6 +131,14 @@ INLINE const uint16 *page_scales(const attention_tile &t, const kv *keys) {
            t.kv_head * PAGE;
 }
 
+// What decoding a code leaves out: those of f8e4m3 are decoded to 2^-8 of themselves.
+template <class T> constexpr float rest_of(T) {
+    return 1.0f;
+}
+constexpr float rest_of(fp8_code) {
+    return 256.0f;
+}
+
 INLINE const float *row_query(const args &a, const attention_tile &t, int row) {
     return queries(a) + (t.first + row / GROUP) * Q_ROW_STRIDE +
            (t.kv_head * GROUP + row % GROUP) * Q_HEAD_STRIDE;

@@ -1,13 +1,15 @@
-// Attention on tensor cores, over pages of f16; the size of a head is a multiple of 16.
+// Attention on tensor cores, over pages of f16 or quantized ones; the size of a head is a multiple of
+// 16.
 //
 // Rows are packed into tiles of 16 (m16n8k16). Per row and range of 256 positions:
 //
 //     s[p] = q . k[p]                  q as the sum of two f16: two products, d ascending by 16;
+//                                      quantized: k[p] are codes, and the sum is times k's scale;
 //                                      with a soft cap, cap(s[p] * scale)
 //     m = max s, times unit            unit = scale * log2(e), or log2(e)
 //     e[p] = exp2(s[p] * unit - m)     rounded to f16 for the product with v
 //     l = sum of e[p]                  in an order that only p decides
-//     o[d] = sum of e[p]*v[p][d]       p ascending by 16
+//     o[d] = sum of e[p]*v[p][d]       p ascending by 16; quantized: v is rounded to f16
 //
 // The order is the same whatever the tile's other rows are, and adding what they see and this row
 // does not is adding 0. So all values of a tile's positions must be finite; what lies at positions
@@ -22,7 +24,7 @@
 // Constants beside those of attention.cuh: M_TILES, of 16 rows each; THREADS, SHARED_BYTES.
 #pragma once
 #include "attention.cuh"
-#include "mma_f16.cuh"
+#include "attention_chunk.cuh"
 
 constexpr int WARPS = 4, STAGES = 3, ROWS = 16 * M_TILES;
 static_assert(THREADS == WARPS * 32 && TILE * GROUP <= ROWS && HEAD_DIM % 16 == 0, "attention.c");
@@ -177,7 +179,7 @@ INLINE void load_keys(const attention_tile &t, const kv *const *pages, int start
         const kv *keys = pages[i * STEP];
         int tokens = min(max(left - i * (STEP * PAGE), 0), 8);
         if (keys)
-            copy16_of(to + i * (THREADS * 16), keys + from, tokens * 2);
+            load_chunk(to + i * (THREADS * 16), keys + from, tokens);
     }
 }
 
@@ -199,9 +201,10 @@ INLINE void load_values(const attention_tile &t, const kv *const *pages, int sta
     for (int i = 0; i < ALL / THREADS; i++) {
         const kv *keys = pages[i * STEP / PAGE];
         if (keys)
-            copy16_of(places[i % KEYS] + i * (THREADS * 16),
-                      keys + from + i * STEP % PAGE * HEAD_DIM,
-                      above + i * STEP < seen ? 16 : 0); // others may hold anything
+            load_values_chunk(places[i % KEYS] + i * (THREADS * 16),
+                              keys + from + i * STEP % PAGE * HEAD_DIM,
+                              value_scale(t, keys, (token + i * STEP) % PAGE),
+                              above + i * STEP < seen); // others may hold anything
     }
 }
 
@@ -215,9 +218,9 @@ INLINE void load_odd_values(const attention_tile &t, const kv *const *pages, int
         int token = at / CHUNKS, chunk = at % CHUNKS;
         const kv *keys = pages[token / PAGE];
         if (keys)
-            copy16_of(to + swizzled<CHUNKS>(token, chunk) * 16,
-                      keys + (KV_HEADS * PAGE + token % PAGE) * HEAD_DIM + chunk * 8,
-                      above + token < seen ? 16 : 0);
+            load_values_chunk(to + swizzled<CHUNKS>(token, chunk) * 16,
+                              keys + (KV_HEADS * PAGE + token % PAGE) * HEAD_DIM + chunk * 8,
+                              value_scale(t, keys, token % PAGE), above + token < seen);
     }
 }
 
@@ -328,6 +331,27 @@ INLINE float most_of_four(float x) { // lanes that share a row
 INLINE float sum_of_four(float x) {
     x = __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 1));
     return __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+
+// Multiplies the warp's scores by the scales of keys that the tile sees.
+INLINE void scale_scores(const attention_tile &t, const kv *const *pages, int start,
+                         attention_scores &scores) {
+    int first = start + warp_id() * (WARP_PAGES * PAGE) + lane_id() % 4 * 2;
+    pages += warp_id() * WARP_PAGES;
+#pragma unroll
+    for (int n = 0; n < WARP_PAGES * 2; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int position = first + n * 8 + i;
+            float scale = 0;
+            if (position >= t.low && position < t.high)
+                scale = key_scale(t, pages[n / 2], position % PAGE);
+#pragma unroll
+            for (int m = 0; m < M_TILES; m++) {
+                scores[m][n][i] = __fmul_rn(scores[m][n][i], scale);
+                scores[m][n][i + 2] = __fmul_rn(scores[m][n][i + 2], scale);
+            }
+        }
 }
 
 // Caps and masks the warp's scores, and leaves its part of the rows' maxima in shared memory.
@@ -560,6 +584,8 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_s
             else
                 add_scores<false>(l, seen_here, slice, keys, scores);
         }
+        if constexpr (QUANTIZED)
+            scale_scores(t, attention_shared().pages[turn & 1], start, scores);
         mask_scores(t, start, scores);
         __syncthreads();
         store_weights(seen_here, scores);

@@ -1,5 +1,5 @@
 // Attention on CUDA cores: the order of arithmetic, and so the bits, of codegen/cpu/attention.c.
-// Pages of f32, quantized ones, or of f16 with head sizes that tensor cores do not take.
+// Pages of f32, or others with head sizes that tensor cores do not take.
 //
 //     s[p] = cap((q . k[p]) * scale)    FMAs over d ascending; quantized: k[p] are codes, and scale
 //                                       is times k's scale
@@ -54,12 +54,6 @@ INLINE float kv_number(fp8_code v) {
 }
 
 // A scale times a factor, and what kv_number leaves out.
-constexpr float rest_of(fp8_code) {
-    return 256.0f;
-}
-template <class T> constexpr float rest_of(T) {
-    return 1.0f;
-}
 INLINE float kv_scale(const uint16 *scale, float factor) {
     return __fmul_rn(f16_to_f32(*scale), factor * rest_of(kv{}));
 }
