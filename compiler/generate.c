@@ -9,6 +9,9 @@ const char generate_help[] =
     "      --temperature X        0 takes the most probable token (default)\n"
     "      --top-k N --top-p X --min-p X --repetition-penalty X --seed N\n"
     "      --stop TEXT            end before this text; may be repeated\n"
+    "      --num-speculative-tokens N   draft up to N tokens by prompt lookup: the same text, "
+    "sooner where\n"
+    "                             it repeats itself or the prompt (default 0)\n"
     "      --ignore-eos           go on when the model says it is done\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --max-model-len N      tokens of context (default: the model's)\n"
@@ -105,6 +108,11 @@ int generate_option(const char *command, generate_options *o, int option, const 
         return EXIT_FINE;
     case GENERATE_FIRST + 13:
         o->device = value;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 14:
+        if (!command_number(value, 0, 64, &n))
+            return bad(command, "--num-speculative-tokens", value, "0 to 64");
+        p->num_speculative_tokens = (int32_t)n;
         return EXIT_FINE;
     default:
         return EXIT_USAGE;

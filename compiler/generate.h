@@ -40,8 +40,9 @@ enum { GENERATE_FIRST = 1000 };
         {"max-num-batched-tokens", required_argument, NULL, GENERATE_FIRST + 9},                   \
         {"target", required_argument, NULL, GENERATE_FIRST + 10},                                  \
         {"check", no_argument, NULL, GENERATE_FIRST + 11},                                         \
-        {"huge-pages", no_argument, NULL, GENERATE_FIRST + 12}, {                                  \
-        "device", required_argument, NULL, GENERATE_FIRST + 13                                     \
+        {"huge-pages", no_argument, NULL, GENERATE_FIRST + 12},                                    \
+        {"device", required_argument, NULL, GENERATE_FIRST + 13}, {                                \
+        "num-speculative-tokens", required_argument, NULL, GENERATE_FIRST + 14                     \
     }
 extern const char generate_help[];
 

@@ -148,7 +148,7 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->scheduler = rt_scheduler_create(e->kv, &scheduler);
     e->sample_space = malloc(rt_sample_bytes(e->vocab_size));
     e->penalized = malloc((size_t)e->vocab_size * sizeof *e->penalized);
-    e->sampled = malloc((size_t)e->max_seqs * sizeof *e->sampled);
+    e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
     if (!e->scheduler || !e->sample_space || !e->penalized || !e->sampled || !e->event_text)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");

@@ -16,6 +16,7 @@
 
 #include "runtime/device.h"
 #include "runtime/loader.h"
+#include "runtime/lookup.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -64,6 +65,8 @@ typedef struct rt_request {
     float *logprobs;    /* the same, with MCC_REQUEST_LOGPROBS */
     int64_t polled;     /* output tokens whose events have been taken */
     double prefill_seconds, decode_seconds;
+    int32_t max_drafts; /* tokens of a draft at most; 0: none */
+    rt_lookup lookup;
 } rt_request;
 
 /* What a row of a step became. */
@@ -87,7 +90,7 @@ struct mcc_engine {
     int64_t max_len;
     void *sample_space;  /* for the sampler */
     float *penalized;    /* [vocab_size] logits after the repetition penalty */
-    rt_sampled *sampled; /* [max_seqs] of the step's rows */
+    rt_sampled *sampled; /* [max_batched] of the step's rows */
 
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;

@@ -54,6 +54,22 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
     rt_step_finish(&e->block, e->kv);
 }
 
+/* What may follow the requests' last tokens, for the step to verify. */
+static void draft(mcc_engine *e) {
+    rt_seq *seq = rt_scheduler_next(e->scheduler, NULL);
+    for (; seq && seq->state == RT_SEQ_RUNNING; seq = seq->next) {
+        rt_request *r = request_of(seq);
+        seq->n_drafts = 0;
+        if (r->max_drafts == 0 || samples_on_host(r) || seq->computed != seq->n_ids - 1)
+            continue;
+        /* The token after the drafts must fit, too. */
+        int64_t room = r->max_ids - seq->n_ids - 1;
+        int32_t most = room < r->max_drafts ? (int32_t)room : r->max_drafts;
+        seq->n_drafts =
+            rt_lookup_draft(&r->lookup, seq->ids, seq->n_ids, most, seq->ids + seq->n_ids);
+    }
+}
+
 static bool run_block(mcc_engine *e, rt_error *error) {
     int n;
     const rt_kv_copy *copies = rt_kv_copies(e->kv, &n);
@@ -62,8 +78,9 @@ static bool run_block(mcc_engine *e, rt_error *error) {
     return ok && e->device->ops->run(e->device, error);
 }
 
-/* The next token: the device's choice, or the host's from a row of logits. */
-static void sample(mcc_engine *e, const rt_request *r, int32_t row, rt_sampled *to) {
+/* The token at `position`: the device's choice, or the host's from a row of logits. */
+static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t position,
+                   rt_sampled *to) {
     if (e->device->samples && !samples_on_host(r)) {
         const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
         to->id = (int32_t)s->id;
@@ -77,17 +94,27 @@ static void sample(mcc_engine *e, const rt_request *r, int32_t row, rt_sampled *
         rt_penalize(e->penalized, r->seen_ids, r->n_seen, r->repetition_penalty);
         logits = e->penalized;
     }
-    to->id = rt_sample(&r->sampling, logits, e->vocab_size, r->seq.n_ids, e->sample_space);
+    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, e->sample_space);
     to->logprob = r->logprobs && to->id >= 0 ? rt_logprob(raw, e->vocab_size, to->id) : 0;
 }
 
-static void sample_rows(mcc_engine *e, const rt_plan *plan) {
+/* Chooses tokens, of drafts as long as the one before was right. */
+static void sample_rows(mcc_engine *e, rt_plan *plan) {
     int32_t row = 0;
-    for (int32_t i = 0; i < plan->n_items; i++)
-        if (plan->items[i].n_rows > 0) {
-            sample(e, request_of(plan->items[i].seq), row, &e->sampled[row]);
-            row += plan->items[i].n_rows;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        rt_plan_item *item = &plan->items[i];
+        const rt_seq *seq = item->seq;
+        int64_t next =
+            item->first + item->n - item->n_rows + 1; /* the first row's token is there */
+        for (int32_t k = 0; k < item->n_rows; k++) {
+            sample(e, request_of(item->seq), row + k, next + k, &e->sampled[row + k]);
+            if (k + 1 < item->n_rows && e->sampled[row + k].id != seq->ids[next + k]) {
+                item->n_valid = k + 1;
+                break;
+            }
         }
+        row += item->n_rows;
+    }
 }
 
 static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
@@ -120,6 +147,19 @@ static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_erro
     return added;
 }
 
+/* The tokens of an item's rows: one, and those that follow drafts that were right. */
+static bool add_tokens(mcc_engine *e, const rt_plan_item *item, int32_t row, rt_error *error) {
+    rt_request *r = request_of(item->seq);
+    int32_t drafted = item->n_rows - 1, n = drafted > 0 ? item->n_valid : 1;
+    e->stats.draft_tokens += (uint64_t)drafted;
+    e->stats.accepted_tokens += (uint64_t)(n - 1);
+    rt_lookup_learn(&r->lookup, drafted, n - 1);
+    for (int32_t k = 0; k < n && !r->finished; k++)
+        if (!add_token(e, r, &e->sampled[row + k], error))
+            return false;
+    return true;
+}
+
 /* Gives requests their tokens; ends those that were cancelled meanwhile, and all of the step when
  * it failed. */
 static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *error) {
@@ -131,7 +171,7 @@ static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *erro
         if (r->cancelled || !ok)
             rt_engine_finish(e, r, r->cancelled ? MCC_FINISH_CANCELLED : MCC_FINISH_ERROR);
         else if (item->n_rows > 0)
-            all = add_token(e, r, &e->sampled[row], error) && all;
+            all = add_tokens(e, item, row, error) && all;
         row += item->n_rows;
     }
     return all;
@@ -167,7 +207,8 @@ static bool step(mcc_engine *e, rt_error *error) {
     if (e->n_unfinished == 0)
         return true;
     drop_eval(e);
-    const rt_plan *plan = rt_scheduler_plan(e->scheduler);
+    draft(e);
+    rt_plan *plan = rt_scheduler_plan(e->scheduler);
     if (plan->n_items == 0)
         return nothing_planned(e, error);
     fill_block(e, plan);

@@ -390,6 +390,12 @@ typedef struct mcc_request_params {
                   seed + 1, … 0: 1 */
     double deadline_seconds; /* from now: then it ends where it is, MCC_FINISH_DEADLINE. 0: none */
     uint64_t cache_salt; /* requests with different salts share nothing that is in the KV cache */
+    /* Speculative decoding by prompt lookup: up to so many tokens that followed when the last ones
+     * came before are computed in one step with the next token, and kept as far as they are what
+     * the model chooses. The tokens are the same as without. It drafts less, or pauses, where
+     * drafts prove wrong, and does nothing with a repetition penalty. 0: none; at most 64 */
+    int32_t num_speculative_tokens;
+    uint32_t reserved2;
 } mcc_request_params;
 
 /* Hands a request to the engine, which copies what it needs. Requests start in the order given by
@@ -489,6 +495,7 @@ typedef struct mcc_engine_stats {
     int64_t kv_tokens;
     uint64_t kv_bytes_cached, prefix_queries, preemptions;
     int32_t last_prefill_tokens, last_decode_tokens; /* of the last step */
+    uint64_t draft_tokens, accepted_tokens;          /* drafted, and of these, kept */
     /* Logits or sampled tokens that were copied from it: in all, and in the last step. */
     uint64_t results_bytes, last_results_bytes;
 } mcc_engine_stats;

@@ -9,6 +9,7 @@
 
 enum {
     MAX_STOPS = 64,
+    MAX_DRAFTS = 64,
     MAX_STOP_BYTES = 4096,
     MIN_TEXT_CAPACITY = 4096 /* many tokens' text: it does not grow when events are polled */
 };
@@ -218,6 +219,12 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
                 p->deadline_seconds);
         return NULL;
     }
+    if (p->num_speculative_tokens < 0 || p->num_speculative_tokens > MAX_DRAFTS) {
+        rt_fail(error, MCC_INVALID_ARGUMENT,
+                "num_speculative_tokens is %" PRId32 ", expected 0 (none) to %d",
+                p->num_speculative_tokens, MAX_DRAFTS);
+        return NULL;
+    }
     rt_request *r = calloc(1, sizeof *r);
     if (!r) {
         no_memory(error);
@@ -226,6 +233,7 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
     r->flags = p->flags;
     r->seq.priority = p->priority;
     r->seq.salt = p->cache_salt;
+    r->max_drafts = p->num_speculative_tokens;
     r->seq.no_cache = p->flags & MCC_REQUEST_NO_CACHE;
     if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
         !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error)) {

@@ -179,8 +179,8 @@ static void plan_sequence(rt_scheduler *s, rt_seq *seq) {
             return;
     }
     seq->item = s->plan.n_items++;
-    s->plan.items[seq->item] =
-        (rt_plan_item){.seq = seq, .first = seq->computed, .n = n, .n_rows = n == left};
+    s->plan.items[seq->item] = (rt_plan_item){
+        .seq = seq, .first = seq->computed, .n = n, .n_rows = n == left, .n_valid = n};
     s->plan.n_tokens += n;
 }
 
@@ -305,13 +305,30 @@ static void drop_preempted(rt_plan *plan) {
     plan->n_items = kept;
 }
 
-const rt_plan *rt_scheduler_plan(rt_scheduler *s) {
+/* Drafts go beside the tokens they follow, where that preempts nobody. */
+static void plan_drafts(rt_scheduler *s) {
+    rt_plan *plan = &s->plan;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        rt_plan_item *item = &plan->items[i];
+        int32_t room = s->options.max_batch - plan->n_tokens, n = item->seq->n_drafts;
+        n = n < room ? n : room;
+        if (n <= 0 || item->n_rows != 1 || item->n != 1 ||
+            !rt_kv_reserve(s->kv, item->seq->slot, item->first + 1 + n, NULL))
+            continue;
+        item->n = item->n_rows = item->n_valid = 1 + n;
+        plan->n_tokens += n;
+        plan->n_decode += item->first >= item->seq->n_prompt ? n : 0;
+    }
+}
+
+rt_plan *rt_scheduler_plan(rt_scheduler *s) {
     s->plan.n_items = s->plan.n_tokens = s->plan.n_decode = 0;
     s->preempted = false;
     plan_running(s, true);
     plan_running(s, false);
     plan_waiting(s);
     drop_preempted(&s->plan);
+    plan_drafts(s);
     return &s->plan;
 }
 
@@ -322,7 +339,7 @@ void rt_scheduler_done(rt_scheduler *s, bool ran) {
         seq->item = -1;
         if (!ran)
             continue;
-        seq->computed = item->first + item->n;
+        seq->computed = item->first + item->n_valid;
         rt_kv_commit(s->kv, seq->slot, seq->computed, seq->ids);
     }
 }

@@ -12,11 +12,12 @@
  *
  * A step. First a token for each sequence that decodes; what is left of the step's tokens goes to
  * prompts, the most urgent first, in chunks; what is left then to sequences that wait, as long as
- * there are slots and pages for all that they are known to need. One that begins like a more urgent
- * prompt at work is held back until that is computed, so that a common beginning costs once. When a
- * running sequence finds no page, the least urgent one is preempted: it lets go of its pages (which
- * stay cached, if nobody needs them) and waits again, to be computed anew. The most urgent running
- * sequence always gets what it needs, so every step makes progress. */
+ * there are slots and pages for all that they are known to need. Drafts have what is left in the
+ * end. One that begins like a more urgent prompt at work is held back until that is computed, so
+ * that a common beginning costs once. When a running sequence finds no page, the least urgent one
+ * is preempted: it lets go of its pages (which stay cached, if nobody needs them) and waits again,
+ * to be computed anew. The most urgent running sequence always gets what it needs, so every step
+ * makes progress. */
 #ifndef MCC_RUNTIME_SCHEDULER_H
 #define MCC_RUNTIME_SCHEDULER_H
 
@@ -39,6 +40,8 @@ typedef struct rt_seq {
     uint64_t salt;         /* of the prefix cache */
     bool no_cache;         /* compute all of it */
     struct rt_seq *leader; /* has the same prompt: wait until it is computed, and share it; NULL */
+    /* Before each plan: drafted tokens, in ids behind n_ids, to be verified if there is room. */
+    int32_t n_drafts;
     /* The scheduler's. Zero before rt_scheduler_add. */
     rt_seq_state state;
     int slot;
@@ -59,17 +62,18 @@ typedef struct rt_seq {
 } rt_seq;
 
 /* A sequence's part of a step: tokens first … first+n-1 of its ids, and the rows of the last
- * n_rows of them. With drafts that are to be verified, n_rows can be more than one. */
+ * n_rows of them: more than one with drafts. */
 typedef struct rt_plan_item {
     rt_seq *seq; /* NULL: preempted after it was planned */
     int64_t first;
     int32_t n, n_rows;
+    int32_t n_valid; /* n; the owner lowers it to 1 and the drafts that proved right */
 } rt_plan_item;
 
 typedef struct rt_plan {
     rt_plan_item *items;
     int32_t n_items, n_tokens;
-    int32_t n_decode; /* tokens of sequences that had computed all but their last token */
+    int32_t n_decode; /* tokens of sequences that had computed all but their last, and drafts */
 } rt_plan;
 
 typedef struct rt_scheduler_options {
@@ -103,10 +107,11 @@ rt_seq *rt_scheduler_expired(const rt_scheduler *scheduler, double now);
 
 /* Plans a step; pages are reserved. n_items is 0 when nothing can be done. The plan is valid until
  * the next one. */
-const rt_plan *rt_scheduler_plan(rt_scheduler *scheduler);
+rt_plan *rt_scheduler_plan(rt_scheduler *scheduler);
 
-/* The step that was planned has run: what it computed is in the KV cache. False: it has failed, and
- * nothing is. The owner then adds sampled tokens, and removes sequences that ended. */
+/* The step that was planned has run: what it computed and is valid is in the KV cache. False: it
+ * has failed, and nothing is. The owner then adds sampled tokens, and removes sequences that ended.
+ */
 void rt_scheduler_done(rt_scheduler *scheduler, bool ran);
 
 /* Walks through all sequences, running ones first: NULL gives the first, NULL follows the last. */

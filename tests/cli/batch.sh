@@ -44,13 +44,21 @@ expect 0 batch llama.so --input requests.jsonl --output small.jsonl --max-num-se
     --max-num-batched-tokens 16 --max-model-len 200 --kv-cache-memory-bytes 60000 --threads 1 --json
 holds 'd["kv_tokens"] < 250 and d["preemptions"] > 0'
 same_results one.jsonl small.jsonl
+# Drafts by prompt lookup change steps, not results.
+for n in 1 6; do
+    expect 0 batch llama.so --input requests.jsonl --output drafts-$n.jsonl --max-num-seqs 4 \
+        --num-speculative-tokens $n --json
+    holds '0 < d["accepted_tokens"] < d["draft_tokens"]'
+    same_results one.jsonl drafts-$n.jsonl
+done
 # With sliding windows, over texts that are longer.
 python3 -c 'import json
 for i in range(8):
     print(json.dumps({"prompt": [3 + k * (1 + i // 4) % 300 for k in range(40 + 60 * i)], "max_tokens": 30,
                       "ignore_eos": True, "n": 1 + i % 2, "temperature": i % 2, "seed": i}))' >windows.jsonl
 expect 0 batch gemma3.so --input windows.jsonl --output windows-one.jsonl --max-num-seqs 1
-expect 0 batch gemma3.so --input windows.jsonl --output windows-many.jsonl --max-num-batched-tokens 40
+expect 0 batch gemma3.so --input windows.jsonl --output windows-many.jsonl --max-num-batched-tokens 40 \
+    --num-speculative-tokens 4
 same_results windows-one.jsonl windows-many.jsonl
 case="results are those of run"
 "$modelcc" run llama.so --raw -p "the quick brown fox the quick brown fox jumps over " -n 8 --ignore-eos --json >out 2>err

@@ -45,11 +45,11 @@ MODELCC_EMULATOR_GPU=h100 run both.so --device emulator && tokens
 # Many requests in a step, prompts in chunks beside them, and samples that copy pages they share.
 python3 -c 'import json
 for i in range(4):
-    print(json.dumps({"prompt": [3 + k * (1 + i // 2) % 300 for k in range(5 + 9 * i)], "n": 1 + i % 3,
-                      "temperature": i % 2, "seed": i, "max_tokens": 3 + i, "ignore_eos": True}))' >gpu.jsonl
+    print(json.dumps({"prompt": [3 + k * (1 + i // 2) % (300 if i < 2 else 7) for k in range(5 + 9 * i)], "n": 1 + i % 3,
+                      "temperature": i % 2, "seed": i, "max_tokens": 30 if i == 2 else 3 + i, "ignore_eos": True}))' >gpu.jsonl
 for device in cpu emulator; do
     expect 0 batch both.so --device $device --input gpu.jsonl --output batch-$device.jsonl \
-        --max-num-seqs 5 --max-num-batched-tokens 16
+        --max-num-seqs 5 --max-num-batched-tokens 16 --num-speculative-tokens 3
     sort batch-$device.jsonl >batch-$device.sorted
 done
 case="a batch on the CPU and the emulator"

@@ -38,7 +38,8 @@ static void make_jobs(uint32_t seed) {
                                          .temperature = i % 2 ? 20 : 0,
                                          .repetition_penalty = i % 6 == 2 ? 1.3f : 0,
                                          .seed = dice,
-                                         .cache_salt = i % 11 == 5};
+                                         .cache_salt = i % 11 == 5,
+                                         .num_speculative_tokens = i % 3 ? 1 + (int32_t)i % 7 : 0};
     }
 }
 
@@ -83,6 +84,7 @@ START_TEST(alone_or_among_others) {
     for (int i = 0; i < MANY; i++) {
         mcc_request_params p = jobs[i].params;
         p.flags |= MCC_REQUEST_NO_CACHE;
+        p.num_speculative_tokens = 0;
         generate(engine, p, &jobs[i].alone);
         if (p.temperature == 0 && p.repetition_penalty == 0)
             check_greedy(jobs[i].ids, p.n_prompt_ids, &jobs[i].alone);
@@ -94,6 +96,7 @@ START_TEST(alone_or_among_others) {
     ck_assert_int_eq(s.max_num_seqs, MANY);
     ck_assert_uint_eq(s.preemptions, 0);
     ck_assert_uint_eq(s.prefill_tokens + s.cached_tokens, tokens);
+    ck_assert_uint_gt(s.draft_tokens, 0); /* nearly all of them wrong */
     ck_assert_uint_lt(s.steps, tokens / 128 + 2 * MOST_TOKENS);
     s = run_together((mcc_engine_options){.threads = 1, .max_num_seqs = MANY}, 1, "one by one");
     ck_assert_uint_gt(s.cached_tokens, 0);

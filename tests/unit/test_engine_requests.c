@@ -302,6 +302,7 @@ START_TEST(bad_parameters_are_refused) {
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .n = -1}},
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .n = 1 << 20}},
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .deadline_seconds = -1}},
+        {MCC_INVALID_ARGUMENT, {.prompt = "a", .num_speculative_tokens = 65}},
         {MCC_INVALID_ARGUMENT, {.prompt = "a", .deadline_seconds = NAN}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
