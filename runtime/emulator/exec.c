@@ -150,6 +150,8 @@ static bool set_up_worker(emu_worker *worker, emu_launch_state *run) {
         if (!worker->shadow)
             return false;
     }
+    if (launch->checks & EMU_CHECK_GLOBAL_RACES && !(worker->within = emu_races_within_create()))
+        return false;
     for (uint32_t i = 0; i < block->n_warps; i++)
         set_up_warp(worker, i);
     return true;
@@ -163,6 +165,7 @@ static void tear_down_worker(emu_worker *worker) {
     emu_dram_destroy(worker);
     emu_shadow_destroy(worker->shadow);
     emu_races_block_end(&worker->race_block);
+    emu_races_within_destroy(worker->within);
     free(worker->memory);
     free(worker);
 }
@@ -190,6 +193,7 @@ static bool begin_block(emu_worker *worker, uint64_t index) {
         w->state = EMU_WARP_READY;
         w->carry = w->back_edges = 0;
         w->executed = 0;
+        w->heard = false;
         w->n_copies = 0;
         memset(w->committed, 0, sizeof w->committed);
         memset(w->regs, 0, 4 * (size_t)f->n_words);
@@ -200,6 +204,8 @@ static bool begin_block(emu_worker *worker, uint64_t index) {
     }
     if (worker->races)
         emu_races_block_begin(&worker->race_block, index);
+    if (worker->within && !emu_races_within_begin(worker->within, block->n_threads))
+        return false;
     return !worker->shadow ||
            emu_shadow_begin(worker->shadow, block->shared_bytes, block->n_threads);
 }

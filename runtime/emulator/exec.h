@@ -52,7 +52,8 @@ enum {
     EMU_CHECK_UNINITIALISED = 1, /* reads of bytes that nobody wrote: global, shared, registers */
     EMU_CHECK_SHARED_RACES = 2,  /* two threads, one writing, no barrier between */
     EMU_CHECK_ASYNC = 4,         /* cp.async data read before it was waited for */
-    EMU_CHECK_GLOBAL_RACES = 8,  /* between blocks, without release and acquire */
+    EMU_CHECK_GLOBAL_RACES = 8,  /* between blocks, without release and acquire; within one, without
+                                    a barrier */
     EMU_CHECK_ALL = 15
 };
 

@@ -255,8 +255,56 @@ static emu_next check_blocks(emu_warp *w, const emu_op *op, uint32_t mask, uint3
     return EMU_NEXT;
 }
 
+/* --- races within a block ------------------------------------------------------------------------
+ */
+
+static emu_next check_within(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t bytes,
+                             emu_access kind, const uint64_t at[32]) {
+    static const char *const deeds[] = {"reads", "writes", "atomically updates", "reads (strong)",
+                                        "writes (strong)"};
+    static const char *const did[] = {"read",          "wrote",          "updated atomically",
+                                      "read (strong)", "wrote (strong)", "copied to"};
+    emu_shadow_report report;
+    uint64_t address;
+    if (emu_races_within_access(w->worker->within, kind, w->index, mask, at, bytes, &address,
+                                &report))
+        return EMU_NEXT;
+    const emu_allocation *a = emu_memory_find(w->worker->launch->memory, address, 1);
+    char other[64];
+    if (report.other != UINT32_MAX)
+        snprintf(other, sizeof other, "thread %u", report.other);
+    else
+        snprintf(other, sizeof other, "warp %u", report.other_warp);
+    return emu_fault(w, op, (int)(report.thread % 32),
+                     "race within a block: this thread %s byte %llu of allocation %u (%llu bytes), "
+                     "which %s %s, with no %s between",
+                     deeds[report.access], (unsigned long long)(address - a->base), a->serial,
+                     (unsigned long long)a->bytes, other, did[report.other_access],
+                     report.other_warp == w->index ? "barrier or __syncwarp" : "barrier");
+}
+
+/* Lanes of an async copy read any number of bytes: powers of two of them together. */
+static bool check_copy_within(emu_warp *w, const emu_op *op, uint32_t mask, const uint8_t bytes[32],
+                              const uint64_t at[32]) {
+    for (uint32_t size = 16; size; size /= 2) {
+        uint32_t lanes = 0;
+        uint64_t from[32] = {0};
+        for (uint32_t left = mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            from[i] = at[i] + (bytes[i] & ~(2 * size - 1));
+            lanes |= bytes[i] & size ? 1u << i : 0;
+        }
+        if (lanes && check_within(w, op, lanes, size, EMU_ACCESS_READ, from) != EMU_NEXT)
+            return false;
+    }
+    return true;
+}
+
 void emu_access_acquire(emu_warp *w, const emu_op *op, uint32_t mask, const emu_access_at *access) {
     emu_worker *worker = w->worker;
+    w->heard = true;
+    if (worker->within && (op->order == EMU_ORDER_ACQUIRE || op->order == EMU_ORDER_ACQ_REL))
+        emu_shadow_forget(emu_races_within_order(worker->within));
     if (!worker->races || access->space != EMU_SPACE_GLOBAL || op->in_block)
         return;
     for (uint32_t left = mask; left; left &= left - 1)
@@ -300,7 +348,7 @@ static emu_next resolve_global(emu_warp *w, const emu_op *op, uint32_t mask, uin
                 emu_count_global(w, a, access->at, 1u << i, bytes, kind == EMU_ACCESS_WRITE, false);
         }
     }
-    bool racing = w->worker->races && op->space != EMU_SPACE_CONST;
+    bool constant = op->space == EMU_SPACE_CONST, racing = w->worker->races && !constant;
     if (racing || w->checks & EMU_CHECK_UNINITIALISED) {
         run runs[32];
         int n = find_runs(access, mask, bytes, runs);
@@ -310,6 +358,9 @@ static emu_next resolve_global(emu_warp *w, const emu_op *op, uint32_t mask, uin
         if (racing && check_blocks(w, op, mask, bytes, kind, access, runs, n) != EMU_NEXT)
             return EMU_FAULT;
     }
+    if (w->worker->within && !constant &&
+        check_within(w, op, mask, bytes, kind, access->at) != EMU_NEXT)
+        return EMU_FAULT;
     if (w->counting && !access->scattered)
         emu_count_global(w, access->allocation, access->at, mask, bytes,
                          kind == EMU_ACCESS_WRITE || kind == EMU_ACCESS_STRONG_WRITE,
@@ -453,5 +504,5 @@ bool emu_access_copy(emu_warp *w, const emu_op *op, uint32_t mask, const uint8_t
             source[k] = a->data + (at[k] - a->base);
         left = end < 32 ? left >> end << end : 0;
     }
-    return true;
+    return !w->worker->within || check_copy_within(w, op, mask, bytes, at);
 }

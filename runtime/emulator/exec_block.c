@@ -44,6 +44,8 @@ static void complete(emu_block *block, uint32_t id) {
     }
     if (block->worker->shadow)
         emu_shadow_release(block->worker->shadow, id, barrier->waiting);
+    if (block->worker->within)
+        emu_shadow_release(emu_races_within_order(block->worker->within), id, barrier->waiting);
     if (block->worker->races)
         emu_races_barrier(&block->worker->race_block, barrier->waiting);
     *barrier = (emu_barrier){0};

@@ -61,14 +61,22 @@ static emu_next pause(emu_warp *w, const emu_op *op, uint32_t mask) {
     return EMU_YIELD;
 }
 
-static emu_next membar(emu_warp *w, const emu_op *op, uint32_t mask) {
+/* Among the threads of a block. */
+static emu_next fence_block(emu_warp *w, const emu_op *op, uint32_t mask) {
     (void)op, (void)mask;
+    if (w->worker->within && w->heard)
+        emu_shadow_forget(emu_races_within_order(w->worker->within));
+    w->heard = false;
+    return EMU_NEXT;
+}
+
+static emu_next membar(emu_warp *w, const emu_op *op, uint32_t mask) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (w->worker->races) {
         emu_races_publish(&w->worker->race_block, w->index);
         emu_races_listen(&w->worker->race_block);
     }
-    return EMU_NEXT;
+    return fence_block(w, op, mask);
 }
 
 /* An operand that must be the same in all lanes of `mask`. */
@@ -104,10 +112,14 @@ static emu_next bar(emu_warp *w, const emu_op *op, uint32_t mask) {
         n_true = (uint32_t)__builtin_popcount(emu_pred(w, op->c, op->flip & 4) & mask);
     if (w->worker->shadow)
         emu_shadow_arrive(w->worker->shadow, id, w->index);
+    if (w->worker->within)
+        emu_shadow_arrive(emu_races_within_order(w->worker->within), id, w->index);
     return emu_barrier_arrive(w, op, id, expected, mask, n_true, op->sub != 1);
 }
 
 const emu_handler emu_control_handlers[] = {
-    {"bra", bra},         {"jump", jump},   {"brx", brx},       {"ret", ret}, {"trap", trap},
-    {"nothing", nothing}, {"pause", pause}, {"membar", membar}, {"bar", bar}, {NULL, NULL},
+    {"bra", bra},     {"jump", jump},     {"brx", brx},
+    {"ret", ret},     {"trap", trap},     {"nothing", nothing},
+    {"pause", pause}, {"membar", membar}, {"fence.block", fence_block},
+    {"bar", bar},     {NULL, NULL},
 };

@@ -4,6 +4,7 @@
 
 #include "runtime/emulator/op.h"
 #include "runtime/emulator/races.h"
+#include "runtime/emulator/races_within.h"
 #include "runtime/emulator/shadow.h"
 #include "runtime/emulator/simd.h"
 
@@ -54,6 +55,7 @@ struct emu_warp {
     uint32_t back_edges; /* taken since the warp last was whole: bounds starvation */
     uint32_t turn;       /* counts the turns of groups that starve each other */
     uint64_t executed;
+    bool heard; /* has done an atomic or strong operation since its last fence */
     int n_groups;
     emu_group groups[32];
     uint32_t *valid; /* lanes that wrote each virtual register, then each predicate */
@@ -103,6 +105,7 @@ struct emu_worker {
     emu_shadow *shadow;
     emu_races *races; /* the launch's, or NULL */
     emu_race_block race_block;
+    emu_races_within *within; /* or NULL */
     uint64_t random;
     void *memory; /* of register files, shared and local memory */
     size_t memory_bytes;

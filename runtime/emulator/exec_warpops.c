@@ -181,6 +181,8 @@ static emu_next warp_sync(emu_warp *w, const emu_op *op, uint32_t mask) {
     emu_next met = members_of(w, op, op->b, mask, &members);
     if (met == EMU_NEXT && w->worker->shadow)
         emu_shadow_warp_sync(w->worker->shadow, w->index, mask);
+    if (met == EMU_NEXT && w->worker->within)
+        emu_shadow_warp_sync(emu_races_within_order(w->worker->within), w->index, mask);
     return met;
 }
 

@@ -315,7 +315,7 @@ static void decode_membar(ptx_decoder *d) {
     if (level < 0)
         ptx_refuse(d, "without a level");
     if (ptx_count(d, 0, 0))
-        ptx_handler(d, EMU_KIND_CONTROL, level ? "membar" : "nothing");
+        ptx_handler(d, EMU_KIND_CONTROL, level ? "membar" : "fence.block");
 }
 static void decode_fence(ptx_decoder *d) {
     ptx_take_of(d, "sc acq_rel acquire release");
@@ -323,7 +323,7 @@ static void decode_fence(ptx_decoder *d) {
     if (scope < 0)
         ptx_refuse(d, "without a scope");
     if (ptx_count(d, 0, 0))
-        ptx_handler(d, EMU_KIND_CONTROL, scope ? "membar" : "nothing");
+        ptx_handler(d, EMU_KIND_CONTROL, scope ? "membar" : "fence.block");
 }
 
 static void decode_prefetch(ptx_decoder *d) {

@@ -1,4 +1,4 @@
-/* Races between blocks through global memory.
+/* Races between blocks through global memory; races within one: races_within.h.
  *
  * Two accesses of one byte by different blocks of a launch, one of them a write, race unless both
  * are atomic or strong, or one happens before the other: the first block executes a fence of the

@@ -62,8 +62,7 @@ static void reset_clocks(emu_shadow *s) {
         s->free_lists[s->n_free++] = i;
 }
 
-/* All that has been accessed is known to everybody: as after a barrier of the whole block. */
-static void forget_order(emu_shadow *s) {
+void emu_shadow_forget(emu_shadow *s) {
     for (uint32_t i = 0; i < s->units; i++) {
         uint32_t write = s->writes[i];
         if (write && write < SHADOW_PENDING)
@@ -102,13 +101,39 @@ bool emu_shadow_begin(emu_shadow *s, uint32_t bytes, uint32_t threads) {
     return true;
 }
 
+bool emu_shadow_extend(emu_shadow *s, uint32_t bytes) {
+    uint32_t first = s->units, units = first + (bytes >> s->shift);
+    shadow_set *sets[] = {&s->reads, &s->atomics, &s->strong_reads};
+    if (units > s->room) {
+        uint32_t **rows[] = {&s->writes,           &s->reads.key,    &s->reads.mask,
+                             &s->atomics.key,      &s->atomics.mask, &s->strong_reads.key,
+                             &s->strong_reads.mask};
+        uint32_t room = units > 2 * s->room ? units : 2 * s->room;
+        for (int i = 0; i < 7; i++) {
+            uint32_t *row = realloc(*rows[i], 4 * (size_t)room);
+            if (!row)
+                return false;
+            *rows[i] = row;
+        }
+        s->room = room;
+    }
+    for (uint32_t i = first; i < units; i++)
+        s->writes[i] = SHADOW_INITIAL;
+    for (int i = 0; i < 3; i++)
+        if (sets[i]->used)
+            memset(sets[i]->key + first, 0, 4 * (size_t)(units - first));
+    s->bytes += bytes;
+    s->units = units;
+    return true;
+}
+
 /* --- clocks -------------------------------------------------------------------------------------
  */
 
 /* Makes sure that every clock can move. */
 static void tick(emu_shadow *s, shadow_warp *w) {
     if (++w->time >= SHADOW_LAST_TIME)
-        forget_order(s);
+        emu_shadow_forget(s);
 }
 
 static void set_floor(shadow_warp *w) {
@@ -131,7 +156,7 @@ void emu_shadow_warp_sync(emu_shadow *s, uint32_t warp, uint32_t mask) {
     if (!s->lane_times) {
         s->lane_times = calloc(SHADOW_WARPS, sizeof *s->lane_times);
         if (!s->lane_times) { /* no race can be told apart any more */
-            forget_order(s);
+            emu_shadow_forget(s);
             return;
         }
         for (int i = 0; i < SHADOW_WARPS; i++)
@@ -203,7 +228,7 @@ void emu_shadow_release(emu_shadow *s, uint32_t id, uint32_t warps) {
     }
     memset(published, 0, sizeof s->published[id]);
     if (latest > SHADOW_LAST_TIME / 2 && (uint32_t)__builtin_popcount(warps) == n)
-        forget_order(s); /* which nothing can be missed by here */
+        emu_shadow_forget(s); /* which nothing can be missed by here */
 }
 
 void emu_shadow_barrier(emu_shadow *s, uint32_t warps) {

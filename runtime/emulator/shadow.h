@@ -60,6 +60,10 @@ void emu_shadow_destroy(emu_shadow *shadow);
 /* Begins a block: everything uninitialised. False when memory is exhausted. threads: 1 … 1024. */
 bool emu_shadow_begin(emu_shadow *shadow, uint32_t bytes, uint32_t threads);
 
+/* `bytes` more at the end, a multiple of 16, as if somebody had written them before the block
+ * began. False when memory is exhausted, and nothing has changed. */
+bool emu_shadow_extend(emu_shadow *shadow, uint32_t bytes);
+
 /* One instruction of a warp: lanes in `active` touch `size` bytes each (1, 2, 4, 8 or 16; aligned
  * to the smaller of size and 4) at address[lane]. False with `report` filled at the first finding;
  * the access is then recorded in part, and the block must be given up. ldmatrix: a read of size 16
@@ -83,6 +87,9 @@ void emu_shadow_arrive(emu_shadow *shadow, uint32_t id, uint32_t warp);
 void emu_shadow_release(emu_shadow *shadow, uint32_t id, uint32_t warps);
 /* Both at once, for a barrier at which all of `warps` wait. */
 void emu_shadow_barrier(emu_shadow *shadow, uint32_t warps);
+
+/* Every thread knows all accesses so far, as after a barrier of the whole block. */
+void emu_shadow_forget(emu_shadow *shadow);
 
 /* "shared memory race: thread 33 reads byte 132, which thread 0 wrote, with no barrier between". */
 void emu_shadow_message(const emu_shadow_report *report, char *text, size_t bytes);

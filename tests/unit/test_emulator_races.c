@@ -1,5 +1,5 @@
-/* Races between blocks: pairs of kernels, one sound and one that lacks something. Each verdict is
- * the same in every order of blocks. */
+/* Races between blocks and within one: pairs of kernels, one sound and one that lacks something.
+ * Each verdict is the same in every order of blocks and warps. */
 #include "emulator_kernel.h"
 
 /* Kernels on words a, b, c; flags and tickets are zeros at first. */
@@ -35,6 +35,7 @@ static const char source[] =
     "KERNEL(combine_block_release) { combine<2, 1>(a, b, c); }\n"
     "KERNEL(combine_block_acquire) { combine<1, 2>(a, b, c); }\n"
     "KERNEL(combine_block_ticket) {\n"
+    "    if (threadIdx.x) return;\n"
     "    a[blockIdx.x] = 1; FENCE;\n"
     "    if (atomicAdd_block(b, 1u) == gridDim.x - 1) { FENCE; c[0] = a[0]; }\n"
     "}\n"
@@ -99,6 +100,37 @@ static const char source[] =
     "                 \"l\"(a + 4 * threadIdx.x) : \"memory\");\n"
     "    asm volatile(\"cp.async.wait_all;\" ::: \"memory\");\n"
     "    if (blockIdx.x == 3) a[threadIdx.x] = s[threadIdx.x].x;\n"
+    "}\n"
+    /* Within a block: each has words of its own. */
+    "#define WITHIN(name) KERNEL(name) { int t = threadIdx.x; a += 96 * blockIdx.x;\\\n"
+    "    b += blockIdx.x; c += 96 * blockIdx.x; u8 *bytes = (u8 *)a;\n"
+    "WITHIN(hand_over) a[t] = t; __syncthreads(); c[t] = a[(t + 1) % 96]; }\n"
+    "WITHIN(hand_over_at_once) a[t] = t; c[t] = a[(t + 1) % 96]; }\n"
+    "WITHIN(hand_over_among_warps) a[t] = t; __syncwarp(); c[t] = a[(t + 1) % 96]; }\n"
+    "WITHIN(hand_over_to_lanes) a[t] = t; __syncwarp(); c[t] = a[t ^ 1]; }\n"
+    "WITHIN(hand_over_to_lanes_at_once) a[t] = t; c[t] = a[t ^ 1]; }\n"
+    "WITHIN(shuffle_between) a[t] = t; int x = __shfl_xor_sync(~0u, t, 1); c[t] = a[t ^ 1] + x; }\n"
+    "WITHIN(overwrite) c[t] = a[(t + 33) % 96]; __syncthreads(); a[t] = 5; }\n"
+    "WITHIN(overwrite_at_once) c[t] = a[(t + 33) % 96]; a[t] = 5; }\n"
+    "WITHIN(all_read) c[t] = a[0] + a[t % 7]; }\n"
+    "WITHIN(overwrite_what_all_read) c[t] = a[7]; if (t == 40) a[7] = 1; }\n"
+    "WITHIN(one_word) a[t / 2] = t; }\n"
+    "WITHIN(neighbouring_bytes) bytes[t] = t; }\n"
+    "WITHIN(one_byte) bytes[t & ~1] = t; }\n"
+    "WITHIN(byte_of_a_word) if (t < 50) a[t] = t; else bytes[t - 50] = 1; }\n"
+    "WITHIN(count) atomicAdd(b, 1u); __syncthreads(); c[t] = *b; }\n"
+    "WITHIN(count_read_at_once) atomicAdd(b, 1u); c[t] = *b; }\n"
+    "WITHIN(flag) if (t == 0) { a[5] = 1; __threadfence_block(); atomicExch(b, 1u); }\n"
+    "    if (t == 64) { while (atomicAdd(b, 0u) == 0) ; __threadfence_block(); c[0] = a[5]; } }\n"
+    "WITHIN(flag_of_the_release_kind) if (t == 0) { a[5] = 1; send(b, 1); }\n"
+    "    if (t == 64) { while (heard(b) == 0) ; c[0] = a[5]; } }\n"
+    "WITHIN(copy_then_overwrite)\n"
+    "    __shared__ uint4 s[96];\n"
+    "    u32 to = (u32)__cvta_generic_to_shared(s + t);\n"
+    "    asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16;\" :: \"r\"(to),\n"
+    "                 \"l\"(a + 4 * (t % 24)) : \"memory\");\n"
+    "    asm volatile(\"cp.async.wait_all;\" ::: \"memory\");\n"
+    "    a[t] = s[t].x;\n"
     "}\n";
 
 static char *ptx[2]; /* of the first and the last target */
@@ -144,8 +176,27 @@ static const struct verdict {
     {"chain_relaxed_read", "wrote", true},
     {"store_behind_the_release", "wrote", true},
     {"copy_what_another_writes", "race between blocks", false},
+    {"hand_over", NULL, false},
+    {"hand_over_at_once", "within a block", false},
+    {"hand_over_among_warps", "within a block", false},
+    {"hand_over_to_lanes", NULL, false},
+    {"hand_over_to_lanes_at_once", "no barrier or __syncwarp between", false},
+    {"shuffle_between", "no barrier or __syncwarp between", false},
+    {"overwrite", NULL, false},
+    {"overwrite_at_once", "within a block", false},
+    {"all_read", NULL, false},
+    {"overwrite_what_all_read", "within a block", false},
+    {"one_word", "within a block", false},
+    {"neighbouring_bytes", NULL, false},
+    {"one_byte", "within a block", false},
+    {"byte_of_a_word", "within a block", false},
+    {"count", NULL, false},
+    {"count_read_at_once", "within a block", false},
+    {"flag", NULL, false},
+    {"flag_of_the_release_kind", NULL, false},
+    {"copy_then_overwrite", "within a block", false},
 };
-enum { N_VERDICTS = sizeof verdicts / sizeof *verdicts };
+enum { N_VERDICTS = sizeof verdicts / sizeof *verdicts, BETWEEN = 21 };
 
 START_TEST(verdict) {
     SKIP_WITHOUT_NVRTC();
@@ -154,16 +205,19 @@ START_TEST(verdict) {
         for (uint64_t seed = 0; seed < (v->in_order ? 1 : 8); seed++) {
             const emu_allocation *words[3];
             gpu g = open_gpu(target, seed, v->in_order || seed < 4 ? 1 : 2, words);
+            uint32_t threads = _i < BETWEEN ? 32 : 96;
             bool good =
-                GPU_RUN(&g, v->kernel, 8, 32, words[0]->base, words[1]->base, words[2]->base);
+                GPU_RUN(&g, v->kernel, 8, threads, words[0]->base, words[1]->base, words[2]->base);
             HOLDS(good == !v->says, "%s, seed %d: %s", v->kernel, (int)seed,
                   good ? "no fault found" : g.error);
             if (!good)
-                gpu_error_has(&g, "race between blocks", v->says, "kernel", "test.cu:", "block (",
-                              "thread (", "of allocation ", NULL);
+                gpu_error_has(&g, _i < BETWEEN ? "race between blocks" : "race within a block",
+                              v->says, "kernel", "test.cu:", "block (", "thread (",
+                              "of allocation ", NULL);
             g.checks &= ~(uint32_t)EMU_CHECK_GLOBAL_RACES;
-            HOLDS(GPU_RUN(&g, v->kernel, 8, 32, words[0]->base, words[1]->base, words[2]->base),
-                  "%s", g.error);
+            HOLDS(
+                GPU_RUN(&g, v->kernel, 8, threads, words[0]->base, words[1]->base, words[2]->base),
+                "%s", g.error);
             gpu_close(&g);
         }
 }
