@@ -349,12 +349,18 @@ static void write_group(writer *w) {
             fputs("        group_sync<WARPS>();\n", f);
         if (!stage_has_columns(w, stage))
             continue;
+        int64_t whole = (width + 31) / 32 * 32; /* warps see the bound together */
         fprintf(f,
                 "#pragma unroll 4\n"
-                "        for (int col = group_lane<WARPS>(); col < %" PRId64
-                "; col += 32 * WARPS) {\n"
-                "            const bool valid = col < %" PRId64 ";\n",
-                (width + 31) / 32 * 32, width);
+                "        for (int i = 0; i < %" PRId64 "; i += 32 * WARPS) {\n"
+                "            const int col = i + group_lane<WARPS>();\n"
+                "            if (%" PRId64 " %% (32 * WARPS) != 0 && col >= %" PRId64 ")\n"
+                "                break;\n",
+                whole, whole, whole);
+        if (width % 32)
+            fprintf(f, "            const bool valid = col < %" PRId64 ";\n", width);
+        else
+            fputs("            constexpr bool valid = true;\n", f);
         write_columns(w, stage, "            ");
         fputs("        }\n", f);
         if (w->arrays->count && stage + 1 < w->stages->n_stages)

@@ -67,17 +67,22 @@ static inline void mutant_graph_destroy(mutant_graph *g) {
 /* --- inputs --------------------------------------------------------------------------------------
  */
 
-enum { MUTANT_MAX_BUFFERS = 24 };
+enum { MUTANT_MAX_BUFFERS = 24, MUTANT_MAX_SEQS = 33, MUTANT_TABLES = 1 << 14 };
 
 /* A step: `tokens` of each sequence, behind `start` that are stored already. */
 typedef struct mutant_step {
-    int n_seqs;
+    int n_seqs; /* more than GRAPH_MAX_SEQS: their tokens are those of seqs[0], one each; the 21st
+                   is behind more than its table has room for */
     struct {
         int start, tokens;
     } seqs[GRAPH_MAX_SEQS];
     bool odd;  /* numbers of all sizes, infinities, NaNs; indices and positions out of range */
     bool loud; /* numbers so large that functions saturate */
     int spare; /* the grid is that of so many more tokens and rows, as a captured graph's may be */
+    int pages; /* of a sequence's table; 0: GRAPH_PAGES. Some are used twice where there are less */
+    bool spread; /* positions leap about in 256 behind the start, each at the begin of a page; of
+                    a sequence of two tokens they are 5 and the start */
+    bool spiky;  /* one column in 32 is far larger than the others; rows next to nothing */
 } mutant_step;
 
 typedef struct mutant_buffer {
@@ -125,6 +130,8 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
     for (int64_t r = 0; r < rows; r++, at += bytes) {
         for (int64_t c = 0; c < k; c++) {
             row[c] = mutant_float(r, s->odd, s->loud ? 60 : 1);
+            if (s->spiky)
+                row[c] *= r % 8 == 5 ? 0x1p-115f : (c + 5 * r) % 32 == 0 ? 4000 : 1;
             if (type->encoding && !isfinite(row[c]))
                 row[c] = 3;
             float f = row[c];
@@ -147,14 +154,23 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
     free(row);
 }
 
+/* A step block with room for MUTANT_TABLES entries of page tables. */
+static inline graph_block *mutant_block_create(void) {
+    return aligned_alloc(64, (offsetof(graph_block, tables) + MUTANT_TABLES * 4 + 63) / 64 * 64);
+}
+
+static inline int32_t *mutant_tables(graph_block *b) {
+    return (int32_t *)((char *)b + b->head.page_tables);
+}
+
 /* Finite numbers at positions below each sequence's length, NaNs elsewhere. */
-static inline void mutant_fill_pool(const ir_kv_group *kv, int group, const graph_block *b,
+static inline void mutant_fill_pool(const ir_kv_group *kv, int group, graph_block *b,
                                     uint8_t *pool) {
     int64_t size = ir_dtype_bits(kv->dtype) / 8, dim = kv->head_dim;
     int64_t page_bytes = ir_kv_page_bytes(kv);
     for (int s = 0; s < b->head.S; s++)
         for (int p = 0; p < b->arrays[4][s]; p++) {
-            int32_t number = b->tables[(group * b->head.S + s) * GRAPH_PAGES + p / 16];
+            int32_t number = mutant_tables(b)[(group * b->head.S + s) * b->head.P + p / 16];
             for (int64_t i = 0; number >= 0 && i < 2 * kv->heads * dim; i++) {
                 int64_t h = i / dim % kv->heads, c = i % dim;
                 int64_t at = i < kv->heads * dim
@@ -168,15 +184,40 @@ static inline void mutant_fill_pool(const ir_kv_group *kv, int group, const grap
         }
 }
 
+/* Tables of another shape; where that has more sequences, each is one token of the step's. */
+static inline void mutant_reshape_tables(graph_block *b, int n_seqs, int pages, int groups) {
+    int n = groups * n_seqs * pages;
+    ck_assert_int_le(n, MUTANT_TABLES);
+    for (int i = 0; i < n; i++)
+        mutant_tables(b)[i] = i * 7 % (GRAPH_PAGES * GRAPH_MAX_SEQS - MUTANT_MAX_SEQS);
+    for (int q = 0; b->head.S < n_seqs && q < n_seqs; q++) {
+        b->arrays[2][q] = q;
+        b->arrays[3][q + 1] = q + 1;
+        b->arrays[4][q] = b->arrays[1][q] + 1;
+    }
+    for (int i = 0; i < groups * n_seqs; i++) { /* the last page is shared with nobody */
+        int q = i % n_seqs, last = (b->arrays[4][q] - 1) / 16;
+        if (last < pages)
+            mutant_tables(b)[i * pages + last] = GRAPH_PAGES * GRAPH_MAX_SEQS - 1 - q;
+    }
+    b->head.S = n_seqs;
+    b->head.P = pages;
+}
+
 static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t window, bool odd,
                                      graph_block *b) {
     int32_t ids[512], positions[512], rows[512], offsets[GRAPH_MAX_SEQS + 1] = {0};
     int32_t slots[GRAPH_MAX_SEQS], T = 0;
-    for (int q = 0; q < s->n_seqs; q++) {
+    bool many = s->n_seqs > GRAPH_MAX_SEQS;
+    for (int q = 0; q < (many ? 1 : s->n_seqs); q++) {
         slots[q] = q;
-        for (int t = 0; t < s->seqs[q].tokens; t++, T++) {
+        for (int t = 0; t < (many ? s->n_seqs : s->seqs[q].tokens); t++, T++) {
             ids[T] = (int32_t)(cpu_random() % VOCAB);
-            positions[T] = s->seqs[q].start + t;
+            positions[T] = s->seqs[q].start + (s->spread ? t * 7 % 16 * 16 + t % 7 : t);
+            if (many && T == 20)
+                positions[T] = s->pages * 16 + 3;
+            else if (s->spread && (T == 3 || s->seqs[q].tokens == 2))
+                positions[T] = t == 1 ? s->seqs[q].start : 5;
             rows[T] = T;
             if (odd && T % 3 == 1)
                 ids[T] = T % 2 ? VOCAB : -1;
@@ -184,7 +225,7 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
         offsets[q + 1] = T;
     }
     ir_interp_step step = {.T = T,
-                           .S = s->n_seqs,
+                           .S = many ? 1 : s->n_seqs,
                            .R = T,
                            .token_ids = ids,
                            .positions = positions,
@@ -192,11 +233,18 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
                            .seq_slots = slots,
                            .output_rows = rows};
     graph_fill_block(&step, groups, b);
-    for (int g = 0; g < groups; g++)
-        for (int q = 0; q < s->n_seqs; q++)
-            for (int p = 0; p < GRAPH_PAGES; p++)
-                if (window && (p + 1) * 16 <= s->seqs[q].start + 1 - window)
-                    b->tables[(g * s->n_seqs + q) * GRAPH_PAGES + p] = -1;
+    for (int q = 0; s->spread && !many && q < s->n_seqs; q++)
+        b->arrays[4][q] = s->seqs[q].start + (s->seqs[q].tokens == 2 ? 1 : 256);
+    if (s->pages)
+        mutant_reshape_tables(b, s->n_seqs, s->pages, groups);
+    for (int i = 0; window && i < groups * s->n_seqs * b->head.P; i++) {
+        int q = i / b->head.P % s->n_seqs, p = i % b->head.P;
+        int32_t first = INT32_MAX;
+        for (int t = b->arrays[3][q]; t < b->arrays[3][q + 1]; t++)
+            first = b->arrays[1][t] < first ? b->arrays[1][t] : first;
+        if ((p + 1) * 16 <= first + 1 - window)
+            mutant_tables(b)[i] = -1;
+    }
 }
 
 static inline mutant_buffer *mutant_buffer_add(mutant_input *in, uint64_t bytes, bool known,
@@ -220,7 +268,7 @@ static inline mutant_buffer *mutant_buffer_add(mutant_input *in, uint64_t bytes,
 
 /* One argument's memory. */
 static inline void mutant_arg(const mutant_graph *g, const cg_launch *l, int a,
-                              const mutant_step *s, const graph_block *block, mutant_input *in) {
+                              const mutant_step *s, graph_block *block, mutant_input *in) {
     const cg_arg *arg = &g->program->kernels[l->kernel]->args[a];
     const mcc_arg_entry *entry = &g->program->args[l->first_arg + a];
     const mcc_step *h = &in->head;
@@ -269,12 +317,27 @@ static inline void mutant_scratch_begin(mutant_input *in, bool second) {
     memcpy(b->before_known, b->device->initialised, (b->device->bytes + 7) / 8);
 }
 
-/* Inputs of all functions of a kernel; row_scratch: the most that one wants for a row. */
+/* Of the step block only what the step has may be read. */
+static inline void mutant_mark_block(const mutant_buffer *b, const mcc_step *h, int groups) {
+    const struct {
+        uint32_t at;
+        int32_t n;
+    } arrays[] = {{0, sizeof *h / 4},         {h->token_ids, h->T},
+                  {h->positions, h->T},       {h->token_seqs, h->T},
+                  {h->seq_offsets, h->S + 1}, {h->context_lens, h->S},
+                  {h->output_rows, h->R},     {h->page_tables, groups * h->S * h->P}};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        emu_memory_mark(b->device, b->device->base + arrays[i].at, (uint64_t)arrays[i].n * 4);
+}
+
+/* Inputs of all functions of a kernel; the most scratch memory that one wants for a row, and for a
+ * row and range of positions. */
 static inline mutant_input *mutant_input_create(const mutant_graph *g, const cg_launch *l,
-                                                const mutant_step *s, uint64_t row_scratch) {
+                                                const mutant_step *s, uint64_t row_scratch,
+                                                uint64_t range_scratch) {
     const cg_kernel *kernel = g->program->kernels[l->kernel];
     mutant_input *in = calloc(1, sizeof *in);
-    graph_block *block = aligned_alloc(64, (sizeof *block + 63) / 64 * 64);
+    graph_block *block = mutant_block_create();
     bool append = graph_stores_kv(kernel), pages = false;
     for (int a = 0; a < kernel->n_args; a++)
         pages |= kernel->args[a].kind == CG_ARG_KV;
@@ -284,18 +347,26 @@ static inline mutant_input *mutant_input_create(const mutant_graph *g, const cg_
         if (i % 4 == 1)
             block->arrays[1][i] = i % 8 == 1 ? GRAPH_PAGES * 16 : -1;
         if (i % 4 == 2)
-            block->tables[(int)block->arrays[2][i] * GRAPH_PAGES + block->arrays[1][i] / 16] = -1;
+            mutant_tables(
+                block)[(int)block->arrays[2][i] * block->head.P + block->arrays[1][i] / 16] = -1;
     }
+    if (kernel->anchor == CG_ANCHOR_ATTENTION && s->odd) /* a page that the step does not have */
+        mutant_tables(block)[(block->head.S - 1) * block->head.P + 2] = -1;
     for (int i = 0; !pages && s->odd && i < block->head.T; i++) /* far angles of rope */
         block->arrays[1][i] = i % 2 ? (int32_t)(cpu_random() >> (cpu_random() % 24 + 1)) : 7 * i;
     in->memory = g->memory;
     in->head = block->head;
     in->spare = s->spare;
-    mutant_buffer *b = mutant_buffer_add(in, sizeof *block, true, false);
-    memcpy(b->device->data, block, sizeof *block);
+    uint64_t bytes = block->head.page_tables +
+                     (uint64_t)(g->module->n_kv_groups * block->head.S * block->head.P) * 4;
+    mutant_buffer *b = mutant_buffer_add(in, bytes, false, false);
+    memcpy(b->device->data, block, bytes);
+    mutant_mark_block(b, &block->head, g->module->n_kv_groups);
     in->params[0] = b->device->base;
     for (int a = 0; a < kernel->n_args; a++)
         mutant_arg(g, l, a, s, block, in);
+    row_scratch +=
+        (uint64_t)((in->head.P * 16 + MCC_CUDA_RANGE - 1) / MCC_CUDA_RANGE) * range_scratch;
     if (row_scratch) {
         in->scratch = mutant_buffer_add(
             in, MCC_CUDA_COUNTER_BYTES + (uint64_t)in->head.T * row_scratch, false, true);
@@ -364,7 +435,7 @@ static inline bool mutant_run(const cg_cuda_function *f, ptx_module *module, mut
 static inline void mutant_run_clean(const cg_cuda_function *f, ptx_module *module,
                                     mutant_input *in) {
     char error[1024];
-    for (in->limit = 256; in->limit < UINT64_C(1) << 24; in->limit *= 2)
+    for (in->limit = 2048; in->limit < UINT64_C(1) << 24; in->limit *= 2)
         if (mutant_run(f, module, in, in->limit, 0, NULL, error, sizeof error))
             break;
     in->counters = (emu_counters){0};
@@ -386,6 +457,14 @@ static inline bool mutant_more_traffic(const mutant_input *in, const emu_counter
            c->global_store_bytes > clean->global_store_bytes ||
            c->async_bytes > clean->async_bytes || c->dram_read_sectors > clean->dram_read_sectors ||
            c->shared_wavefronts > clean->shared_wavefronts;
+}
+
+/* More tensor core operations, async copies or instructions of warps at all; of those one that its
+ * guard turns off counts like any other, so that only what runs because a branch went elsewhere is
+ * more. */
+static inline bool mutant_more_work(const mutant_input *in, const emu_counters *c) {
+    return c->warp_instructions > in->counters.warp_instructions ||
+           c->mma_ops > in->counters.mma_ops || c->async_copies > in->counters.async_copies;
 }
 
 static inline bool mutant_same_result(const mutant_input *in) {

@@ -1,13 +1,16 @@
 /* Mutation: would the emulator's checks and the comparison of results notice, were a kernel wrong?
  * Every kernel's PTX is broken in one place at a time - each barrier, wait, fence, predicate,
  * comparison and clamp dropped or altered - and run with all checks; a mutant is killed by a
- * checker, by its results, by the memory traffic that it adds, or by running on without end. Of
+ * checker, by its results, by the memory traffic or the instructions that it adds, or by running on
+ * without end. Of
  * each kernel at least 95 % of the mutants must die (less where `demand` says so), and each
  * survivor have its reason in tests/mutation/survivors.txt. And the other way round: unchanged
  * kernels raise no alarm, whatever the schedule of warps and blocks.
  *
  * A sample by default; all with MCC_TEST_FULL=1, in parts by MCC_TEST_SHARD. MCC_MUTATION_SHOW=1
- * lists explained survivors and the checkers' messages, MCC_MUTATION_DUMP=DIR keeps the PTX. */
+ * lists explained survivors and the checkers' messages, MCC_MUTATION_DUMP=DIR keeps the PTX,
+ * MCC_MUTATION_SAMPLE is the number of mutants of a function, MCC_MUTATION_LINE the line of PTX of
+ * the only ones. */
 #include "cuda_mutants.h"
 
 #include <fnmatch.h>
@@ -21,10 +24,9 @@ enum {
     N_QUANTIZED = sizeof quantized / sizeof *quantized,
     N_FLOATS = sizeof floats / sizeof *floats,
     N_TARGETS = sizeof targets / sizeof *targets,
-    MOST_STEPS = 8,
-    MOST_BLOCKS = 4, /* of a matmul along its rows, but for the first inputs */
-    RANGES = (GRAPH_PAGES * 16 + MCC_CUDA_RANGE - 1) / MCC_CUDA_RANGE, /* of a context */
-    SAMPLE = TEST_SANITIZED ? 1 : 6,                                   /* mutants of a function */
+    MOST_STEPS = 20,
+    MOST_BLOCKS = 4,                 /* of a matmul along its rows, but for the first inputs */
+    SAMPLE = TEST_SANITIZED ? 1 : 4, /* mutants of a function */
     SPARSE = TEST_SANITIZED ? 2 : 1, /* how many times fewer kernels a sample has */
     SCHEDULES = 3                    /* that a mutant without a barrier or the like is run with */
 };
@@ -131,7 +133,7 @@ static const char *source_of(const mutations *all, const mutation *m, const char
  */
 
 typedef struct score {
-    int mutants, by_checker, by_result, by_traffic, by_limit, survivors, unexplained;
+    int mutants, by_checker, by_result, by_traffic, by_work, by_limit, survivors, unexplained;
 } score;
 
 /* What is asked of a kernel: percent of its mutants noticed, in a full run, and whether survivors
@@ -141,7 +143,7 @@ typedef struct demand {
     bool all_kinds;
 } demand;
 
-typedef enum outcome { SURVIVES, BY_CHECKER, BY_RESULT, BY_TRAFFIC, BY_LIMIT } outcome;
+typedef enum outcome { SURVIVES, BY_CHECKER, BY_RESULT, BY_TRAFFIC, BY_WORK, BY_LIMIT } outcome;
 
 /* Whether chance, the order in which warps run, can show what a mutant has lost. */
 static bool needs_luck(mutation_kind kind) {
@@ -157,21 +159,21 @@ static outcome judge(const cg_cuda_function *f, const char *ptx, mutation_kind k
         return BY_CHECKER;
     outcome o = SURVIVES;
     ck_assert(ptx_module_load(module, g->memory, error, capacity));
+    bool traffic = false, work = false;
     for (int k = 0; k < (needs_luck(kind) ? SCHEDULES : 1) && o == SURVIVES; k++)
         for (int i = 0; i < n_inputs && o == SURVIVES; i++) {
             uint64_t schedule = k ? seed * 977 + (uint64_t)(k * MOST_STEPS + i) : 0;
-            if (!mutant_run(f, module, inputs[i], inputs[i]->limit, schedule, NULL, error,
-                            capacity))
+            emu_counters counters = {0};
+            if (!mutant_run(f, module, inputs[i], inputs[i]->limit, schedule, k ? NULL : &counters,
+                            error, capacity))
                 o = strstr(error, "an endless loop?") ? BY_LIMIT : BY_CHECKER;
             else if (!mutant_same_result(inputs[i]))
                 o = BY_RESULT;
+            traffic |= !k && mutant_more_traffic(inputs[i], &counters);
+            work |= !k && mutant_more_work(inputs[i], &counters);
         }
-    for (int i = 0; i < n_inputs && o == SURVIVES; i++) {
-        emu_counters counters = {0};
-        ck_assert(mutant_run(f, module, inputs[i], 0, 0, &counters, error, capacity));
-        if (mutant_more_traffic(inputs[i], &counters))
-            o = BY_TRAFFIC;
-    }
+    if (o == SURVIVES)
+        o = traffic ? BY_TRAFFIC : work ? BY_WORK : SURVIVES;
     ptx_module_destroy(module);
     return o;
 }
@@ -243,8 +245,11 @@ static void mutate_function(mutant_graph *g, const cg_cuda_function *f, const ch
         fclose(dump);
     }
     ck_assert_int_gt(all.n, 0);
+    const char *line = getenv("MCC_MUTATION_LINE");
+    int sample = getenv("MCC_MUTATION_SAMPLE") ? atoi(getenv("MCC_MUTATION_SAMPLE")) : SAMPLE;
     for (int i = 0; i < all.n; i++) {
-        if (!test_full() && (int)(cpu_random() % (unsigned)all.n) >= SAMPLE)
+        if (line ? all.items[i].ptx_line != atoi(line)
+                 : !test_full() && (int)(cpu_random() % (unsigned)all.n) >= sample)
             continue;
         char *text = mutation_apply(image.ptx, &all.items[i]);
         outcome o = judge(f, text, all.items[i].kind, g, inputs, n_inputs,
@@ -255,15 +260,17 @@ static void mutate_function(mutant_graph *g, const cg_cuda_function *f, const ch
         s.by_checker += o == BY_CHECKER;
         s.by_result += o == BY_RESULT;
         s.by_traffic += o == BY_TRAFFIC;
+        s.by_work += o == BY_WORK;
         s.by_limit += o == BY_LIMIT;
         if (o == SURVIVES)
             report_survivor(f, target, &all, &all.items[i], image.ptx, wanted, &s);
         free(text);
     }
     printf("%s %s: %d mutants of %d, killed %d by checks, %d by results, %d by traffic, %d by "
-           "the limit; %d survive: %.1f %%\n",
-           f->name, target, s.mutants, all.n, s.by_checker, s.by_result, s.by_traffic, s.by_limit,
-           s.survivors, s.mutants ? 100.0 * (s.mutants - s.survivors) / s.mutants : 100.0);
+           "more work, %d by the limit; %d survive: %.1f %%\n",
+           f->name, target, s.mutants, all.n, s.by_checker, s.by_result, s.by_traffic, s.by_work,
+           s.by_limit, s.survivors,
+           s.mutants ? 100.0 * (s.mutants - s.survivors) / s.mutants : 100.0);
     fflush(stdout);
     kernel_score.mutants += s.mutants;
     kernel_score.survivors += s.survivors;
@@ -301,15 +308,15 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
             continue;
         seen[l->kernel] = true;
         ck_assert(cg_cuda_generate(kernel, g->arena, &g->diag, &code));
-        uint64_t scratch = 0;
+        uint64_t row_scratch = 0, range_scratch = 0;
         for (int k = 0; k < code.n_functions; k++) {
-            uint64_t bytes =
-                RANGES * code.functions[k].scratch_bytes + code.functions[k].row_scratch_bytes;
-            scratch = bytes > scratch ? bytes : scratch;
+            const cg_cuda_function *f = &code.functions[k];
+            range_scratch = f->scratch_bytes > range_scratch ? f->scratch_bytes : range_scratch;
+            row_scratch = f->row_scratch_bytes > row_scratch ? f->row_scratch_bytes : row_scratch;
         }
         mutant_input *inputs[MOST_STEPS];
         for (int k = 0; k < n_steps; k++)
-            inputs[k] = mutant_input_create(g, l, &steps[k], scratch);
+            inputs[k] = mutant_input_create(g, l, &steps[k], row_scratch, range_scratch);
         for (int k = 0; k < code.n_functions; k++) {
             mutant_input *some[MOST_STEPS]; /* not those of many small blocks, which show no more */
             int n = 0;
@@ -339,7 +346,8 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
  * rare, unrolled many times: not all survivors are explained, and the percentages are what is
  * reached. */
 static const demand full_demand = {95, true}, f32_demand = {75, false},
-                    prologue_demand = {30, false}, attention_demand = {50, false};
+                    prologue_demand = {30, false}, half_demand = {70, false},
+                    attention_demand = {75, false};
 
 /* --- matmuls -------------------------------------------------------------------------------------
  */
@@ -366,27 +374,35 @@ static void write_matmul(text *t, const char *type, around kind, int n, int k) {
 }
 
 static const mutant_step matmul_steps[] = {
-    {1, {{0, 9}}, false, false, 15}, {1, {{0, 1}}, false, false, 1},
-    {1, {{0, 6}}, true, false, 0},   {1, {{0, 8}}, false, true, 8},
-    {1, {{0, 25}}, false, false, 0}, {1, {{0, 41}}, false, false, 0},
-    {1, {{0, 57}}, false, false, 0}, {1, {{0, 64}}, false, false, 64}};
+    {1, {{0, 9}}, .spare = 15}, {1, {{0, 1}}, .spare = 1},
+    {1, {{0, 6}}, .odd = true}, {1, {{0, 8}}, .loud = true, .spare = 8},
+    {1, {{0, 25}}, .spare = 0}, {1, {{0, 41}}, .spare = 0},
+    {1, {{0, 57}}, .spare = 0}, {1, {{0, 64}}, .spare = 64}};
 enum { MATMUL_STEPS = sizeof matmul_steps / sizeof *matmul_steps };
 
-static void mutate_matmul(const char *type, around kind, bool f32, const char *target) {
+typedef enum activations { INT8, F32, HALF } activations;
+
+static void mutate_matmul(const char *type, around kind, activations x, const char *target) {
     const ir_encoding *e = ir_encoding_from_name(type);
+    bool f32 = x == F32;
     /* Of n a ragged last tile, alone in its block; of k so many stages that the last one lies
      * where results go, and a ragged one where blocks of k allow it. */
     int n = kind == RESIDUAL ? 132 : 72, k = e && e->super_group ? 512 : e ? 416 : 148;
     if (kind == RESIDUAL)
         k = e && e->super_group ? 1280 : e ? 800 : 149;
+    if (x == HALF) /* one range of k, or two, both with a ragged last stage */
+        k = kind == RESIDUAL ? 1000 : 168;
     text t;
     write_matmul(&t, type, kind, n, k);
     pass_options options = {.fusion = kind == PROLOGUE ? "prologues" : "full",
-                            .activations_f32 = f32};
+                            .activations_f32 = x != INT8};
+    if (x == HALF)
+        ck_assert(ir_dtype_from_name(type, &options.activations_half));
     /* the CPU's passes leave norms and quantization out of the matmul */
     mutate_graph(&t, &options, kind == PROLOGUE ? cg_cuda_pass_target() : cg_cpu_pass_target(),
                  CG_ANCHOR_MATMUL, target, matmul_steps, MATMUL_STEPS,
                  kind == PROLOGUE ? &prologue_demand
+                 : x == HALF      ? &half_demand
                  : f32            ? &f32_demand
                                   : &full_demand);
 }
@@ -398,7 +414,7 @@ START_TEST(int8_activations) {
         graph_seed_case(9000, number);
         if (test_full() ? graph_case_is_mine(number)
                         : (uint64_t)number % (12 * SPARSE) == graph_seed() % (12 * SPARSE))
-            mutate_matmul(quantized[_i], (around)kind, false, targets[number % N_TARGETS]);
+            mutate_matmul(quantized[_i], (around)kind, INT8, targets[number % N_TARGETS]);
     }
 }
 END_TEST
@@ -411,8 +427,18 @@ START_TEST(f32_activations) {
         graph_seed_case(9100, number);
         if (test_full() ? graph_case_is_mine(number)
                         : (uint64_t)number % (16 * SPARSE) == graph_seed() % (16 * SPARSE))
-            mutate_matmul(type, (around)kind, true, targets[(number + 1) % N_TARGETS]);
+            mutate_matmul(type, (around)kind, F32, targets[(number + 1) % N_TARGETS]);
     }
+}
+END_TEST
+
+/* 16-bit weights and activations, on tensor cores. */
+START_TEST(half_activations) {
+    NEEDS_NVRTC();
+    graph_seed_case(9400, _i);
+    if (test_full() ? graph_case_is_mine(_i) : (uint64_t)_i % 4 == graph_seed() % 4)
+        mutate_matmul(_i % 2 ? "bf16" : "f16", _i / 2 ? LOCKSTEP : RESIDUAL, HALF,
+                      targets[(_i + _i / 2) % N_TARGETS]);
 }
 END_TEST
 
@@ -432,12 +458,26 @@ static const heads attentions[] = {
 };
 enum { N_ATTENTIONS = sizeof attentions / sizeof *attentions };
 
+/* The last ones have bounds at all places that an unrolled loop tells apart. */
 static const mutant_step attention_steps[] = {
-    {2, {{0, 3}, {299, 1}}, false, false, 2},
-    {3, {{250, 9}, {0, 1}, {15, 2}}, false, false, 0},
-    {4, {{767, 1}, {38, 1}, {520, 1}, {255, 1}}, false, false, 4},
-    {1, {{0, 37}}, false, false, 0},
+    {2, {{0, 3}, {299, 1}}, .spare = 2},
+    {3, {{250, 9}, {0, 1}, {15, 2}}, .spare = 0},
+    {4, {{767, 1}, {47, 1}, {520, 1}, {255, 1}}, .spare = 4},
+    {1, {{0, 37}}, .spare = 0},
+    {2, {{9, 8}, {300, 3}}, .odd = true},
+    {2, {{3, 5}, {270, 2}}, .loud = true},
+    {1, {{0, 32}}, .spiky = true, .spread = true},
+    {1, {{256, 32}}, .spread = true},
+    {2, {{315, 1}, {55, 1}}, .spare = 0},
+    {4, {{257, 2}, {288, 2}, {320, 2}, {352, 2}}, .spread = true},
+    {4, {{384, 2}, {416, 2}, {448, 2}, {480, 2}}, .spread = true},
+    {MUTANT_MAX_SEQS, {{0, 0}}, .spare = 4, .pages = 17, .spread = true},
+    {4, {{0, 25}, {27, 25}, {52, 25}, {98, 36}}, .spare = 0},
+    {4, {{141, 5}, {160, 5}, {205, 5}, {236, 5}}, .spare = 0},
+    {16, {{8448, 0}}, .pages = 560, .spread = true},
+    {1, {{8448, 16}}, .pages = 560, .spread = true},
 };
+enum { ATTENTION_STEPS = sizeof attention_steps / sizeof *attention_steps };
 
 static void write_attention(text *t, const heads *h) {
     int n = h->kv * h->per_kv;
@@ -464,22 +504,22 @@ START_TEST(attention) {
     const heads *h = &attentions[_i];
     graph_seed_case(9200, _i);
     if (!(test_full() ? graph_case_is_mine(_i)
-                      : (uint64_t)_i % (4 * SPARSE) == graph_seed() % (4 * SPARSE)))
+                      : (uint64_t)_i == graph_seed() % (N_ATTENTIONS * SPARSE)))
         return;
     text t;
     write_attention(&t, h);
     pass_options options = {.kv = h->f32 ? PASS_KV_F32 : PASS_KV_F16};
     mutate_graph(&t, &options, cg_cuda_pass_target(), CG_ANCHOR_ATTENTION, targets[_i % N_TARGETS],
-                 attention_steps, 4, &attention_demand);
+                 attention_steps, ATTENTION_STEPS, &attention_demand);
 }
 END_TEST
 
 /* --- rows ----------------------------------------------------------------------------------------
  */
 
-static const mutant_step rows_steps[] = {{2, {{750, 5}, {14, 4}}, false, false, 3},
-                                         {1, {{0, 1}}, false, false, 0},
-                                         {2, {{0, 9}, {30, 8}}, true, false, 0}};
+static const mutant_step rows_steps[] = {{2, {{750, 5}, {14, 4}}, .spare = 3},
+                                         {1, {{0, 1}}, .spare = 0},
+                                         {2, {{0, 9}, {30, 8}}, .odd = true}};
 
 /* A layer's rows kernels: a gathered embedding, norms, quantization, rope, the cache. */
 static void write_rows(text *t, int number) {
@@ -545,19 +585,22 @@ static Suite *cuda_mutation_suite(void) {
     graph_say_seed();
     Suite *suite = suite_create("cuda_mutation");
     TCase *int8 = tcase_create("int8"), *f32 = tcase_create("f32");
+    TCase *half = tcase_create("half");
     TCase *heads = tcase_create("attention"), *others = tcase_create("rows");
-    TCase *clean = tcase_create("schedules"), *cases[] = {int8, f32, heads, others, clean};
+    TCase *clean = tcase_create("schedules"), *cases[] = {int8, f32, half, heads, others, clean};
     tcase_add_unchecked_fixture(clean, unchanged, NULL);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         tcase_set_timeout(cases[i], test_full() ? 3600 : 300);
         suite_add_tcase(suite, cases[i]);
     }
     tcase_add_loop_test(int8, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(f32, f32_activations, 0, N_QUANTIZED + N_FLOATS);
+    tcase_add_loop_test(half, half_activations, 0, 4);
     tcase_add_loop_test(heads, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(others, rows, 0, 4);
     tcase_add_loop_test(clean, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(clean, f32_activations, 0, N_QUANTIZED + N_FLOATS);
+    tcase_add_loop_test(clean, half_activations, 0, 4);
     tcase_add_loop_test(clean, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(clean, rows, 0, 4);
     return suite;

@@ -30,11 +30,11 @@ INLINE float negative_infinity() {
 // --- tiles ----------------------------------------------------------------------------------------
 
 struct attention_tile {
-    int first, tokens, seq;       // tokens first … first + tokens - 1; 0 tokens: no such tile
+    int first, tokens, seq;       // tokens first … first + tokens - 1
     int low, high;                // positions that any of them sees: [low, high)
     int all_low, all_high;        // positions that each of them sees
     int first_range, ranges;      // absolute ranges that hold them
-    int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head
+    int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head; 0: none
     const int32 *pages;           // the sequence's row of the page table
     int n_pages;                  // of that row
 };
@@ -56,7 +56,7 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     t.kv_head = blockIdx.x / SPLITS;
     t.split = blockIdx.x % SPLITS;
     t.n_pages = step->P;
-    if (t.split > 0 && t.split * RANGE_PAGES >= t.n_pages)
+    if (t.split * RANGE_PAGES >= t.n_pages)
         return t;
     const int32 *offsets = step_array(step, step->seq_offsets);
     int n_seqs = step->S, lane = lane_id();
@@ -86,19 +86,16 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     if (t.tokens == 0)
         return t;
     const int32 *positions = step_array(step, step->positions) + t.first;
-    int low = 0x7fffffff, high = 0, all_low = 0, all_high = 0x7fffffff;
-    for (int i = lane; i < t.tokens; i += 32) {
-        int position = __ldg(positions + i);
-        low = min(low, window_start(position));
-        high = max(high, position + 1);
-        all_low = max(all_low, window_start(position));
-        all_high = min(all_high, position + 1);
-    }
+    static_assert(TILE <= 32, "a token a lane");
+    int position = __ldg(positions + min(lane, t.tokens - 1));
+    int low = window_start(position), all_low = low, high = position + 1, all_high = high;
     for (int d = 16; d >= 1; d /= 2) {
-        low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
         high = max(high, __shfl_xor_sync(ALL_LANES, high, d));
-        all_low = max(all_low, __shfl_xor_sync(ALL_LANES, all_low, d));
         all_high = min(all_high, __shfl_xor_sync(ALL_LANES, all_high, d));
+        if (WINDOW == 0)
+            continue;
+        low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
+        all_low = max(all_low, __shfl_xor_sync(ALL_LANES, all_low, d));
     }
     t.low = low;
     t.high = high;
@@ -214,12 +211,15 @@ INLINE void attention_epilogue(const args &a, const attention_tile &t, const flo
                            results + row * stride, tmp + warp_id() * Program::tmp_floats);
     } else {
         constexpr int CHUNKS = (HEAD_DIM + 31) / 32;
-        for (int i = warp_id(); i < rows * CHUNKS; i += WARPS) {
+        int i = warp_id();
+        if (GROUP * CHUNKS < WARPS && i >= rows * CHUNKS)
+            return;
+        do {
             int row = i / CHUNKS, column = i % CHUNKS * 32 + lane_id();
-            bool valid = column < HEAD_DIM;
+            bool valid = HEAD_DIM % 32 == 0 || column < HEAD_DIM;
             float v = valid ? results[row * stride + column] : 0.0f;
             Program::columns(a, t.first + row / GROUP, t.kv_head * GROUP + row % GROUP,
                                i % CHUNKS * 32, valid, v, 0.0f);
-        }
+        } while ((i += WARPS) < rows * CHUNKS);
     }
 }

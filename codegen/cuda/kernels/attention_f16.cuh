@@ -40,8 +40,9 @@ constexpr int STAGE_BYTES = K_BYTES > V_BYTES ? K_BYTES : V_BYTES;
 constexpr int CHUNKS = HEAD_DIM / 8; // of 16 bytes in a row of q or v
 // n8 tiles of the columns, and how many a warp takes
 constexpr int N_TILES = HEAD_DIM / 8, WARP_TILES = (N_TILES + WARPS - 1) / WARPS;
+constexpr bool ALL_TILES = N_TILES == WARPS * WARP_TILES;
 // of them loaded together
-constexpr int VALUE_TILES = N_TILES == WARPS * WARP_TILES && WARP_TILES % 2 == 0 ? 2 : 1;
+constexpr int VALUE_TILES = ALL_TILES && WARP_TILES % 2 == 0 ? 2 : 1;
 constexpr int WARP_PAGES = RANGE_PAGES / WARPS;
 constexpr int SLICE_PAGES = SLICE_TOKENS / PAGE;
 constexpr uint32 WARP_MASK = (1u << WARP_PAGES) - 1, SLICE_MASK = (1u << SLICE_PAGES) - 1;
@@ -88,7 +89,7 @@ INLINE void split_f16(float x, float y, uint32 &high, uint32 &low) {
 // the f16 parts neither overflow nor lose bits. Infinities and NaNs stay what they are.
 INLINE uint32 query_exponent(uint32 most) {
     uint32 exponent = most >> 23;
-    return exponent < 16 || exponent == 255 ? 127 : 267 - exponent;
+    return min(267 - exponent, 253u); // neither it nor what takes it back overflows
 }
 
 INLINE void load_queries(const args &a, const attention_tile &t) {
@@ -97,7 +98,8 @@ INLINE void load_queries(const args &a, const attention_tile &t) {
     int chunk = threadIdx.x % LANES;
     for (int first = 0; first < ROWS; first += THREADS / LANES) {
         int row = first + threadIdx.x / LANES;
-        bool valid = row < t.tokens * GROUP && chunk < CHUNKS;
+        bool in_row = CHUNKS == LANES || chunk < CHUNKS;
+        bool valid = row < t.tokens * GROUP && in_row;
         float x[8] = {};
         if (valid) {
             const float *q = row_query(a, t, row) + chunk * 8;
@@ -123,12 +125,14 @@ INLINE void load_queries(const args &a, const attention_tile &t) {
         split_f16(__fmul_rn(x[2], factor), __fmul_rn(x[3], factor), high.y, low.y);
         split_f16(__fmul_rn(x[4], factor), __fmul_rn(x[5], factor), high.z, low.z);
         split_f16(__fmul_rn(x[6], factor), __fmul_rn(x[7], factor), high.w, low.w);
-        if (row < ROWS && chunk < CHUNKS) {
+        if (ROWS % (THREADS / LANES) != 0 && row >= ROWS)
+            continue;
+        if (in_row) {
             int at = swizzled<CHUNKS>(row, chunk);
             reinterpret_cast<uint4 *>(s.query[0])[at] = high;
             reinterpret_cast<uint4 *>(s.query[1])[at] = low;
         }
-        if (row < ROWS && chunk == 0)
+        if (chunk == 0)
             s.unit[row] = __fmul_rn(SOFTCAP == 0 ? SCALE * LOG2_E : SCALE,
                                     bits_float((254 - exponent) << 23));
     }
@@ -149,13 +153,14 @@ INLINE void find_pages(const args &a, const attention_tile &t, int turn) {
     int position = first_position(t, turn) + threadIdx.x * PAGE;
     if (threadIdx.x < RANGE_PAGES)
         attention_shared().pages[turn & 1][threadIdx.x] =
-            position < t.high && position + PAGE > t.low ? page_keys(a, t, position / PAGE)
-                                                         : nullptr;
+            position < t.high && (WINDOW == 0 || position + PAGE > t.low)
+                ? page_keys(a, t, position / PAGE)
+                : nullptr;
 }
 
 // The pages of a range that the tile sees, as bits.
 INLINE uint32 pages_seen(const attention_tile &t, int start) {
-    int begin = max(t.low - start, 0) / PAGE;
+    int begin = WINDOW == 0 ? 0 : max(t.low - start, 0) / PAGE;
     int end = min(t.high - start + PAGE - 1, RANGE) / PAGE;
     return (1u << end) - (1u << begin);
 }
@@ -224,19 +229,35 @@ INLINE void load_odd_values(const attention_tile &t, const kv *const *pages, int
     }
 }
 
+INLINE void load_slice(const attention_tile &t, const kv *const *pages, int start, int slice,
+                       uint32 to) {
+    if (slice < K_SLICES)
+        load_keys(t, pages, start, slice, to);
+    else if constexpr (THREADS % CHUNKS == 0)
+        load_values(t, pages, start, slice - K_SLICES, to);
+    else
+        load_odd_values(t, pages, start, slice - K_SLICES, to);
+}
+
+// Asks for the first slices, a group of copies each.
+INLINE void load_first_slices(const attention_tile &t, attention_slices &slices) {
+    static_assert(STAGES - 1 <= SLICES, "they are in the first range");
+    const attention_f16_shared &s = attention_shared();
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+        load_slice(t, s.pages[0], first_position(t, 0), i, shared_address(s.stages[i]));
+        copy_commit();
+    }
+    slices.loaded = STAGES - 1;
+}
+
 // Asks for the next slice, if there is one; in any case a group of copies.
-INLINE void load_slice(const attention_tile &t, attention_slices &slices) {
+INLINE void load_next_slice(const attention_tile &t, attention_slices &slices) {
     const attention_f16_shared &s = attention_shared();
     if (slices.loaded < slices.total) {
-        int turn = slices.loaded / SLICES, slice = slices.loaded % SLICES;
-        int start = first_position(t, turn);
-        uint32 to = shared_address(s.stages[slices.loaded % STAGES]);
-        if (slice < K_SLICES)
-            load_keys(t, s.pages[turn & 1], start, slice, to);
-        else if constexpr (THREADS % CHUNKS == 0)
-            load_values(t, s.pages[turn & 1], start, slice - K_SLICES, to);
-        else
-            load_odd_values(t, s.pages[turn & 1], start, slice - K_SLICES, to);
+        int turn = slices.loaded / SLICES;
+        load_slice(t, s.pages[turn & 1], first_position(t, turn), slices.loaded % SLICES,
+                   shared_address(s.stages[slices.loaded % STAGES]));
     }
     slices.loaded++;
     copy_commit();
@@ -247,7 +268,7 @@ INLINE uint32 next_slice(const attention_tile &t, attention_slices &slices) {
     copy_wait<STAGES - 2>();
     __syncthreads();
     uint32 at = shared_address(attention_shared().stages[(slices.loaded - STAGES + 1) % STAGES]);
-    load_slice(t, slices);
+    load_next_slice(t, slices);
     return at;
 }
 
@@ -358,7 +379,9 @@ INLINE void scale_scores(const attention_tile &t, const kv *const *pages, int st
 INLINE void mask_scores(const attention_tile &t, int start, attention_scores &scores) {
     attention_f16_shared &s = attention_shared();
     int lane = lane_id(), warp_start = start + warp_id() * (WARP_PAGES * PAGE);
-    bool all = warp_start >= t.all_low && warp_start + WARP_PAGES * PAGE <= t.all_high;
+    constexpr bool NEVER_ALL = WINDOW > 0 && WINDOW < WARP_PAGES * PAGE;
+    bool all = !NEVER_ALL && (WINDOW == 0 || warp_start >= t.all_low) &&
+               warp_start + WARP_PAGES * PAGE <= t.all_high;
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
@@ -449,6 +472,11 @@ INLINE void store_weights(uint32 seen, attention_scores &scores) {
 
 typedef float attention_columns[M_TILES][WARP_TILES][4]; // of the warp's columns: o or O
 
+// Whether the n-th of the warp's tiles of columns is one.
+INLINE bool has_tile(int n) {
+    return ALL_TILES || warp_id() * WARP_TILES + n < N_TILES;
+}
+
 // seen: the slice's pages; ALL: they all are.
 template <bool ALL>
 INLINE void add_values(const attention_lane &l, uint32 seen, int slice, uint32 values,
@@ -474,7 +502,7 @@ INLINE void add_values(const attention_lane &l, uint32 seen, int slice, uint32 v
                     mma_f16(o[m][n], e[m], b[0], b[1]);
                     mma_f16(o[m][n + 1], e[m], b[2], b[3]);
                 }
-            } else if (warp_id() * WARP_TILES + n < N_TILES) {
+            } else if (has_tile(n)) {
                 uint32 b[2];
                 ldmatrix2_transposed(b, from);
 #pragma unroll
@@ -495,7 +523,7 @@ struct attention_state {
 
 INLINE bool row_sees(int row, int start) {
     const attention_f16_shared &s = attention_shared();
-    return s.begin[row] < start + RANGE && s.end[row] > start && s.end[row] > s.begin[row];
+    return (WINDOW == 0 || s.begin[row] < start + RANGE) && s.end[row] > start;
 }
 
 INLINE void merge_range(int start, const attention_columns &o, attention_state &state) {
@@ -529,7 +557,7 @@ INLINE void store_partial(const args &a, const attention_tile &t, int range, int
 #pragma unroll
             for (int n = 0; n < WARP_TILES; n++) {
                 int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
-                if (column < HEAD_DIM)
+                if (has_tile(n))
                     *reinterpret_cast<float2 *>(to + head * HEAD_DIM + column) =
                         make_float2(o[m][n][2 * h], o[m][n][2 * h + 1]);
             }
@@ -557,7 +585,7 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_sta
 #pragma unroll
                 for (int n = 0; n < WARP_TILES; n++) {
                     int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
-                    if (column >= HEAD_DIM)
+                    if (!has_tile(n))
                         continue;
                     float2 o = __ldcg(
                         reinterpret_cast<const float2 *>(from + head * HEAD_DIM + column));
@@ -571,7 +599,8 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_sta
 INLINE void attention_ranges(const args &a, const attention_tile &t, attention_slices &slices,
                              attention_state &state) {
     const attention_lane l = find_lane();
-    for (int range = t.split, turn = 0; range < t.ranges; range += SPLITS, turn++) {
+    int range = t.split, turn = 0;
+    do {
         int start = (t.first_range + range) * RANGE;
         uint32 seen = pages_seen(t, start), seen_here = seen >> (warp_id() * WARP_PAGES);
         attention_scores scores = {};
@@ -602,7 +631,9 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_s
             store_partial(a, t, range, start, o);
         else
             merge_range(start, o, state);
-    }
+        range += SPLITS;
+        turn++;
+    } while (range < t.ranges);
 }
 
 INLINE void attention_finish(const args &a, const attention_tile &t,
@@ -622,7 +653,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
 #pragma unroll
             for (int n = 0; n < WARP_TILES; n++) {
                 int column = (warp_id() * WARP_TILES + n) * 8 + lane % 4 * 2;
-                if (column >= HEAD_DIM)
+                if (!has_tile(n))
                     continue;
                 *reinterpret_cast<float2 *>(results + row * RESULT_STRIDE + column) =
                     make_float2(__fmul_rn(state.out[m][n][2 * h], inverse),
@@ -637,16 +668,15 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
 INLINE void attention_f16(const args &a) {
     attention_f16_shared &s = attention_shared();
     attention_tile t = find_tile(a.step);
-    if (t.tokens == 0 || t.split >= t.splits)
+    if (t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
     find_pages(a, t, 0);
     __syncthreads();
-#pragma unroll 1
-    for (int i = 0; i < STAGES - 1; i++)
-        load_slice(t, slices);
+    load_first_slices(t, slices);
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
-    for (int row = threadIdx.x; row < ROWS; row += THREADS) {
+    static_assert(ROWS <= THREADS, "a row a thread");
+    if (int row = threadIdx.x; row < ROWS) {
         int position = row < t.tokens * GROUP ? positions[row / GROUP] : -1;
         s.begin[row] = window_start(position);
         s.end[row] = position + 1;

@@ -62,11 +62,10 @@ INLINE attention_f32_shared &attention_shared() {
     return *reinterpret_cast<attention_f32_shared *>(shared_memory);
 }
 
-// What the row sees of the range, counted from its start; nothing when end <= begin.
-INLINE void row_span(int row, int start, int &begin, int &end) {
+// Whether the row sees anything of the range.
+INLINE bool row_sees(int row, int start) {
     const attention_f32_shared &s = attention_shared();
-    begin = max(s.begin[row] - start, 0);
-    end = min(s.end[row] - start, RANGE);
+    return (WINDOW == 0 || s.begin[row] < start + RANGE) && s.end[row] > start;
 }
 
 // A thread computes the scores of some positions, all rows together that fit the registers.
@@ -75,7 +74,7 @@ INLINE void range_scores(const attention_tile &t, int start) {
     attention_f32_shared &s = attention_shared();
     for (int at = threadIdx.x; at < RANGE; at += THREADS) {
         int position = start + at;
-        if (position < t.low || position >= t.high)
+        if ((WINDOW > 0 && position < t.low) || position >= t.high)
             continue;
         const kv *keys = s.keys[at / PAGE] + at % PAGE;
         float scale = SCALE;
@@ -105,13 +104,13 @@ INLINE void range_softmax(const attention_tile &t, int start) {
     int lane = lane_id();
     for (int row = warp_id(); row < ROWS; row += WARPS) {
         float *scores = s.scores + row * RANGE;
-        int begin, end;
-        row_span(row, start, begin, end);
-        if (begin >= end)
+        if (!row_sees(row, start))
             continue;
+        int begin = s.begin[row] - start, end = s.end[row] - start;
+        auto seen = [&](int p) { return (WINDOW == 0 || p >= begin) && p < end; };
         float most = negative_infinity();
         for (int p = lane; p < RANGE; p += 32)
-            if (p >= begin && p < end) {
+            if (seen(p)) {
                 float score = softcapped(scores[p]);
                 scores[p] = score; // this lane's alone, until the sum
                 most = score > most ? score : most;
@@ -122,7 +121,7 @@ INLINE void range_softmax(const attention_tile &t, int start) {
         }
         for (int p = lane; p < RANGE; p += 32)
             scores[p] =
-                p >= begin && p < end ? exp_nonpositive(__fsub_rn(scores[p], most)) : 0.0f;
+                seen(p) ? exp_nonpositive(__fsub_rn(scores[p], most)) : 0.0f;
         __syncwarp();
         float sum = 0;
         for (int page = 0; page < RANGE_PAGES; page++)
@@ -135,7 +134,7 @@ INLINE void range_softmax(const attention_tile &t, int start) {
         if constexpr (QUANTIZED) {
             __syncwarp(); // e has been added up
             for (int p = lane; p < RANGE; p += 32)
-                if (p >= begin && p < end) {
+                if (seen(p)) {
                     const uint16 *scales = page_scales(t, s.keys[p / PAGE]) + KV_HEADS * PAGE;
                     scores[p] = __fmul_rn(scores[p], kv_scale(scales + p % PAGE, 1.0f));
                 }
@@ -143,14 +142,16 @@ INLINE void range_softmax(const attention_tile &t, int start) {
     }
 }
 
-// o of one row and column.
-INLINE float range_value(int row, int column, int begin, int end) {
+// o of one row, which sees something of the range, and column.
+INLINE float range_value(int row, int column, int start) {
     const attention_f32_shared &s = attention_shared();
+    int begin = WINDOW == 0 ? 0 : max(s.begin[row] - start, 0);
+    int end = min(s.end[row] - start, RANGE), page = begin / PAGE;
     const float *weights = s.scores + row * RANGE;
     float o = 0;
-    for (int page = begin / PAGE; page * PAGE < end; page++) {
+    do {
         const kv *values = s.keys[page] + KV_HEADS * HEAD_ELEMENTS + column;
-        int from = max(begin - page * PAGE, 0), to = min(end - page * PAGE, PAGE);
+        int from = WINDOW == 0 ? 0 : max(begin - page * PAGE, 0), to = min(end - page * PAGE, PAGE);
         if (from == 0 && to == PAGE) {
 #pragma unroll
             for (int i = 0; i < PAGE; i++)
@@ -158,7 +159,7 @@ INLINE float range_value(int row, int column, int begin, int end) {
         } else
             for (int i = from; i < to; i++)
                 o = __fmaf_rn(weights[page * PAGE + i], kv_number(values[i * HEAD_DIM]), o);
-    }
+    } while (++page * PAGE < end);
     return o;
 }
 
@@ -185,11 +186,8 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_own
 #pragma unroll
         for (int i = 0; i < OWNED; i++) {
             int element = threadIdx.x + i * THREADS, row = element / HEAD_DIM;
-            int begin, end;
-            if (element >= t.tokens * GROUP * HEAD_DIM)
-                continue;
-            row_span(row, (t.first_range + range) * RANGE, begin, end);
-            if (begin >= end)
+            if (element >= t.tokens * GROUP * HEAD_DIM ||
+                !row_sees(row, (t.first_range + range) * RANGE))
                 continue;
             const float *from = partial_result(a, t, row, range);
             const float *pair = from + GROUP * HEAD_DIM + row % GROUP * 2;
@@ -201,12 +199,13 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_own
 
 INLINE void attention_ranges(const args &a, const attention_tile &t, attention_owned &owned) {
     attention_f32_shared &s = attention_shared();
-    for (int range = t.split; range < t.ranges; range += SPLITS) {
+    int range = t.split;
+    do {
         int start = (t.first_range + range) * RANGE;
         __syncthreads(); // the range before has been used
         if (threadIdx.x < RANGE_PAGES) {
             int page = start / PAGE + threadIdx.x;
-            if (page * PAGE < t.high && (page + 1) * PAGE > t.low)
+            if (page * PAGE < t.high && (WINDOW == 0 || (page + 1) * PAGE > t.low))
                 s.keys[threadIdx.x] = page_keys(a, t, page);
         }
         __syncthreads();
@@ -216,13 +215,10 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_o
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < OWNED; i++) {
-            int element = threadIdx.x + i * THREADS, row = element / HEAD_DIM, begin, end;
-            if (element >= t.tokens * GROUP * HEAD_DIM)
+            int element = threadIdx.x + i * THREADS, row = element / HEAD_DIM;
+            if (element >= t.tokens * GROUP * HEAD_DIM || !row_sees(row, start))
                 continue;
-            row_span(row, start, begin, end);
-            if (begin >= end)
-                continue;
-            float o = range_value(row, element % HEAD_DIM, begin, end);
+            float o = range_value(row, element % HEAD_DIM, start);
             if (is_split(t)) {
                 store_partial(a, t, element, range, o);
                 continue;
@@ -230,7 +226,8 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_o
             attention_weights w = merge_sums(owned.sums[i], s.max[row], s.sum[row]);
             owned.out[i] = merge(w, owned.out[i], o);
         }
-    }
+        range += SPLITS;
+    } while (range < t.ranges);
 }
 
 // O/L, and the epilogue on it.
@@ -249,10 +246,11 @@ INLINE void attention_finish(const args &a, const attention_tile &t, const atten
 INLINE void attention_f32(const args &a) {
     attention_f32_shared &s = attention_shared();
     attention_tile t = find_tile(a.step);
-    if (t.tokens == 0 || t.split >= t.splits)
+    if (t.split >= t.splits)
         return;
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
-    for (int row = threadIdx.x; row < ROWS; row += THREADS) {
+    static_assert(ROWS <= THREADS, "a row a thread");
+    if (int row = threadIdx.x; row < ROWS) {
         int position = row / GROUP < t.tokens ? positions[row / GROUP] : -1;
         s.begin[row] = window_start(position);
         s.end[row] = position + 1;

@@ -7,12 +7,17 @@ constexpr int lane_stage(int bytes) {
     return (bytes + 127) / 128 * 128 + 64;
 }
 
-// Copies `bytes`, a multiple of 16, with all lanes of a warp.
-template <int MOST> INLINE void copy_bytes(uint32 to, const uint8 *from, int bytes) {
+// Copies `bytes`, MOST or LEAST, multiples of 16, with all lanes of a warp.
+template <int MOST, int LEAST> INLINE void copy_bytes(uint32 to, const uint8 *from, int bytes) {
 #pragma unroll
     for (int i = 0; i < MOST; i += 512)
-        if (lane_id() * 16 + i < bytes)
+        if (i + 512 <= LEAST || lane_id() * 16 + i < bytes)
             copy16(to + lane_id() * 16 + i, from + lane_id() * 16 + i);
+}
+
+// Of k in the last stage.
+constexpr int last_stage_k(int64 k, int stage_k) {
+    return static_cast<int>((k - 1) % stage_k) + 1;
 }
 
 #ifdef PLAIN_WEIGHTS // tiles of [k][16 rows]
@@ -24,7 +29,8 @@ constexpr int TILE_STAGE = lane_stage(STAGE_K * LINE);
 
 // k … k + n - 1 of a tile.
 INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int n) {
-    copy_bytes<STAGE_K * LINE>(to, tile + static_cast<int64>(stage) * STAGE_K * LINE, n * LINE);
+    copy_bytes<STAGE_K * LINE, last_stage_k(weight::k, STAGE_K) * LINE>(
+        to, tile + static_cast<int64>(stage) * STAGE_K * LINE, n * LINE);
 }
 
 struct weight_reader {
@@ -52,10 +58,11 @@ constexpr int TILE_STAGE = lane_stage(weight::super_bytes + STAGE_BLOCKS * weigh
 INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int n) {
     int block = stage * STAGE_BLOCKS;
     if (TWO_LEVELS)
-        copy_bytes<weight::super_bytes>(to, tile + run_offset(block), weight::super_bytes);
-    copy_bytes<STAGE_BLOCKS * weight::block_bytes>(to + weight::super_bytes,
-                                                   tile + block_offset(block),
-                                                   n / 32 * weight::block_bytes);
+        copy_bytes<weight::super_bytes, weight::super_bytes>(
+            to, tile + run_offset(block), weight::super_bytes);
+    copy_bytes<STAGE_BLOCKS * weight::block_bytes,
+               last_stage_k(weight::k, STAGE_K) / 32 * weight::block_bytes>(
+        to + weight::super_bytes, tile + block_offset(block), n / 32 * weight::block_bytes);
 }
 
 // One row of one block.

@@ -48,13 +48,15 @@ INLINE void load_half_operand(uint32 (&a)[4], uint32 tile, int k) {
     ldmatrix4_transposed(a, tile + half_swizzle(line * LINE + ((lane >> 3) & 1) * 16));
 }
 
-// Copies lines k … k + COUNT - 1 of a tile with all lanes of a warp; zeros from K on.
-template <int COUNT> INLINE void copy_half_tile(uint32 to, const uint8 *tile, int k) {
+// Copies lines k … k + COUNT - 1 of a tile with all lanes of a warp; zeros from K on. whole: they
+// are known to end before K.
+template <int COUNT>
+INLINE void copy_half_tile(uint32 to, const uint8 *tile, int k, bool whole) {
 #pragma unroll
     for (int i = 0; i < COUNT * LINE; i += 512) {
         uint32 at = i + lane_id() * 16;
         const uint8 *from = tile + static_cast<int64>(k) * LINE + at;
-        if (K % COUNT)
+        if (K % COUNT && !whole)
             copy16(to + half_swizzle(at), from, k + static_cast<int>(at) / LINE < K);
         else
             copy16(to + half_swizzle(at), from);

@@ -19,12 +19,12 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
     static_assert(RANGE % STAGE_K == 0 && RANGE * SPLITS >= K, "ranges are whole stages");
 
     static __device__ __forceinline__ void copy_stage(uint32 to, const uint8 *const (&tiles)[PAIRS][2],
-                                                      int k) {
+                                                      int k, bool whole) {
 #pragma unroll
         for (int p = 0; p < PAIRS; p++)
 #pragma unroll
             for (int b = 0; b < 2; b++)
-                copy_half_tile<STAGE_K>(to + (2 * p + b) * STAGE_K * LINE, tiles[p][b], k);
+                copy_half_tile<STAGE_K>(to + (2 * p + b) * STAGE_K * LINE, tiles[p][b], k, whole);
     }
 
     static __device__ __forceinline__ uint32 load_pair(const uint8 *x, int k) {
@@ -38,7 +38,7 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
         if (first >= rows)
             return;
-        int count = rows - first < TOKENS ? static_cast<int>(rows - first) : TOKENS;
+        int count = static_cast<int>(min(rows - first, static_cast<int64>(TOKENS)));
         int g = lane_id() >> 2, t = lane_id() & 3, split = warp_id() % SPLITS;
         int unit = static_cast<int>(blockIdx.y) * UNITS + warp_id() / SPLITS, begin = split * RANGE;
         const uint8 *tiles[PAIRS][2];
@@ -54,8 +54,10 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
         uint32 codes[STAGE_K / 8], next[STAGE_K / 8];
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
-            if (s < N_STAGES && begin + s * STAGE_K < K)
-                copy_stage(shared + s * STAGE_BYTES, tiles, begin + s * STAGE_K);
+            bool all = (SPLITS - 1) * RANGE + s * STAGE_K < K; // ranges have this stage
+            if (s < N_STAGES && (all || begin + s * STAGE_K < K))
+                copy_stage(shared + s * STAGE_BYTES, tiles, begin + s * STAGE_K,
+                           (SPLITS - 1) * RANGE + (s + 1) * STAGE_K <= K);
             copy_commit();
         }
 #pragma unroll
@@ -67,7 +69,8 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
             copy_wait<STAGES - 2>();
             __syncwarp(); // copies of all lanes are there, and all have left the next one's place
             if (ahead < N_STAGES && begin + ahead * STAGE_K < K)
-                copy_stage(shared + ahead % STAGES * STAGE_BYTES, tiles, begin + ahead * STAGE_K);
+                copy_stage(shared + ahead % STAGES * STAGE_BYTES, tiles, begin + ahead * STAGE_K,
+                           false);
             copy_commit();
 #pragma unroll
             for (int i = 0; i < STAGE_K / 8; i++) {
@@ -90,7 +93,6 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                                                        codes[2 * i + 1]);
                     }
         }
-        copy_wait<0>();
         __syncthreads(); // sums lie where stages did
         auto out = reinterpret_cast<float(*)[PAIRS][TOKENS][OUT_ROW]>(shared_memory);
         for (int p = 0; p < PAIRS; p++)
@@ -100,12 +102,12 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
         __syncthreads();
         for (int i = warp_id(); i < UNITS * count; i += WARPS) {
             int u = i / count, token = i % count;
-            int column = (static_cast<int>(blockIdx.y) * UNITS + u) * 32;
+            int summed = static_cast<int>(blockIdx.y) * UNITS + u, column = summed * 32;
             float total[PAIRS] = {};
             for (int s = 0; s < SPLITS; s++)
                 for (int p = 0; p < PAIRS; p++)
                     total[p] = __fadd_rn(total[p], out[u * SPLITS + s][p][token][lane_id()]);
-            if (column < COLUMNS)
+            if (UNITS_32 % UNITS == 0 || summed < UNITS_32)
                 program_0::columns(a, first + token, 0, column, column + lane_id() < COLUMNS,
                                    total[0], total[PAIRS - 1]);
         }

@@ -27,26 +27,26 @@ struct half_prefill {
     }
 
     static __device__ __forceinline__ void copy_stage(uint32 to, const uint8 *x, const uint8 *w,
-                                                      int64 rows, int stage) {
+                                                      int64 rows, int stage, bool whole) {
         constexpr int WARPS = WARPS_M * WARPS_N, LAST = weight::parts * PART_TILES - 1;
 #pragma unroll
         for (int i = 0; i < TILES / WARPS; i++) {
             int tile = warp_id() + i * WARPS, from = static_cast<int>(blockIdx.y) * TILES + tile;
             from = from < LAST ? from : LAST;
             from = tile_of(from / weight::parts) * weight::parts + from % weight::parts;
-            copy_half_tile<STAGE_K>(to + tile * TILE_STAGE, w + from * TILE_BYTES, stage * STAGE_K);
+            copy_half_tile<STAGE_K>(to + tile * TILE_STAGE, w + from * TILE_BYTES, stage * STAGE_K, whole);
         }
         static_assert(TILES % WARPS == 0 && THREADS % PIECES == 0, "whole steps");
         constexpr int STEP = THREADS / PIECES;
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
-        int tokens = rows - first < TOKENS ? static_cast<int>(rows - first) : TOKENS;
+        int tokens = static_cast<int>(min(rows - first, static_cast<int64>(TOKENS)));
         int token = threadIdx.x / PIECES, piece = threadIdx.x % PIECES, k = stage * STAGE_K + piece * 8;
         const uint8 *at = x + (first + token) * X_ROW_BYTES + static_cast<int64>(k) * 2;
         static_assert(STEP % PIECES == 0 && TOKENS % STEP == 0, "tokens STEP apart permute alike");
         uint32 offset = to + W_BYTES + x_piece(token, piece);
 #pragma unroll
         for (int i = 0; i < TOKENS; i += STEP)
-            copy16(offset + i * X_ROW, at + i * X_ROW_BYTES, token + i < tokens && k < K);
+            copy16(offset + i * X_ROW, at + i * X_ROW_BYTES, token + i < tokens && (whole || k < K));
     }
 
     static __device__ __forceinline__ void multiply(float (&sums)[TILES_M][TILES_N][4], uint32 stage) {
@@ -110,7 +110,7 @@ struct half_prefill {
         for (int i = warp; i < TOKENS * CHUNKS; i += WARPS_M * WARPS_N) {
             int token = i / CHUNKS, chunk = i % CHUNKS;
             int column = static_cast<int>(blockIdx.y) * PART_COLUMNS + chunk * 32;
-            if (first + token >= rows || column >= COLUMNS)
+            if (first + token >= rows || column / 32 >= UNITS_32)
                 continue;
             const float *row = out + token * OUT_ROW + chunk * 32 + lane;
             program_0::columns(a, first + token, 0, column, column + lane < COLUMNS, row[0],
@@ -127,7 +127,7 @@ struct half_prefill {
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
             if (s < N_STAGES)
-                copy_stage(shared + s * STAGE_BYTES, x, w, rows, s);
+                copy_stage(shared + s * STAGE_BYTES, x, w, rows, s, (s + 1) * STAGE_K <= K);
             copy_commit();
         }
 #pragma unroll 1
@@ -136,14 +136,13 @@ struct half_prefill {
             __syncthreads();
             int next = s + STAGES - 1; // into the stage that all warps have left
             if (next < N_STAGES)
-                copy_stage(shared + next % STAGES * STAGE_BYTES, x, w, rows, next);
+                copy_stage(shared + next % STAGES * STAGE_BYTES, x, w, rows, next, K % STAGE_K == 0);
             copy_commit();
             multiply(sums, shared + s % STAGES * STAGE_BYTES);
             if (SPLITS > 1 && (s + 1) % (RANGE / STAGE_K) == 0)
                 end_range(totals, sums);
         }
         end_range(totals, sums);
-        copy_wait<0>();
         __syncthreads();
         finish(a, rows, totals);
     }

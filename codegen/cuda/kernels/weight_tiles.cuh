@@ -16,6 +16,7 @@
 
 constexpr int COLUMNS = static_cast<int>(weight::n / weight::parts); // of a part
 constexpr int PART_TILES = (COLUMNS + 15) / 16;
+constexpr int UNITS_32 = (COLUMNS + 31) / 32; // of 32 columns, a warp's
 
 #ifndef PLAIN_WEIGHTS
 
