@@ -61,11 +61,13 @@ static bool is_cancelled(build *b) {
 /* --- the model
  * ------------------------------------------------------------------------------------- */
 
-/* The i-th file that the artifact is made from, or NULL: the model's, then the plan. */
+/* The i-th file that the artifact is made from, or NULL: the model's, then the plan and the tiles.
+ */
 static const char *input_path(const build *b, int i) {
-    return i < b->model->file_count    ? b->model->files[i].path
-           : i == b->model->file_count ? b->options->passes.plan_file
-                                       : NULL;
+    const char *plan = b->options->passes.plan_file, *tiles = b->options->tiles_file;
+    const char *more[] = {plan ? plan : tiles, plan ? tiles : NULL, NULL};
+    int n = b->model->file_count;
+    return i < n ? b->model->files[i].path : i < n + 3 ? more[i - n] : NULL;
 }
 
 /* Whether a name is none of the inputs (and not a link to one, if links are followed). */
@@ -467,7 +469,7 @@ static bool emit_text(build *b) {
     bool ok = true;
     if (o->emit >= BUILD_EMIT_CUDA)
         ok = cuda_generate(b->program, o, b->arena, b->diag, &b->cuda) &&
-             (o->emit == BUILD_EMIT_CUDA ||
+             (o->emit == BUILD_EMIT_CUDA || o->emit == BUILD_EMIT_TILES ||
               cuda_compile(&b->cuda, o, b->cancelled, &b->progress, b->diag)) &&
              cuda_emit(&b->cuda, o, f, b->diag);
     else if (o->emit == BUILD_EMIT_KERNELS)
@@ -524,6 +526,8 @@ static void print_summary_json(const build *b) {
         cJSON_AddNumberToObject(j, "cuda_bytes", (double)facts.bytes);
         cJSON_AddNumberToObject(j, "cuda_registers", facts.registers);
         cJSON_AddNumberToObject(j, "cuda_spill_bytes", facts.spill_bytes);
+        cJSON_AddNumberToObject(j, "cuda_tiles", b->cuda.tiles.n);
+        cJSON_AddNumberToObject(j, "cuda_tiles_given", b->cuda.given_tiles);
     }
     cJSON *phases = cJSON_AddObjectToObject(j, "seconds");
     for (int i = 0; i < b->progress.n_phases; i++)
@@ -540,6 +544,9 @@ static void print_cuda_summary(const build *b) {
         return;
     printf("  cuda     %d functions for %d architectures, %.1f MB; at most %" PRIu32 " registers, ",
            b->cuda.n_units, b->cuda.n_targets, (double)facts.bytes / 1e6, facts.registers);
+    if (b->options->tiles)
+        printf("tiles of %d of %d from %s; ", b->cuda.given_tiles, b->cuda.tiles.n,
+               b->options->tiles_file ? b->options->tiles_file : "a table");
     if (facts.functions_that_spill)
         printf("%" PRIu32 " spill\n", facts.functions_that_spill);
     else
@@ -612,6 +619,8 @@ static bool run(build *b) {
     b->program = cg_program_create(b->module, &cg_cpu_backend, b->arena, b->diag);
     if (!b->program)
         return false;
+    if (o->generated)
+        o->generated(o->user, b->program);
     progress_phase(&b->progress, "kernels");
     if (!artifact)
         return emit_text(b);

@@ -4,9 +4,12 @@
 
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
+#include "compiler/tiles.h"
 #include "passes/pass.h"
 
 #include <stdatomic.h>
+
+struct cg_program_list;
 
 enum { BUILD_MAX_TARGETS = 8 };
 
@@ -20,7 +23,8 @@ typedef enum build_emit {
     BUILD_EMIT_ASM,
     BUILD_EMIT_CUDA, /* CUDA C, PTX and machine code of each GPU function */
     BUILD_EMIT_PTX,
-    BUILD_EMIT_SASS
+    BUILD_EMIT_SASS,
+    BUILD_EMIT_TILES /* the tiles of each GPU kernel */
 } build_emit;
 
 typedef struct build_options {
@@ -34,10 +38,19 @@ typedef struct build_options {
     int jobs, opt_level;
     const char *print_after; /* a pass, "all", or NULL */
     bool dry_run, json, quiet, notes, no_tokenizer;
-    bool no_cache;         /* of compiled GPU functions */
-    int64_t max_model_len; /* 0: the model's */
-    const char *depfile;   /* write make's dependencies here, or NULL */
+    bool no_cache;           /* of compiled GPU functions */
+    const tile_table *tiles; /* of GPU kernels, or NULL: all are chosen */
+    const char *tiles_file;  /* where they are from, or NULL */
+    char tiles_sha256[65];   /* of that file */
+    int64_t max_model_len;   /* 0: the model's */
+    const char *depfile;     /* write make's dependencies here, or NULL */
+    /* Called with the kernels before any is compiled, where not NULL. */
+    void (*generated)(void *user, const struct cg_program_list *program);
+    void *user;
 } build_options;
+
+/* Sets an option of modelcc build by its long name; EXIT_FINE or the exit code of a wrong one. */
+int build_set_option(build_options *options, const char *name, const char *value);
 
 /* Runs the build; prints a summary (or JSON) on standard output. False after reporting. cancelled
  * is polled; set it from a signal handler. */

@@ -15,6 +15,8 @@ typedef struct cuda_code {
     int n_units;
     const cg_cuda_target *const *targets;
     int n_targets;
+    tile_table tiles; /* what every kernel has that has tiles */
+    int given_tiles;  /* of them those of the build's table */
 } cuda_code;
 
 /* Generates all functions in `arena`. False after reporting every kernel that cannot be. */
@@ -23,8 +25,9 @@ bool cuda_generate(const cg_program_list *program, const build_options *options,
 /* Compiles them. */
 bool cuda_compile(cuda_code *code, const build_options *options, atomic_int *cancelled,
                   progress *progress, ir_diag *diag);
-/* Writes BUILD_EMIT_CUDA, _PTX or _SASS: to the directory options->output where it is one or ends
- * in a slash, a file a function (and architecture), or to `out`, each under a line with its name.
+/* Writes BUILD_EMIT_TILES; or BUILD_EMIT_CUDA, _PTX or _SASS: to the directory options->output
+ * where it is one or ends in a slash, a file a function (and architecture), or to `out`, each under
+ * a line with its name.
  */
 bool cuda_emit(const cuda_code *code, const build_options *options, FILE *out, ir_diag *diag);
 /* Whether texts go to files in a directory. */

@@ -2,6 +2,7 @@
 #include "compiler/build.h"
 #include "compiler/command.h"
 #include "passes/plan.h"
+#include "runtime/sha256.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -30,7 +31,10 @@ static const char help[] =
     "  --emit KIND            write a text, not an artifact: graph (the model's, for modelcc\n"
     "                         opt), plan, ir (the graph after all passes), kernels, llvm, asm;\n"
     "                         of GPU functions cuda, ptx, sass (to files, where OUT is a\n"
-    "                         directory)\n"
+    "                         directory), and tiles, the table of their tiles\n"
+    "  --tiles FILE           take GPU kernels' tiles from a file: one of --emit tiles, edited, "
+    "or\n"
+    "                         of modelcc tune; those it lacks are chosen\n"
     "  --print-after PASS     print the graph after a pass, or after all\n"
     "  --no-tokenizer         leave the tokenizer out; the artifact takes token ids\n"
     "  --depfile FILE         write the inputs as make dependencies\n"
@@ -65,6 +69,7 @@ enum {
     OPT_DRY_RUN,
     OPT_JSON,
     OPT_NO_CACHE,
+    OPT_TILES,
     OPT_HELP
 };
 
@@ -87,6 +92,7 @@ static const struct option long_options[] = {
     {"dry-run", no_argument, NULL, OPT_DRY_RUN},
     {"json", no_argument, NULL, OPT_JSON},
     {"no-cache", no_argument, NULL, OPT_NO_CACHE},
+    {"tiles", required_argument, NULL, OPT_TILES},
     {"verbose", no_argument, NULL, 'v'},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'h'},
@@ -153,7 +159,7 @@ static int set_option(build_options *o, int option, const char *value, const cha
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
-                                       "asm",      "cuda",  "ptx", "sass", NULL};
+                                       "asm",      "cuda",  "ptx", "sass", "tiles",   NULL};
     long long number;
     int i;
     switch (option) {
@@ -199,7 +205,7 @@ static int set_option(build_options *o, int option, const char *value, const cha
         if ((i = choice(value, emit)) <= 0)
             return command_usage(
                 "build",
-                "--emit %s: expected graph, plan, ir, kernels, llvm, asm, cuda, ptx or sass",
+                "--emit %s: expected graph, plan, ir, kernels, llvm, asm, cuda, ptx, sass or tiles",
                 value);
         o->emit = (build_emit)i;
         return EXIT_FINE;
@@ -230,6 +236,9 @@ static int set_option(build_options *o, int option, const char *value, const cha
     case OPT_DRY_RUN:
         o->dry_run = true;
         return EXIT_FINE;
+    case OPT_TILES:
+        o->tiles_file = value;
+        return EXIT_FINE;
     case OPT_NO_CACHE:
         o->no_cache = true;
         return EXIT_FINE;
@@ -247,6 +256,14 @@ static int set_option(build_options *o, int option, const char *value, const cha
     }
 }
 
+int build_set_option(build_options *o, const char *name, const char *value) {
+    const char *unused;
+    for (const struct option *l = long_options; l->name; l++)
+        if (strcmp(l->name, name) == 0)
+            return set_option(o, l->val, value, &unused, &unused);
+    return EXIT_USAGE;
+}
+
 /* Notes about choices only when asked for; those that follow an error belong to it. */
 static void print_messages(const ir_diag *diag, bool notes) {
     static const char *const names[] = {"note", "warning", "error", "internal error"};
@@ -258,6 +275,20 @@ static void print_messages(const ir_diag *diag, bool notes) {
         fprintf(stderr, "%s: %s%s%s\n", names[m->severity], m->where ? m->where : "",
                 m->where ? ": " : "", m->text ? m->text : "out of memory");
     }
+}
+
+static bool read_tiles(build_options *o, tile_table *tiles, ir_arena *arena, ir_diag *diag) {
+    unsigned long size;
+    uint8_t digest[32];
+    char *text = command_read_file("build", o->tiles_file, 64ul << 20, &size);
+    if (!text)
+        return false;
+    bool ok = tile_table_parse(text, size, o->tiles_file, arena, diag, tiles);
+    rt_sha256_of(text, size, digest);
+    rt_sha256_hex(digest, o->tiles_sha256);
+    o->tiles = tiles;
+    free(text);
+    return ok;
 }
 
 int cmd_build(int argc, char **argv) {
@@ -310,18 +341,27 @@ int cmd_build(int argc, char **argv) {
                                       "--target cuda:sm_80");
     o.passes.sampling = o.n_cuda_targets && (!sampling || strcmp(sampling, "device") == 0);
     if (o.emit >= BUILD_EMIT_CUDA && !o.n_cuda_targets)
-        return command_usage("build", "--emit cuda, ptx and sass need a target for GPUs, such as "
-                                      "--target cuda:sm_80");
+        return command_usage("build",
+                             "--emit cuda, ptx, sass and tiles need a target for GPUs, such as "
+                             "--target cuda:sm_80");
     if ((o.emit == BUILD_EMIT_LLVM || o.emit == BUILD_EMIT_ASM) && !o.n_targets)
         return command_usage("build", "--emit llvm and asm need a target for CPUs");
+    if (o.tiles_file && !o.n_cuda_targets)
+        return command_usage("build", "--tiles needs a target for GPUs, such as --target "
+                                      "cuda:sm_80");
     char *plan_text = NULL;
     if (fusion && (code = set_fusion(&o, fusion, &plan_text)) != EXIT_FINE)
         return code;
     ir_diag diag = {0};
     ir_arena_on_oom(command_out_of_memory);
-    bool ok = build_run(&o, &command_cancelled, &diag);
+    ir_arena *arena = ir_arena_create();
+    tile_table tiles;
+    bool ok = arena && (!o.tiles_file || read_tiles(&o, &tiles, arena, &diag)) &&
+              build_run(&o, &command_cancelled, &diag);
     print_messages(&diag, o.notes);
     ir_diag_clear(&diag);
+    if (arena)
+        ir_arena_destroy(arena);
     free(plan_text);
     return ok ? EXIT_FINE : EXIT_FAILED;
 }

@@ -72,9 +72,8 @@ static const char *name_of(const profile_report *r, const profile_kernel *k) {
  */
 
 static void add_counters(cJSON *j, const profile_report *r, const profile_kernel *k) {
-    const mcc_artifact *a = r->model.artifact;
     const emu_counters *c = &k->one;
-    cJSON_AddStringToObject(j, "function", a->cuda.strings + a->cuda.functions[k->function].name);
+    cJSON_AddStringToObject(j, "function", r->code.strings + r->code.functions[k->function].name);
     const struct {
         const char *name;
         double value;

@@ -65,6 +65,11 @@ static void add_options(cJSON *root, const build_options *o, const char *strateg
     cJSON_AddStringToObject(j, "kv_cache_dtype", pass_kv_name(o->passes.kv));
     cJSON_AddStringToObject(j, "sampling", o->passes.sampling ? "device" : "host");
     cJSON_AddStringToObject(j, "fusion", strategy);
+    if (o->tiles_file) {
+        cJSON *tiles = cJSON_AddObjectToObject(j, "tiles");
+        cJSON_AddStringToObject(tiles, "file", base_name(o->tiles_file));
+        cJSON_AddStringToObject(tiles, "sha256", o->tiles_sha256);
+    }
     cJSON *targets = cJSON_AddArrayToObject(j, "targets");
     for (int i = 0; i < o->n_targets; i++)
         cJSON_AddItemToArray(targets, cJSON_CreateString(o->targets[i]->name));

@@ -10,12 +10,12 @@
 /* --- the device ----------------------------------------------------------------------------------
  */
 
-/* Whether the emulated GPU, of architecture `arch`, finds PTX of every function. */
+/* Whether the emulated GPU, of architecture `arch`, finds PTX. */
 static bool has_code(const mcc_artifact *a, uint32_t arch) {
-    for (uint32_t f = 0; f < a->cuda.n_functions; f++)
-        if (rt_cuda_image_choose(&a->cuda, f, arch, 1u << MCC_CUDA_PTX) < 0)
-            return false;
-    return a->cuda.n_functions > 0;
+    for (uint32_t i = 0; i < a->cuda.n_images; i++)
+        if (a->cuda.images[i].form == MCC_CUDA_PTX && rt_cuda_image_runs(&a->cuda.images[i], arch))
+            return true; /* then it has all of them: rt_cuda_check */
+    return false;
 }
 
 static bool choose_gpu(const profile_options *o, profile_report *r, verify_emulator *e,
@@ -45,15 +45,14 @@ static bool choose_gpu(const profile_options *o, profile_report *r, verify_emula
  */
 
 static void find_registers(const profile_report *r, profile_kernel *k, uint32_t estimate) {
-    const mcc_artifact *a = r->model.artifact;
-    const mcc_cuda_function_entry *f = &a->cuda.functions[k->function];
+    const mcc_cuda_function_entry *f = &r->code.functions[k->function];
     uint32_t arch = (uint32_t)(r->gpu->major * 10 + r->gpu->minor);
     char name[32];
     snprintf(name, sizeof name, "cuda:sm_%" PRIu32, arch);
     k->threads = f->threads;
     k->shared_bytes = f->shared_bytes;
-    for (uint32_t i = 0; i < a->cuda.n_images; i++) {
-        const mcc_cuda_image_entry *m = &a->cuda.images[i];
+    for (uint32_t i = 0; i < r->code.n_images; i++) {
+        const mcc_cuda_image_entry *m = &r->code.images[i];
         if (m->function != k->function || m->arch != arch || m->registers == 0)
             continue;
         k->registers = m->registers;
@@ -177,6 +176,9 @@ static bool count(const profile_options *o, profile_report *r, verify_emulator *
     if (!verify_model_open_graph(&r->model, o->path, diag) || !verify_emulator_open(e, diag) ||
         !choose_gpu(o, r, e, diag))
         return false;
+    if (!rt_cuda_select(&r->model.artifact->cuda, (uint32_t)(r->gpu->major * 10 + r->gpu->minor),
+                        rt_cuda_forms(&e->driver), &r->code))
+        return ir_error(diag, NULL, "out of memory for the table of GPU functions");
     int64_t held = (int64_t)o->context + !o->prefill;
     if (held > r->model.artifact->tables.header->max_model_len)
         return ir_error(diag, o->path, "--context %d: the model has %" PRId64 " positions",
@@ -355,6 +357,7 @@ bool profile_measure(const profile_options *o, profile_report *r, ir_diag *diag)
 }
 
 void profile_report_free(profile_report *r) {
+    rt_cuda_select_free(&r->code);
     verify_model_close(&r->model);
     if (r->arena)
         ir_arena_destroy(r->arena);

@@ -62,6 +62,7 @@ typedef struct profile_report {
     ir_arena *arena;
     verify_model model;
     const modelcc_emulator_gpu *gpu; /* NULL where measured */
+    rt_cuda_code code;               /* its functions, which profile_kernel counts in */
     int32_t tokens, sequences;       /* of the step */
     int n_kernels;
     profile_kernel *kernels;

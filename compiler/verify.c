@@ -234,7 +234,7 @@ static bool compare(const job *j, uint8_t **results, ir_arena *arena) {
 static bool compare_bits(const job *j, uint32_t function, uint8_t *const *results,
                          ir_arena *arena) {
     const ir_op *op = j->launch->op;
-    const rt_cuda_code *code = &j->run->report->model.artifact->cuda;
+    const rt_cuda_code *code = &j->gpu->code;
     for (int k = 0; k < op->n_results; k++) {
         if (op->results[k]->type.kind == IR_KV)
             continue; /* other sequences' pages hold NaNs, and are of no interest */
@@ -274,7 +274,7 @@ static bool replace_caches(const job *j, uint8_t **results, ir_arena *arena) {
 }
 
 static bool run_launch(const job *j, bool every_variant) {
-    const rt_cuda_code *code = &j->run->report->model.artifact->cuda;
+    const rt_cuda_code *code = &j->gpu->code;
     uint32_t kernel = (uint32_t)j->launch->kernel,
              chosen = verify_gpu_choose(j->gpu, kernel, &j->step->interp);
     ir_arena *arena = ir_arena_create();

@@ -103,6 +103,7 @@ typedef struct verify_gpu {
     CUdevice device;
     CUcontext context;
     CUstream stream;
+    rt_cuda_code code; /* of its architecture; functions are counted in it */
     rt_cuda_modules modules;
     CUdeviceptr weights, arena, block, scratch, pools[8];
     uint64_t pool_bytes[8], arena_bytes;

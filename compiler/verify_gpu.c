@@ -95,7 +95,7 @@ uint64_t verify_gpu_layer_bytes(const verify_gpu *g, uint32_t group) {
 static bool allocate_all(verify_gpu *g, ir_diag *diag) {
     const mcc_artifact *a = g->model->artifact;
     const rt_part *weights = &a->parts[MCC_SECTION_WEIGHTS];
-    uint64_t scratch = rt_cuda_scratch_bytes(&a->cuda, (int64_t)g->steps->pages * 256,
+    uint64_t scratch = rt_cuda_scratch_bytes(&g->code, (int64_t)g->steps->pages * 256,
                                              g->steps->max_T, g->steps->max_S, g->steps->max_R);
     static const char zeros[MCC_CUDA_COUNTER_BYTES];
     g->arena_bytes = largest(g, &a->tables.header->arena_bytes);
@@ -128,7 +128,7 @@ static bool open_device(verify_gpu *g, ir_diag *diag) {
         return false;
     bool good =
         ok(g, CALL(g, cuStreamCreate, &g->stream, CU_STREAM_NON_BLOCKING), "a stream", diag) &&
-        (rt_cuda_modules_load(&g->modules, &g->emulator->driver, &a->cuda, arch, a->path,
+        (rt_cuda_modules_load(&g->modules, &g->emulator->driver, &g->code, arch, a->path,
                               g->row->title, &error) ||
          ir_error(diag, NULL, "%s", error.text)) &&
         allocate_all(g, diag);
@@ -155,7 +155,11 @@ bool verify_gpu_open(verify_gpu *g, verify_emulator *emulator, const verify_mode
         .emulator = emulator, .model = model, .steps = steps, .row = row, .ordinal = ordinal};
     if (model->artifact->tables.n_kv_groups > sizeof g->pools / sizeof *g->pools)
         return ir_error(diag, NULL, "more than %zu KV groups", sizeof g->pools / sizeof *g->pools);
-    return open_device(g, diag);
+    uint32_t arch = (uint32_t)(row->major * 10 + row->minor);
+    return (rt_cuda_select(&model->artifact->cuda, arch, rt_cuda_forms(&emulator->driver),
+                           &g->code) ||
+            ir_error(diag, NULL, "out of memory for the table of GPU functions")) &&
+           open_device(g, diag);
 }
 
 void verify_gpu_close(verify_gpu *g) {
@@ -163,6 +167,7 @@ void verify_gpu_close(verify_gpu *g) {
         close_device(g);
     for (size_t i = 0; i < sizeof g->pool_copies / sizeof *g->pool_copies; i++)
         free(g->pool_copies[i]);
+    rt_cuda_select_free(&g->code);
     *g = (verify_gpu){0};
 }
 
@@ -199,7 +204,7 @@ bool verify_gpu_begin(verify_gpu *g, const verify_step *step, ir_diag *diag) {
 }
 
 uint32_t verify_gpu_choose(const verify_gpu *g, uint32_t kernel, const ir_interp_step *step) {
-    const rt_cuda_code *code = &g->model->artifact->cuda;
+    const rt_cuda_code *code = &g->code;
     uint32_t chosen = UINT32_MAX;
     for (uint32_t i = 0; i < code->n_functions; i++) {
         const mcc_cuda_function_entry *f = &code->functions[i];
@@ -232,7 +237,7 @@ static bool run(verify_gpu *g, uint32_t launch, uint32_t function, const verify_
                 ir_diag *diag) {
     const mcc_artifact *a = g->model->artifact;
     const mcc_launch_entry *l = &a->tables.launches[launch];
-    const mcc_cuda_function_entry *f = &a->cuda.functions[function];
+    const mcc_cuda_function_entry *f = &g->code.functions[function];
     const ir_interp_step *s = &step->interp;
     CUdeviceptr values[RT_CUDA_MAX_PARAMS + 2];
     void *params[RT_CUDA_MAX_PARAMS + 2];
@@ -245,7 +250,7 @@ static bool run(verify_gpu *g, uint32_t launch, uint32_t function, const verify_
         params[i] = &values[i];
     int64_t x = rt_cuda_blocks(&f->x, s->T, s->S, s->R),
             y = rt_cuda_blocks(&f->y, s->T, s->S, s->R);
-    const char *name = a->cuda.strings + f->name;
+    const char *name = g->code.strings + f->name;
     if (x == 0 || y == 0)
         return true;
     return ok(g,
@@ -258,7 +263,7 @@ static bool run(verify_gpu *g, uint32_t launch, uint32_t function, const verify_
 /* A variant may be two functions, of which `function` is the second. */
 static bool run_variant(verify_gpu *g, uint32_t launch, uint32_t function, const verify_step *step,
                         ir_diag *diag) {
-    bool two = function > 0 && g->model->artifact->cuda.functions[function - 1].first_of_two;
+    bool two = function > 0 && g->code.functions[function - 1].first_of_two;
     return (!two || run(g, launch, function - 1, step, diag)) &&
            run(g, launch, function, step, diag);
 }

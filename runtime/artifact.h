@@ -184,9 +184,9 @@ typedef struct mcc_cuda_grid {
 typedef struct mcc_cuda_function_entry {
     mcc_string name; /* the symbol; strings are in this section */
     uint32_t kernel; /* index into the tables' kernels */
-    /* The variant of a kernel for a step is the last one, in the order of this table, whose
-     * min_rows is not above the step's number of rows (grid_x.dim evaluated). The first variant's
-     * is 0. */
+    /* The variant of a kernel for a step is the last one, in the order of this table and of those
+     * that have images for the device's architecture, whose min_rows is not above the step's number
+     * of rows (grid_x.dim evaluated). The first variant's is 0. */
     uint32_t min_rows;
     uint32_t threads;      /* of a block; blocks are one-dimensional */
     uint32_t shared_bytes; /* dynamic */

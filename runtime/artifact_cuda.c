@@ -42,8 +42,10 @@ static bool check_function(const rt_checker *c, const rt_cuda_code *code, const 
     return true;
 }
 
-/* Launches and functions of a kernel must agree. */
-static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const rt_tables *t) {
+/* Launches and functions of a kernel must agree, of the functions of one architecture. has: which
+ * these are; arch: its name, for messages. */
+static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const rt_tables *t,
+                          const bool *has, const char *arch) {
     uint32_t *params = calloc((size_t)t->n_kernels + 1, sizeof *params); /* 0: no function */
     if (!params)
         return rt_fail(c->error, MCC_OUT_OF_MEMORY, "out of memory for %" PRIu32 " kernels",
@@ -52,23 +54,28 @@ static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const r
     for (uint32_t i = 0; ok && i < code->n_functions; i++) {
         const mcc_cuda_function_entry *f = &code->functions[i];
         uint32_t n_params = f->n_params - rt_cuda_has_scratch(f);
+        if (!has[i])
+            continue;
         if (n_params == 0)
             ok = BAD(c, "function %s: no parameter for the step block", c->path,
                      code->strings + f->name);
         else if (params[f->kernel] == 0 && f->min_rows != 0)
-            ok = BAD(c, "function %s: the first of its kernel, but for %" PRIu32 " rows and more",
-                     c->path, code->strings + f->name, f->min_rows);
+            ok = BAD(c, "function %s: the first of its kernel%s, but for %" PRIu32 " rows and more",
+                     c->path, code->strings + f->name, arch, f->min_rows);
         else if (params[f->kernel] != 0 && params[f->kernel] != n_params)
             ok = BAD(c,
                      "function %s: %" PRIu32 " parameters, another function of its kernel %" PRIu32,
                      c->path, code->strings + f->name, n_params, params[f->kernel]);
+        else if (f->first_of_two && !has[i + 1])
+            ok = BAD(c, "function %s: the first of two, but there is no code of the second%s",
+                     c->path, code->strings + f->name, arch);
         params[f->kernel] = n_params;
     }
     for (uint32_t i = 0; ok && i < t->n_launches; i++) {
         const mcc_launch_entry *l = &t->launches[i];
         if (params[l->kernel] == 0)
-            ok = BAD(c, "no function for kernel %s", c->path,
-                     rt_string(t, t->kernels[l->kernel].name));
+            ok = BAD(c, "no function for kernel %s%s", c->path,
+                     rt_string(t, t->kernels[l->kernel].name), arch);
         else if (params[l->kernel] != (uint64_t)l->n_args + 1)
             ok = BAD(c,
                      "launch %s has %" PRIu32 " arguments, but functions of kernel %s take %" PRIu32
@@ -77,6 +84,55 @@ static bool check_kernels(const rt_checker *c, const rt_cuda_code *code, const r
                      rt_string(t, t->kernels[l->kernel].name), params[l->kernel]);
     }
     free(params);
+    return ok;
+}
+
+/* An architecture as a number that orders them. */
+static uint32_t key_of(const mcc_cuda_image_entry *m) {
+    return 2 * m->arch + m->arch_specific;
+}
+
+/* The next one above `after` that has an image in this form (0: any), or 0. */
+static uint32_t next_architecture(const rt_cuda_code *code, uint32_t form, uint32_t after) {
+    uint32_t least = 0;
+    for (uint32_t i = 0; i < code->n_images; i++) {
+        const mcc_cuda_image_entry *m = &code->images[i];
+        uint32_t key = key_of(m);
+        if ((form == 0 || m->form == form) && key > after && (least == 0 || key < least))
+            least = key;
+    }
+    return least;
+}
+
+static void find_functions(const rt_cuda_code *code, uint32_t key, bool *has) {
+    for (uint32_t i = 0; i < code->n_images; i++)
+        if (key_of(&code->images[i]) == key)
+            has[code->images[i].function] = true;
+}
+
+/* The functions of each architecture; all of them where there is no image. */
+static bool check_architectures(const rt_checker *c, const rt_cuda_code *code, const rt_tables *t) {
+    size_t n = (size_t)code->n_functions + 1;
+    bool *has = malloc(n), ok = true;
+    char arch[32] = "";
+    if (!has)
+        return rt_fail(c->error, MCC_OUT_OF_MEMORY, "out of memory for %zu GPU functions", n);
+    if (code->n_images == 0) {
+        memset(has, true, n);
+        ok = check_kernels(c, code, t, has, arch);
+    }
+    uint32_t key = 0;
+    for (int i = 0; ok && (key = next_architecture(code, 0, key)) != 0; i++) {
+        if (i >= RT_CUDA_MAX_ARCHITECTURES) {
+            ok = BAD(c, "more than %d architectures", c->path, RT_CUDA_MAX_ARCHITECTURES);
+            break;
+        }
+        memset(has, false, n);
+        find_functions(code, key, has);
+        snprintf(arch, sizeof arch, " on sm_%" PRIu32 "%s", key / 2, key % 2 ? "a" : "");
+        ok = check_kernels(c, code, t, has, arch);
+    }
+    free(has);
     return ok;
 }
 
@@ -127,7 +183,7 @@ bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, con
     for (uint32_t i = 0; i < found.n_images; i++)
         if (!check_image(&c, &found, i))
             return false;
-    if (!check_kernels(&c, &found, tables))
+    if (!check_architectures(&c, &found, tables))
         return false;
     *code = found;
     return true;
@@ -164,16 +220,59 @@ uint64_t rt_cuda_scratch_bytes(const rt_cuda_code *code, int64_t positions, int6
     return most;
 }
 
-/* The next architecture above `after`, as 2 * number + (1: specific), or 0. */
-static uint32_t next_architecture(const rt_cuda_code *code, uint32_t form, uint32_t after) {
-    uint32_t least = 0;
+/* --- the functions of one device -----------------------------------------------------------------
+ */
+
+bool rt_cuda_image_better(const mcc_cuda_image_entry *m, const mcc_cuda_image_entry *than) {
+    if (m->form != than->form)
+        return m->form == MCC_CUDA_CUBIN;
+    return key_of(m) > key_of(than);
+}
+
+bool rt_cuda_select(const rt_cuda_code *code, uint32_t arch, uint32_t forms, rt_cuda_code *out) {
+    const mcc_cuda_image_entry *best = NULL;
+    size_t n = (size_t)code->n_functions + 1, n_images = (size_t)code->n_images + 1;
+    *out = *code;
+    out->n_functions = out->n_images = 0;
     for (uint32_t i = 0; i < code->n_images; i++) {
         const mcc_cuda_image_entry *m = &code->images[i];
-        uint32_t key = 2 * m->arch + m->arch_specific;
-        if ((form == 0 || m->form == form) && key > after && (least == 0 || key < least))
-            least = key;
+        if ((forms >> m->form & 1) && rt_cuda_image_runs(m, arch) &&
+            (!best || rt_cuda_image_better(m, best)))
+            best = m;
     }
-    return least;
+    bool *has = malloc(n);
+    uint32_t *place = calloc(n, sizeof *place);
+    mcc_cuda_function_entry *functions = calloc(n, sizeof *functions);
+    mcc_cuda_image_entry *images = calloc(n_images, sizeof *images);
+    out->functions = functions;
+    out->images = images;
+    bool ok = has && place && functions && images;
+    if (ok) {
+        memset(has, !best, n);
+        if (best)
+            find_functions(code, key_of(best), has);
+        for (uint32_t i = 0; i < code->n_functions; i++)
+            if (has[i]) {
+                place[i] = out->n_functions;
+                functions[out->n_functions++] = code->functions[i];
+            }
+        for (uint32_t i = 0; i < code->n_images; i++)
+            if (has[code->images[i].function]) {
+                images[out->n_images] = code->images[i];
+                images[out->n_images++].function = place[code->images[i].function];
+            }
+    } else {
+        rt_cuda_select_free(out);
+    }
+    free(has);
+    free(place);
+    return ok;
+}
+
+void rt_cuda_select_free(rt_cuda_code *selected) {
+    free((void *)selected->functions);
+    free((void *)selected->images);
+    *selected = (rt_cuda_code){0};
 }
 
 const char *rt_cuda_architectures(const rt_cuda_code *code, uint32_t form, char *text,

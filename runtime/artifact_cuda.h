@@ -20,16 +20,32 @@ enum {
     RT_CUDA_MAX_PARAMS = 512, /* 8 bytes each: 4 KB, what every architecture takes */
     RT_CUDA_MAX_THREADS = 1024,
     RT_CUDA_MAX_SHARED = 1 << 20,
-    RT_CUDA_MAX_SCRATCH = 1 << 24 /* for a row and range */
+    RT_CUDA_MAX_SCRATCH = 1 << 24, /* for a row and range */
+    RT_CUDA_MAX_ARCHITECTURES = 32
 };
 
 /* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string,
- * span and image is in bounds; PTX is zero-terminated; the first function of each kernel takes any
- * number of rows; functions take as many parameters as the launches of their kernel have arguments,
- * and the step block, and scratch memory if they have any; the second of two functions follows the
- * first; every kernel that is launched has a function; grids are exact for T, S, R below 2^31. */
+ * span and image is in bounds; PTX is zero-terminated; functions take as many parameters as the
+ * launches of their kernel have arguments, and the step block, and scratch memory if they have any;
+ * the second of two functions follows the first; grids are exact for T, S, R below 2^31; and of the
+ * functions that any one architecture has images of, each kernel that is launched has one, the
+ * first of which takes any number of rows. */
 bool rt_cuda_check(const void *data, uint64_t size, const rt_tables *tables, const char *path,
                    rt_cuda_code *code, rt_error *error);
+
+/* The functions of the architecture of which a device of `arch` takes code, in a form of the bits
+ * 1 << MCC_CUDA_…: cubins of its own, else PTX of the newest one that it runs; all functions where
+ * there is neither. Images are those of these functions. Texts and code are those of `code`, which
+ * must live longer; freed by rt_cuda_select_free. False when memory is short. */
+bool rt_cuda_select(const rt_cuda_code *code, uint32_t arch, uint32_t forms, rt_cuda_code *out);
+void rt_cuda_select_free(rt_cuda_code *selected);
+
+/* Whether an image runs on a device of `arch`. */
+static inline bool rt_cuda_image_runs(const mcc_cuda_image_entry *m, uint32_t arch) {
+    return m->form == MCC_CUDA_PTX && !m->arch_specific ? m->arch <= arch : m->arch == arch;
+}
+/* Of two that run, whether the first is preferred. */
+bool rt_cuda_image_better(const mcc_cuda_image_entry *m, const mcc_cuda_image_entry *than);
 
 static inline bool rt_cuda_has_scratch(const mcc_cuda_function_entry *f) {
     return f->scratch_bytes > 0 || f->row_scratch_bytes > 0;

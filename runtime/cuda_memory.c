@@ -19,23 +19,24 @@ static uint64_t total(const sizes *s) {
 }
 
 /* For the longest page table of any KV group. */
-static uint64_t scratch_bytes(const rt_device_options *o) {
+static uint64_t scratch_bytes(const rt_device_options *o, const rt_cuda_code *code) {
     const rt_tables *t = &o->artifact->tables;
     const rt_step_limits *l = &o->block->limits;
     int64_t positions = 0;
     for (uint32_t i = 0; i < t->n_kv_groups; i++)
         if (t->kv_groups[i].page_tokens * (int64_t)l->P > positions)
             positions = t->kv_groups[i].page_tokens * (int64_t)l->P;
-    return rt_cuda_scratch_bytes(&o->artifact->cuda, positions, l->T, l->S, l->R);
+    return rt_cuda_scratch_bytes(code, positions, l->T, l->S, l->R);
 }
 
-static bool find_sizes(const rt_device_options *o, sizes *s, rt_error *error) {
+static bool find_sizes(const rt_device_options *o, const rt_cuda_code *code, sizes *s,
+                       rt_error *error) {
     *s =
         (sizes){.weights = o->artifact->parts[MCC_SECTION_WEIGHTS].bytes, .block = o->block->bytes};
     for (uint32_t i = 0; i < o->artifact->tables.n_kv_groups; i++)
         if (__builtin_add_overflow(s->kv, rt_kv_pool_bytes(o->kv, i), &s->kv))
             return rt_fail(error, MCC_OUT_OF_MEMORY, "a KV cache of more than 2^64 bytes");
-    s->scratch = scratch_bytes(o);
+    s->scratch = scratch_bytes(o, code);
     if (s->scratch > INT64_MAX)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "scratch memory of more than 2^63 bytes");
     return rt_device_arena_bytes(o->artifact, &o->block->limits, &s->arena, error);
@@ -129,13 +130,13 @@ static bool allocate(const allocation *a, CUdeviceptr *address, uint64_t bytes) 
 }
 
 bool rt_cuda_memory_alloc(rt_cuda_memory *m, rt_cuda_driver *driver,
-                          const rt_device_options *options, const char *device, CUstream stream,
-                          rt_error *error) {
+                          const rt_device_options *options, const rt_cuda_code *code,
+                          const char *device, CUstream stream, rt_error *error) {
     static const unsigned char zeros[MCC_CUDA_COUNTER_BYTES];
     sizes s;
     size_t unused, all;
     *m = (rt_cuda_memory){0};
-    if (!find_sizes(options, &s, error) ||
+    if (!find_sizes(options, code, &s, error) ||
         !rt_cuda_ok(driver, RT_CUDA(driver, cuMemGetInfo_v2, &unused, &all), "asking for memory",
                     error))
         return false;

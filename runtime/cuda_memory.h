@@ -14,12 +14,12 @@ typedef struct rt_cuda_memory {
     uint64_t arena_bytes, bytes; /* of activations; of all */
 } rt_cuda_memory;
 
-/* Allocates everything in the current context. `device` is for messages. OUT_OF_MEMORY says how
- * much is needed, how much is free, and what would fit. What was allocated until then stays for
- * rt_cuda_memory_free. */
+/* Allocates everything in the current context. `code`: the device's; `device` is for messages.
+ * OUT_OF_MEMORY says how much is needed, how much is free, and what would fit. What was allocated
+ * until then stays for rt_cuda_memory_free. */
 bool rt_cuda_memory_alloc(rt_cuda_memory *memory, rt_cuda_driver *driver,
-                          const rt_device_options *options, const char *device, CUstream stream,
-                          rt_error *error);
+                          const rt_device_options *options, const rt_cuda_code *code,
+                          const char *device, CUstream stream, rt_error *error);
 void rt_cuda_memory_free(rt_cuda_memory *memory, rt_cuda_driver *driver);
 
 /* Copies `bytes` from any host memory to the device, in chunks through pinned memory, so that the

@@ -7,23 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool better(const mcc_cuda_image_entry *m, const mcc_cuda_image_entry *than) {
-    if (m->form != than->form)
-        return m->form == MCC_CUDA_CUBIN;
-    if (m->arch != than->arch)
-        return m->arch > than->arch;
-    return m->arch_specific > than->arch_specific;
-}
-
 int rt_cuda_image_choose(const rt_cuda_code *code, uint32_t function, uint32_t arch,
                          uint32_t forms) {
     int best = -1;
     for (uint32_t i = 0; i < code->n_images; i++) {
         const mcc_cuda_image_entry *m = &code->images[i];
-        bool same = m->arch == arch;
-        bool runs = m->form == MCC_CUDA_PTX && !m->arch_specific ? m->arch <= arch : same;
-        if (m->function == function && (forms >> m->form & 1) && runs &&
-            (best < 0 || better(m, &code->images[best])))
+        if (m->function == function && (forms >> m->form & 1) && rt_cuda_image_runs(m, arch) &&
+            (best < 0 || rt_cuda_image_better(m, &code->images[best])))
             best = (int)i;
     }
     return best;
@@ -79,7 +69,7 @@ static bool is_refusal(CUresult result) {
 }
 
 static bool load_image(const loading *l, uint32_t function) {
-    uint32_t forms = 1u << MCC_CUDA_PTX | (l->driver->emulator ? 0 : 1u << MCC_CUDA_CUBIN);
+    uint32_t forms = rt_cuda_forms(l->driver);
     for (;;) {
         int image = rt_cuda_image_choose(l->code, function, l->arch, forms);
         if (image < 0)

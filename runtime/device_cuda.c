@@ -42,7 +42,8 @@ typedef struct device_cuda {
     CUcontext context;
     bool retained; /* the primary context */
     uint32_t arch;
-    char name[160]; /* "NVIDIA L4 (sm_89)" */
+    char name[160];    /* "NVIDIA L4 (sm_89)" */
+    rt_cuda_code code; /* of this architecture */
     rt_cuda_modules modules;
     rt_cuda_memory memory;
     CUstream stream;
@@ -82,7 +83,7 @@ static uint32_t choose_variant(const device_cuda *d, uint32_t kernel, int64_t T,
                                int64_t R) {
     uint32_t begin = d->first_function[kernel], end = d->first_function[kernel + 1];
     for (uint32_t i = end; i-- > begin + 1;) {
-        const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[d->variants[i]];
+        const mcc_cuda_function_entry *f = &d->code.functions[d->variants[i]];
         if (f->min_rows <= rt_dim(&f->x.dim, T, S, R))
             return d->variants[i];
     }
@@ -96,7 +97,7 @@ static CUresult mark(device_cuda *d, uint32_t i) {
 
 static CUresult launch(device_cuda *d, uint32_t function, uint32_t at, int64_t T, int64_t S,
                        int64_t R, uint64_t *n) {
-    const mcc_cuda_function_entry *f = &d->artifact->cuda.functions[function];
+    const mcc_cuda_function_entry *f = &d->code.functions[function];
     int64_t x = rt_cuda_blocks(&f->x, T, S, R), y = rt_cuda_blocks(&f->y, T, S, R);
     if (x == 0 || y == 0)
         return CUDA_SUCCESS;
@@ -116,7 +117,7 @@ static CUresult submit(device_cuda *d, int64_t T, int64_t S, int64_t R, uint64_t
             d->launch_seconds[i] = 0;
         uint32_t v = choose_variant(d, t->launches[i].kernel, T, S, R);
         uint64_t before = *n;
-        if (v > 0 && d->artifact->cuda.functions[v - 1].first_of_two)
+        if (v > 0 && d->code.functions[v - 1].first_of_two)
             result = launch(d, v - 1, i, T, S, R, n);
         if (result == CUDA_SUCCESS)
             result = launch(d, v, i, T, S, R, n);
@@ -446,7 +447,7 @@ static bool make_results(device_cuda *d, rt_error *error) {
 
 /* Sorts functions by kernel, keeping their order, and checks that no grid can be too large. */
 static bool make_variants(device_cuda *d, rt_error *error) {
-    const rt_cuda_code *code = &d->artifact->cuda;
+    const rt_cuda_code *code = &d->code;
     const rt_step_limits *l = &d->block->limits;
     uint32_t n = d->artifact->tables.n_kernels;
     d->first_function = calloc((size_t)n + 2, sizeof *d->first_function);
@@ -542,9 +543,12 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
         return false;
     }
     const rt_part *weights = &d->artifact->parts[MCC_SECTION_WEIGHTS];
-    return rt_cuda_modules_load(&d->modules, &d->driver, &d->artifact->cuda, d->arch,
-                                d->artifact->path, d->name, error) &&
-           rt_cuda_memory_alloc(&d->memory, &d->driver, o, d->name, d->stream, error) &&
+    uint32_t forms = rt_cuda_forms(&d->driver);
+    if (!rt_cuda_select(&d->artifact->cuda, d->arch, forms, &d->code))
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for the table of GPU functions");
+    return rt_cuda_modules_load(&d->modules, &d->driver, &d->code, d->arch, d->artifact->path,
+                                d->name, error) &&
+           rt_cuda_memory_alloc(&d->memory, &d->driver, o, &d->code, d->name, d->stream, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
            make_marks(d, error) && make_results(d, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
@@ -605,6 +609,7 @@ static void destroy(rt_device *device) {
         RT_CUDA(&d->driver, cuDevicePrimaryCtxRelease_v2, d->gpu);
     }
     rt_cuda_close(&d->driver);
+    rt_cuda_select_free(&d->code);
     free(d->marks);
     free(d->values);
     free(d->params);

@@ -9,11 +9,10 @@
 #include <inttypes.h>
 
 enum {
-    MOST_SHARED = 99 * 1024, /* of a block, on every architecture of targets.def */
+    MOST_SHARED = 99 * 1024, /* of a block: what every architecture of targets.def has */
     MOST_SPLIT_ROWS = 64,    /* steps of so many tokens are never split: scratch memory grows */
     BLOCKS = 128,            /* that keep a GPU busy: as many as a large one has processors */
     MORE_ROWS = 4,           /* from here on fewer splits */
-    MOST_VARIANTS = 3,
     RANGE = CG_ATTENTION_RANGE,
     COUNTERS = MCC_CUDA_COUNTER_BYTES / 4 /* of blocks that have arrived: a token and head each */
 };
@@ -86,36 +85,33 @@ static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_
         splits > 1 ? "a.scratch" : "nullptr");
 }
 
-typedef struct variant {
-    const char *suffix;
-    int64_t min_rows, splits;
-} variant;
-
-/* Splits for one token, fewer for some, none where tokens and heads suffice. Returns how many. */
-static int variants_of(const schedule *s, variant v[MOST_VARIANTS]) {
+/* Splits for one token, fewer for some, none where tokens and heads suffice. Tiles of `form`, whose
+ * second value is for splits, and for none. */
+static void choose(const schedule *s, cg_cuda_form_id form, int split, int whole_tile) {
     int64_t heads = s->kv->heads, whole = (BLOCKS + heads - 1) / heads, splits = 4;
+    cg_cuda_tiling *to = &s->em->tiling;
     whole = whole < MOST_SPLIT_ROWS ? whole : MOST_SPLIT_ROWS;
-    v[0] = (variant){"", 0, 1};
-    if (whole == 1 || whole * heads > COUNTERS)
-        return 1;
+    if (whole == 1 || whole * heads > COUNTERS) {
+        to->tiles[to->n++] = (cg_cuda_tile){0, form, {1, whole_tile}};
+        return;
+    }
     while (splits < 32 && splits * heads < 96)
         splits *= 2;
-    v[0].splits = splits;
-    int n = 1;
+    to->tiles[to->n++] = (cg_cuda_tile){0, form, {(int)splits, split}};
     if (whole > MORE_ROWS && splits > 4)
-        v[n++] = (variant){"_rows4", MORE_ROWS, splits / 4};
-    v[n++] = (variant){ir_arena_printf(s->em->arena, "_rows%" PRId64, whole), whole, 1};
-    return n;
+        to->tiles[to->n++] = (cg_cuda_tile){MORE_ROWS, form, {(int)splits / 4, split}};
+    to->tiles[to->n++] = (cg_cuda_tile){(uint32_t)whole, form, {1, whole_tile}};
 }
 
 /* Blocks: x the head and split, y the tile; there are at most T tiles, and at most floor(T / tile)
  * + S. Blocks without one leave at once. */
-static bool add(const schedule *s, const cg_cuda_variant *kind, const variant *which,
+static bool add(const schedule *s, const cg_cuda_variant *kind, const cg_cuda_tile *which,
                 int64_t tile) {
     cg_cuda_variant v = *kind;
-    int64_t splits = which->splits;
-    v.suffix = which->suffix;
-    v.min_rows = (uint32_t)which->min_rows;
+    int64_t splits = which->values[0];
+    v.suffix =
+        which->min_rows ? ir_arena_printf(s->em->arena, "_rows%" PRIu32, which->min_rows) : "";
+    v.min_rows = which->min_rows;
     v.constants = ir_arena_printf(s->em->arena, "%s%s", v.constants ? v.constants : "",
                                   constants(s, &v, tile, splits));
     v.x = cg_cuda_grid(s->em->kernel->rows, INT32_MAX, s->kv->heads * splits);
@@ -124,10 +120,6 @@ static bool add(const schedule *s, const cg_cuda_variant *kind, const variant *w
         v.y = (mcc_cuda_grid){.dim = {.t = 1, .s = tile}, .div = tile, .mult = 1};
     if (splits > 1)
         v.scratch_bytes = (uint64_t)(s->kv->heads * s->group * (s->kv->head_dim + 2) * 4);
-    if (v.shared_bytes > MOST_SHARED)
-        return cg_cuda_unsupported(
-            s->em, "attention needs %" PRIu32 " bytes of shared memory, at most %d can be had",
-            v.shared_bytes, MOST_SHARED);
     return cg_cuda_add(s->em, &v);
 }
 
@@ -150,21 +142,21 @@ static int64_t shared_f32(const schedule *s, int64_t tile) {
     return query + tmp > bytes ? query + tmp : bytes;
 }
 
-static bool add_f32(const schedule *s) {
-    variant variants[MOST_VARIANTS];
-    int n = variants_of(s, variants);
-    int64_t tile = s->group < 16 ? 16 / s->group : 1;
-    while (tile > 1 && shared_f32(s, tile) > MOST_SHARED)
-        tile--;
+static bool add_f32(const schedule *s, const cg_cuda_tile *which) {
+    int64_t tile = which->values[1];
     cg_cuda_variant v = {.threads = THREADS_F32,
                          .min_blocks = 1,
                          .shared_bytes = (uint32_t)shared_f32(s, tile),
                          .include = "attention_f32.cuh",
                          .call = "attention_f32(a);"};
-    bool ok = true;
-    for (int i = 0; i < n; i++)
-        ok = ok && add(s, &v, &variants[i], tile);
-    return ok;
+    return add(s, &v, which, tile);
+}
+
+static void choose_f32(const schedule *s) {
+    int64_t tile = s->group < 16 ? 16 / s->group : 1;
+    while (tile > 1 && shared_f32(s, tile) > MOST_SHARED)
+        tile--;
+    choose(s, CG_FORM_ATTENTION_F32, (int)tile, (int)tile);
 }
 
 /* --- tensor cores --------------------------------------------------------------------------------
@@ -176,45 +168,122 @@ static int64_t most(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-/* At least sizeof(attention_f16_shared), and what the epilogue needs in place of q. */
-static int64_t shared_f16(const schedule *s, int64_t m_tiles) {
-    int64_t dim = s->kv->head_dim, rows = 16 * m_tiles, tokens = RANGE;
-    const cg_program *program = &s->em->kernel->programs[0];
+static int64_t stage_f16(const schedule *s) {
+    int64_t dim = s->kv->head_dim, tokens = RANGE;
     while (tokens * dim * 2 > 16384)
         tokens /= 2;
-    int64_t stage = most(RANGE * (dim % 32 ? 16 : 32) * 2, tokens * dim * 2);
+    return most(RANGE * (dim % 32 ? 16 : 32) * 2, tokens * dim * 2);
+}
+
+/* At least sizeof(attention_f16_shared), and what the epilogue needs in place of q. */
+static int64_t shared_f16(const schedule *s, int64_t m_tiles) {
+    int64_t dim = s->kv->head_dim, rows = 16 * m_tiles, stage = stage_f16(s);
+    const cg_program *program = &s->em->kernel->programs[0];
     int64_t tmp = cg_cuda_tmp_floats(s->em->kernel, program) * (THREADS_F16 / 32) * 4;
     int64_t rest =
         rows * dim * 4 + rows * RANGE * 2 + rows * (8 * THREADS_F16 / 32 + 12) + 2 * RANGE / 16 * 8;
     return STAGES_F16 * stage + most(rest, tmp);
 }
 
-static bool add_f16(const schedule *s) {
-    variant variants[MOST_VARIANTS];
-    int n = variants_of(s, variants);
-    bool ok = true;
-    for (int i = 0; i < n && ok; i++) {
-        int64_t m_tiles = (s->group + 15) / 16;
-        while (variants[i].splits == 1 && m_tiles < 2 && shared_f16(s, m_tiles + 1) <= MOST_SHARED)
-            m_tiles++;
-        cg_cuda_variant v = {.threads = THREADS_F16,
-                             .min_blocks = 1,
-                             .shared_bytes = (uint32_t)shared_f16(s, m_tiles),
-                             .constants = ir_arena_printf(
-                                 s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", m_tiles),
-                             .include = "attention_f16.cuh",
-                             .call = "attention_f16(a);"};
-        ok = add(s, &v, &variants[i], 16 * m_tiles / s->group);
-    }
-    return ok;
+static bool add_f16(const schedule *s, const cg_cuda_tile *which) {
+    int64_t m_tiles = which->values[1];
+    cg_cuda_variant v = {.threads = THREADS_F16,
+                         .min_blocks = 1,
+                         .shared_bytes = (uint32_t)shared_f16(s, m_tiles),
+                         .constants = ir_arena_printf(
+                             s->em->arena, "constexpr int M_TILES = %" PRId64 ";\n", m_tiles),
+                         .include = "attention_f16.cuh",
+                         .call = "attention_f16(a);"};
+    return add(s, &v, which, 16 * m_tiles / s->group);
+}
+
+static void choose_f16(const schedule *s) {
+    int64_t least = (s->group + 15) / 16, m_tiles = least;
+    while (m_tiles < 2 && shared_f16(s, m_tiles + 1) <= MOST_SHARED)
+        m_tiles++;
+    choose(s, CG_FORM_ATTENTION_F16, (int)least, (int)m_tiles);
+}
+
+/* --- tiles ---------------------------------------------------------------------------------------
+ */
+
+static schedule schedule_of(cg_cuda_emitter *em) {
+    schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
+    s.group = s.a->heads / s.kv->heads;
+    return s;
+}
+
+static bool on_tensor_cores(const schedule *s) {
+    return s->kv->dtype != IR_F32 && s->kv->head_dim % 16 == 0 && s->kv->head_dim <= 256 &&
+           s->group <= 64 && s->a->scale > 0;
+}
+
+const char *cg_cuda_attention_why_not(cg_cuda_emitter *em, const cg_cuda_tile *t) {
+    schedule s = schedule_of(em);
+    bool tensor_cores = on_tensor_cores(&s);
+    int64_t splits = t->values[0], tile = t->values[1], most = cg_cuda_most_shared(em);
+    if (t->form != (tensor_cores ? CG_FORM_ATTENTION_F16 : CG_FORM_ATTENTION_F32))
+        return ir_arena_printf(em->arena, "not a form of this kernel: expected %s",
+                               tensor_cores ? "attention_f16" : "attention_f32");
+    if (splits & (splits - 1))
+        return "splits must be a power of two";
+    if (tensor_cores && 16 * tile < s.group)
+        return ir_arena_printf(em->arena,
+                               "m_tiles is %" PRId64 ", too few for %" PRId64
+                               " query heads of a key/value head",
+                               tile, s.group);
+    /* Results, 8 columns of padding each, lie where slices did (attention_f16.cuh). */
+    int64_t stage = tensor_cores ? stage_f16(&s) : 0;
+    if (tensor_cores && 16 * tile * (s.kv->head_dim + 8) * 4 > STAGES_F16 * stage)
+        return ir_arena_printf(em->arena, "m_tiles is %" PRId64 ": results do not fit", tile);
+    int64_t bytes = tensor_cores ? shared_f16(&s, tile) : shared_f32(&s, tile);
+    if (bytes > most)
+        return ir_arena_printf(em->arena,
+                               "attention needs %" PRId64 " bytes of shared memory, at most "
+                               "%" PRId64 " can be had",
+                               bytes, most);
+    return NULL;
+}
+
+/* A step whose blocks share what they see has scratch memory and counters for so many rows. */
+uint32_t cg_cuda_split_rows(const cg_kernel *kernel) {
+    if (kernel->anchor != CG_ANCHOR_ATTENTION)
+        return 0;
+    int64_t rows = COUNTERS / kv_arg(kernel)->kv.heads + 1;
+    return (uint32_t)(rows < MOST_SPLIT_ROWS ? rows : MOST_SPLIT_ROWS);
+}
+
+static bool check_splits(const schedule *s, const cg_cuda_tiling *tiling) {
+    uint32_t most = cg_cuda_split_rows(s->em->kernel);
+    for (int i = 0; i < tiling->n; i++)
+        if (tiling->tiles[i].values[0] > 1 &&
+            (i + 1 == tiling->n || tiling->tiles[i + 1].min_rows > most))
+            return ir_error(s->em->diag, tiling->key,
+                            "tile %d has splits, which are for fewer than %" PRIu32
+                            " rows: expected another tile from there on at the latest",
+                            i + 1, most);
+    return true;
 }
 
 bool cg_cuda_attention(cg_cuda_emitter *em) {
     if (!check(em))
         return false;
-    schedule s = {.em = em, .a = &em->kernel->attention, .kv = &kv_arg(em->kernel)->kv};
-    s.group = s.a->heads / s.kv->heads;
-    bool tensor_cores = s.kv->dtype != IR_F32 && s.kv->head_dim % 16 == 0 &&
-                        s.kv->head_dim <= 256 && s.group <= 64 && s.a->scale > 0;
-    return tensor_cores ? add_f16(&s) : add_f32(&s);
+    schedule s = schedule_of(em);
+    bool tensor_cores = on_tensor_cores(&s), ok = true;
+    if (em->given) {
+        em->tiling = *em->given;
+        ok = cg_cuda_check_tiling(em, em->given) && check_splits(&s, em->given);
+    } else if (tensor_cores) {
+        choose_f16(&s);
+    } else {
+        choose_f32(&s);
+    }
+    for (int i = 0; ok && i < em->tiling.n; i++) {
+        const cg_cuda_tile *t = &em->tiling.tiles[i];
+        const char *why = cg_cuda_attention_why_not(em, t);
+        ok = why            ? cg_cuda_unsupported(em, "%s", why)
+             : tensor_cores ? add_f16(&s, t)
+                            : add_f32(&s, t);
+    }
+    return ok;
 }

@@ -1,13 +1,14 @@
 /* The CUDA backend: kernels to CUDA C, and through NVRTC to PTX and cubin.
  *
  * A kernel (codegen/kernel.h) becomes one or several __global__ functions, variants by number of
- * rows, whose text is the same for every architecture. Weights and KV pages lie as on the CPU
- * (codegen/packed.h, runtime/step.h), so an artifact can hold code for both and one copy of the
- * weights. NVRTC is loaded when it is first needed: nothing here needs the CUDA Toolkit otherwise,
- * and nothing needs a GPU. */
+ * rows; which ones, and their tiles, is a matter of the architecture (tiles.h). Weights and KV
+ * pages lie as on the CPU (codegen/packed.h, runtime/step.h), so an artifact can hold code for both
+ * and one copy of the weights. NVRTC is loaded when it is first needed: nothing here needs the CUDA
+ * Toolkit otherwise, and nothing needs a GPU. */
 #ifndef MCC_CODEGEN_CUDA_CUDA_H
 #define MCC_CODEGEN_CUDA_CUDA_H
 
+#include "codegen/cuda/tiles.h"
 #include "codegen/kernel.h"
 #include "ir/target.h"
 #include "runtime/artifact.h"
@@ -25,6 +26,8 @@ typedef struct cg_cuda_target {
     uint32_t arch;         /* 90 */
     bool specific;
     uint32_t sm_registers, sm_shared, block_shared, sm_threads, sm_blocks; /* bytes, counts */
+    /* Of the GPU that the cost model has in mind. */
+    uint32_t sms, dram_bytes_a_cycle;
 } cg_cuda_target;
 
 const cg_cuda_target *cg_cuda_targets(int *count);
@@ -57,9 +60,17 @@ typedef struct cg_cuda_function {
 typedef struct cg_cuda_code {
     const cg_cuda_function *functions;
     int n_functions;
+    cg_cuda_tiling tiling; /* what they are; key NULL: a kernel without tiles */
+    bool given;            /* it is the table's */
 } cg_cuda_code;
 
-/* Generates a kernel's functions. False after reporting all that is not supported. */
+/* Generates a kernel's functions for an architecture, with the tiles of a table or where that has
+ * none (it may be NULL) those of the cost model. False after reporting all that is not supported,
+ * tiles that are not legal among it. */
+bool cg_cuda_generate_for(const cg_kernel *kernel, const cg_cuda_target *target,
+                          const cg_cuda_tiles *tiles, ir_arena *arena, ir_diag *diag,
+                          cg_cuda_code *out);
+/* The same with tiles that fit every architecture. */
 bool cg_cuda_generate(const cg_kernel *kernel, ir_arena *arena, ir_diag *diag, cg_cuda_code *out);
 
 /* A function compiled for one architecture; cubin and ptx are malloc'ed, freed by
@@ -91,15 +102,21 @@ bool cg_cuda_disassemble(const cg_cuda_image *image, const char *name, FILE *out
 /* --- the artifact's section ----------------------------------------------------------------------
  */
 
-/* A function and its images, one a target. */
+/* A function and its images, one for each target that has it. */
 typedef struct cg_cuda_unit {
     const cg_cuda_function *function;
-    uint32_t kernel; /* index into the artifact's kernels */
-    cg_cuda_image *images;
+    uint32_t kernel;       /* index into the artifact's kernels */
+    uint32_t targets;      /* bit t: target t has it */
+    cg_cuda_image *images; /* [n_targets] */
 } cg_cuda_unit;
 
-/* Section CUDA: a cubin and PTX for every function and target. malloc'ed, freed by the caller; NULL
- * when memory is short. Variants of a kernel stand together, in the order of their min_rows. */
+static inline bool cg_cuda_unit_has(const cg_cuda_unit *unit, int target) {
+    return unit->targets >> target & 1;
+}
+
+/* Section CUDA: a cubin and PTX for every function and target that has it. malloc'ed, freed by the
+ * caller; NULL when memory is short. Variants of a kernel stand together, each target's in the
+ * order of their min_rows. */
 void *cg_cuda_section_create(const cg_cuda_unit *units, int n_units,
                              const cg_cuda_target *const *targets, int n_targets, size_t *size);
 

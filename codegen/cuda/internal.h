@@ -61,6 +61,9 @@ typedef struct cg_cuda_variant {
 
 typedef struct cg_cuda_emitter {
     const cg_kernel *kernel;
+    const cg_cuda_target *target; /* NULL: code for any, with a GPU in the middle in mind */
+    const cg_cuda_tiling *given;  /* the table's; NULL: the cost model chooses */
+    cg_cuda_tiling tiling;        /* what the anchor took, if it has tiles */
     ir_arena *arena;
     ir_diag *diag;
     cg_cuda_function *functions;
@@ -84,6 +87,18 @@ bool cg_cuda_rows(cg_cuda_emitter *em);
 bool cg_cuda_matmul(cg_cuda_emitter *em);
 bool cg_cuda_attention(cg_cuda_emitter *em);
 bool cg_cuda_sample(cg_cuda_emitter *em);
+
+/* --- tiles ---------------------------------------------------------------------------------------
+ */
+
+/* Of a block, bytes: what the architecture has, or every one of targets.def. */
+int64_t cg_cuda_most_shared(const cg_cuda_emitter *em);
+/* Why a tile that is within its form's limits cannot be this kernel's; NULL: it can. In the arena.
+ * The kernel is one that the anchor supports. */
+const char *cg_cuda_matmul_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile);
+const char *cg_cuda_attention_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile);
+/* Reports the first tile that is not legal, with the table's key. */
+bool cg_cuda_check_tiling(cg_cuda_emitter *em, const cg_cuda_tiling *tiling);
 
 /* --- row programs --------------------------------------------------------------------------------
  */

@@ -1,14 +1,15 @@
 /* Schedules of the matmul anchor: a function that streams the weights for few rows, and tiles
  * through shared memory for many (kernels/matmul_*.cuh). Every variant adds up in the one order of
- * kernel.h. */
+ * kernel.h. Tiles (tile_forms.def) are the table's, or the cost model's choice. */
 #include "codegen/cuda/cost.h"
 #include "codegen/cuda/internal.h"
 #include "codegen/packed.h"
 
 #include <inttypes.h>
 
+/* Of the tiles that are chosen here. */
 enum {
-    MOST_SHARED = 99 * 1024, /* of a block, on every architecture of targets.def */
+    MOST_SHARED = 99 * 1024, /* of a block: what every architecture of targets.def has */
     DECODE_WARPS = 8
 };
 
@@ -67,11 +68,20 @@ static int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-static bool too_large(cg_cuda_emitter *em, int64_t bytes) {
-    return cg_cuda_unsupported(em,
-                               "the rows that a block multiplies need %" PRId64
-                               " bytes of shared memory, at most %d can be had",
-                               bytes, MOST_SHARED);
+/* NULL, or that there is not so much. */
+static const char *too_much_shared(cg_cuda_emitter *em, int64_t bytes) {
+    if (bytes <= cg_cuda_most_shared(em))
+        return NULL;
+    return ir_arena_printf(em->arena,
+                           "what a block works on needs %" PRId64
+                           " bytes of shared memory, at most %" PRId64 " can be had",
+                           bytes, cg_cuda_most_shared(em));
+}
+
+/* Adds a tile to those that the kernel gets. */
+static void take(cg_cuda_emitter *em, uint32_t min_rows, cg_cuda_tile tile) {
+    tile.min_rows = min_rows;
+    em->tiling.tiles[em->tiling.n++] = tile;
 }
 
 /* Runs a schedule, and holds its shared memory against what the launch asks for. x: its text. */
@@ -131,47 +141,70 @@ static bool add_prologue(cg_cuda_emitter *em, const char *suffix, uint32_t min_r
                                        ir_arena_printf(em->arena, "prologue_rows<%d, %" PRIu64 ">",
                                                        WARPS, many_scratch(k)),
                                        shared, "nullptr")};
-    return (shared <= MOST_SHARED || too_large(em, shared)) && cg_cuda_add(em, &v);
+    const char *why = too_much_shared(em, shared);
+    return why ? cg_cuda_unsupported(em, "%s", why) : cg_cuda_add(em, &v);
 }
 
 /* --- a8 activations ------------------------------------------------------------------------------
  */
+
+static cg_packed packed_of(const cg_kernel *k) {
+    return cg_packed_of(k->args[k->matmul.w].type.encoding);
+}
+
+/* The shape of a8_decode. */
+typedef struct decode {
+    int tokens, warps, unroll;
+} decode;
+
+static decode decode_of(const cg_cuda_tile *t) {
+    return (decode){t->values[0], t->values[1], t->values[2]};
+}
 
 static int decode_unroll(const cg_kernel *k) {
     return k->matmul.parts == 2 ? 1 : 2;
 }
 
 /* Bytes of shared memory of a8_decode, as the header computes them. */
-static int64_t decode_shared(const cg_kernel *k, const cg_packed *p, int round, int tokens) {
-    int64_t parts = k->matmul.parts, dot_row = tokens == 1 ? 32 : 36;
-    int64_t group = parts * tokens * dot_row * 4 + parts * 128 + (p->offsets_at ? parts * 128 : 16);
-    int64_t results = 2 * round * p->groups * group;
+static int64_t decode_shared(const cg_kernel *k, const decode *d) {
+    cg_packed p = packed_of(k);
+    int64_t parts = k->matmul.parts, dot_row = d->tokens == 1 ? 32 : 36;
+    int64_t group =
+        parts * d->tokens * dot_row * 4 + parts * 128 + (p.offsets_at ? parts * 128 : 16);
+    int64_t results = 2 * d->warps * d->unroll * p.groups * group;
     if (!k->matmul.prologue)
         return results;
     int64_t row = round_up(k->matmul.k + k->matmul.k / 2, 128) + 16;
-    return larger(results, prologue_bytes(k)) + tokens * row;
+    return larger(results, prologue_bytes(k)) + d->tokens * row;
 }
 
-static bool add_decode(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_rows, int tokens) {
+static const char *decode_why_not(cg_cuda_emitter *em, const decode *d) {
+    if (d->tokens & (d->tokens - 1) || d->warps & (d->warps - 1))
+        return "tokens and warps must be powers of two";
+    return too_much_shared(em, decode_shared(em->kernel, d));
+}
+
+static bool add_decode(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
     const cg_kernel *k = em->kernel;
-    int unroll = decode_unroll(k);
-    int64_t shared = decode_shared(k, p, DECODE_WARPS * unroll, tokens);
-    if (shared > MOST_SHARED)
-        return too_large(em, shared);
-    cg_cuda_variant v = {.suffix = ir_arena_printf(em->arena, "_decode%d_%u", tokens, min_rows),
-                         .min_rows = min_rows,
-                         .threads = DECODE_WARPS * 32,
-                         /* Found by compiling: with other bounds some spill. */
-                         .min_blocks = p->groups == 2 ? 2 : 3,
-                         .shared_bytes = (uint32_t)shared,
-                         .x = cg_cuda_grid(k->rows, tokens, 1),
-                         .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + 31) / 32}, 1, 1),
-                         .constants = with_prologue(em),
-                         .include = "matmul_a8_decode.cuh",
-                         .call = call_text(em,
-                                           ir_arena_printf(em->arena, "a8_decode<%d, %d, %d>",
-                                                           DECODE_WARPS, unroll, tokens),
-                                           shared, x_text(em))};
+    decode d = decode_of(tile);
+    int64_t shared = decode_shared(k, &d);
+    /* Registers that a thread may have. Found by compiling: with other bounds some spill. */
+    int blocks = (packed_of(k).groups == 2 ? 2 : 3) * DECODE_WARPS / d.warps;
+    bool usual = d.warps == DECODE_WARPS && d.unroll == decode_unroll(k);
+    const char *shape = usual ? "" : ir_arena_printf(em->arena, "x%dx%d", d.warps, d.unroll);
+    cg_cuda_variant v = {
+        .suffix = ir_arena_printf(em->arena, "_decode%d%s_%u", d.tokens, shape, tile->min_rows),
+        .min_rows = tile->min_rows,
+        .threads = (uint32_t)d.warps * 32,
+        .min_blocks = blocks > 1 ? (uint32_t)blocks : 1,
+        .shared_bytes = (uint32_t)shared,
+        .x = cg_cuda_grid(k->rows, d.tokens, 1),
+        .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + 31) / 32}, 1, 1),
+        .constants = with_prologue(em),
+        .include = "matmul_a8_decode.cuh",
+        .call = call_text(
+            em, ir_arena_printf(em->arena, "a8_decode<%d, %d, %d>", d.warps, d.unroll, d.tokens),
+            shared, x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
@@ -180,192 +213,234 @@ typedef struct prefill {
     int warps_m, warps_n, tiles_m, tiles_n, stage_blocks, stages;
 } prefill;
 
-/* Bytes of shared memory, as the header computes them. */
-static int64_t prefill_shared(const cg_kernel *k, const cg_packed *p, const prefill *s) {
-    int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
-    int64_t tile = round_up(p->super_bytes + s->stage_blocks * p->block_bytes, 64);
-    int64_t w = round_up(tiles * tile, 128);
-    int64_t numbers = s->stage_blocks * (tokens + 8) * 4 * (p->offsets_at ? 2 : 1);
-    int64_t stage = round_up(w + tokens * s->stage_blocks * 32 + numbers, 128);
-    int64_t out = k->matmul.parts * tokens * (tiles * 16 / k->matmul.parts + 4) * 4;
-    return stage * s->stages > out ? stage * s->stages : out;
+static prefill prefill_of(const cg_cuda_tile *t) {
+    return (prefill){t->values[0], t->values[1], t->values[2],
+                     t->values[3], t->values[4], t->values[5]};
 }
 
-static bool add_prefill(cg_cuda_emitter *em, const cg_packed *p, uint32_t min_rows,
-                        const prefill *s) {
+static int64_t prefill_stage(const cg_kernel *k, const prefill *s) {
+    cg_packed p = packed_of(k);
+    int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
+    int64_t tile = round_up(p.super_bytes + s->stage_blocks * p.block_bytes, 64);
+    int64_t w = round_up(tiles * tile, 128);
+    int64_t numbers = s->stage_blocks * (tokens + 8) * 4 * (p.offsets_at ? 2 : 1);
+    return round_up(w + tokens * s->stage_blocks * 32 + numbers, 128);
+}
+
+/* Bytes of shared memory, as the header computes them. */
+static int64_t prefill_shared(const cg_kernel *k, const prefill *s) {
+    int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
+    int64_t out = k->matmul.parts * tokens * (tiles * 16 / k->matmul.parts + 4) * 4;
+    return larger(prefill_stage(k, s) * s->stages, out);
+}
+
+/* As the header asserts. */
+static const char *prefill_why_not(cg_cuda_emitter *em, const prefill *s) {
+    int warps = s->warps_m * s->warps_n, parts = em->kernel->matmul.parts;
+    int tokens = s->warps_n * s->tiles_n * 8, pieces = 2 * s->stage_blocks;
+    if (warps > 8 || warps & (warps - 1))
+        return "warps_m times warps_n must be 1, 2, 4 or 8";
+    if (s->warps_m * s->tiles_m * 16 % (32 * parts))
+        return ir_arena_printf(em->arena, "warps_m times tiles_m must be a multiple of %d",
+                               2 * parts);
+    if (s->tiles_n % 2 || 8 % s->stage_blocks)
+        return "tiles_n must be even, and stage_blocks divide 8";
+    if (s->tiles_m * s->tiles_n > 16)
+        return "tiles_m times tiles_n must be 16 at most: sums are in registers";
+    if (warps * 32 % (8 * pieces) || tokens % (warps * 32 / pieces))
+        return ir_arena_printf(em->arena,
+                               "%d threads do not copy %d rows of %d pieces in whole steps",
+                               warps * 32, tokens, pieces);
+    if (tokens * (s->warps_m * s->tiles_m * 16 / parts / 32) % warps)
+        return "rows of the result are not shared by the warps evenly";
+    return too_much_shared(em, prefill_shared(em->kernel, s));
+}
+
+static bool add_prefill(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
     const cg_kernel *k = em->kernel;
-    int tokens = s->warps_n * s->tiles_n * 8;
-    int64_t columns = s->warps_m * s->tiles_m * 16 / k->matmul.parts,
-            shared = prefill_shared(k, p, s);
-    const char *suffix = ir_arena_printf(em->arena, "_prefill%dx%d_%u",
-                                         s->warps_m * s->tiles_m * 16, tokens, min_rows);
-    if (!add_prologue(em, suffix, min_rows))
+    prefill s = prefill_of(tile);
+    int tokens = s.warps_n * s.tiles_n * 8;
+    int64_t columns = s.warps_m * s.tiles_m * 16 / k->matmul.parts, shared = prefill_shared(k, &s);
+    bool usual = s.warps_m == 4 && s.warps_n == 1 && s.stage_blocks == 4 && s.stages == 3;
+    const char *shape = usual ? ""
+                              : ir_arena_printf(em->arena, "w%dx%ds%dx%d", s.warps_m, s.warps_n,
+                                                s.stage_blocks, s.stages);
+    const char *suffix = ir_arena_printf(em->arena, "_prefill%dx%d%s_%u",
+                                         s.warps_m * s.tiles_m * 16, tokens, shape, tile->min_rows);
+    if (!add_prologue(em, suffix, tile->min_rows))
         return false;
     cg_cuda_variant v = {
         .suffix = suffix,
         .row_scratch_bytes = many_scratch(k),
-        .min_rows = min_rows,
-        .threads = (uint32_t)(s->warps_m * s->warps_n * 32),
+        .min_rows = tile->min_rows,
+        .threads = (uint32_t)(s.warps_m * s.warps_n * 32),
         .min_blocks = 2,
         .shared_bytes = (uint32_t)shared,
         .x = cg_cuda_grid(k->rows, tokens, 1),
         .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + columns - 1) / columns}, 1, 1),
         .constants = weight_text(em),
         .include = "matmul_a8_prefill.cuh",
-        .call = call_text(em,
-                          ir_arena_printf(em->arena, "a8_prefill<%d, %d, %d, %d, %d, %d>",
-                                          s->warps_m, s->warps_n, s->tiles_m, s->tiles_n,
-                                          s->stage_blocks, s->stages),
-                          shared, many_x_text(em))};
+        .call =
+            call_text(em,
+                      ir_arena_printf(em->arena, "a8_prefill<%d, %d, %d, %d, %d, %d>", s.warps_m,
+                                      s.warps_n, s.tiles_m, s.tiles_n, s.stage_blocks, s.stages),
+                      shared, many_x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
-/* What may compute an a8 matmul: a8_decode for up to `tokens` rows a block, or a8_prefill. */
-typedef struct candidate {
-    int tokens; /* 0: prefill */
-    prefill shape;
-} candidate;
-
 /* Instructions as counted on the emulator: of a pair of tiles of a block of k; of an mma with what
  * it shares with others; cycles of latency as tables of instruction latencies add up to. */
-static double predict(const cg_kernel *k, const cg_packed *p, const candidate *c, int64_t rows) {
+static double predict(const cg_cuda_emitter *em, const cg_cuda_tile *tile, int64_t rows) {
+    const cg_kernel *k = em->kernel;
+    cg_packed p = packed_of(k);
     int64_t blocks_k = k->matmul.k / CG_BLOCK_K, columns = part_columns(k);
     double w_bytes = (double)cg_packed_tile_bytes(&k->args[k->matmul.w].type, k->matmul.k);
     double x_bytes = 1.5 * (double)k->matmul.k;
     int parts = k->matmul.parts;
     cg_cuda_cost cost = {.launches = 1};
     cost.dram_bytes = (double)((columns + 15) / 16 * parts) * w_bytes + (double)rows * x_bytes;
-    if (c->tokens) {
-        int round = DECODE_WARPS * decode_unroll(k);
-        int64_t tokens = rows < c->tokens ? rows : c->tokens;
-        cost.blocks = (rows + c->tokens - 1) / c->tokens * ((columns + 31) / 32);
-        cost.warps = DECODE_WARPS;
+    if (tile->form == CG_FORM_A8_DECODE) {
+        decode d = decode_of(tile);
+        int round = d.warps * d.unroll;
+        int64_t tokens = rows < d.tokens ? rows : d.tokens;
+        cost.blocks = (rows + d.tokens - 1) / d.tokens * ((columns + 31) / 32);
+        cost.warps = d.warps;
         cost.registers = 72;
-        cost.shared_bytes = decode_shared(k, p, round, c->tokens);
-        cost.instructions = (double)(blocks_k * parts * p->groups) * (85 + 16 * (double)tokens);
+        cost.shared_bytes = decode_shared(k, &d);
+        cost.instructions = (double)(blocks_k * parts * p.groups) * (85 + 16 * (double)tokens);
         cost.latency = (double)((blocks_k + round - 1) / round) * 1000;
         cost.block_bytes = 2 * parts * w_bytes + (double)tokens * x_bytes;
+        cost.flight_bytes = (double)(round * 2 * parts * p.block_bytes);
         if (k->matmul.prologue) { /* 60 instructions for 32 columns, one row after another */
             cost.instructions += (double)(tokens * blocks_k) * 60;
             cost.latency += (double)tokens * 3000;
         }
-        return cg_cuda_cycles(&cost);
+        return cg_cuda_cycles(&cost, em->target);
     }
-    const prefill *s = &c->shape;
-    int64_t tokens = s->warps_n * s->tiles_n * 8, tiles = s->warps_m * s->tiles_m;
+    prefill s = prefill_of(tile);
+    int64_t tokens = s.warps_n * s.tiles_n * 8, tiles = s.warps_m * s.tiles_m;
     cost.launches += k->matmul.prologue != NULL;
     cost.blocks =
         (rows + tokens - 1) / tokens * ((columns * parts + tiles * 16 - 1) / (tiles * 16));
-    cost.warps = s->warps_m * s->warps_n;
-    cost.registers = 40 + 2 * s->tiles_m * s->tiles_n * 4 + 8 * s->tiles_m;
-    cost.shared_bytes = prefill_shared(k, p, s);
-    double mmas = (double)(blocks_k * s->tiles_m * s->tiles_n * p->groups); /* of a warp */
-    double each = 24 + 52.0 / s->tiles_n + 13.0 / s->tiles_m;
+    cost.warps = s.warps_m * s.warps_n;
+    cost.registers = 40 + 2 * s.tiles_m * s.tiles_n * 4 + 8 * s.tiles_m;
+    cost.shared_bytes = prefill_shared(k, &s);
+    double mmas = (double)(blocks_k * s.tiles_m * s.tiles_n * p.groups); /* of a warp */
+    double each = 24 + 52.0 / s.tiles_n + 13.0 / s.tiles_m;
     cost.instructions = mmas * each * cost.warps;
     cost.latency = larger((int64_t)(2 * mmas * each), blocks_k * 200) + 2000.0;
     cost.block_bytes = (double)tiles * w_bytes + (double)tokens * x_bytes;
-    return cg_cuda_cycles(&cost);
-}
-
-static bool add_candidate(cg_cuda_emitter *em, const cg_packed *p, const candidate *c,
-                          uint32_t min_rows) {
-    return c->tokens ? add_decode(em, p, min_rows, c->tokens)
-                     : add_prefill(em, p, min_rows, &c->shape);
+    cost.flight_bytes = (double)(prefill_stage(k, &s) * (s.stages - 1));
+    return cg_cuda_cycles(&cost, em->target);
 }
 
 /* For each number of rows, by doublings, what is predicted to be fastest. */
-static bool add_a8(cg_cuda_emitter *em) {
+static void choose_a8(cg_cuda_emitter *em) {
     const cg_kernel *k = em->kernel;
-    cg_packed p = cg_packed_of(k->args[k->matmul.w].type.encoding);
-    candidate all[] = {{.tokens = 1},
-                       {.tokens = 8},
-                       {.shape = {4, 1, 1, 4, 4, 3}},
-                       {.shape = {4, 1, 2, 4, 4, 3}},
-                       {.shape = {4, 1, 2, 8, 4, 3}}};
+    int unroll = decode_unroll(k);
+    cg_cuda_tile all[] = {{.form = CG_FORM_A8_DECODE, .values = {1, DECODE_WARPS, unroll}},
+                          {.form = CG_FORM_A8_DECODE, .values = {8, DECODE_WARPS, unroll}},
+                          {.form = CG_FORM_A8_PREFILL, .values = {4, 1, 1, 4, 4, 3}},
+                          {.form = CG_FORM_A8_PREFILL, .values = {4, 1, 2, 4, 4, 3}},
+                          {.form = CG_FORM_A8_PREFILL, .values = {4, 1, 2, 8, 4, 3}}};
     enum { N = sizeof all / sizeof *all, MOST_ROWS = 4096 };
-    while (all[1].tokens > 2 &&
-           decode_shared(k, &p, DECODE_WARPS * decode_unroll(k), all[1].tokens) > MOST_SHARED)
-        all[1].tokens /= 2;
+    decode many = decode_of(&all[1]);
+    while (many.tokens > 2 && decode_shared(k, &many) > MOST_SHARED)
+        many.tokens = all[1].values[0] /= 2;
     int last = -1;
     for (int64_t rows = 1, from = 0; rows <= MOST_ROWS; from = rows + 1, rows *= 2) {
         int best = 0;
         for (int i = 1; i < N; i++)
-            if (predict(k, &p, &all[i], rows) < predict(k, &p, &all[best], rows))
+            if (predict(em, &all[i], rows) < predict(em, &all[best], rows))
                 best = i;
-        if (best != last && !add_candidate(em, &p, &all[best], (uint32_t)from))
-            return false;
+        /* Each is one more to compile and load, so that it must gain something. */
+        if (last >= 0 && predict(em, &all[last], rows) < 1.1 * predict(em, &all[best], rows))
+            best = last;
+        if (best != last)
+            take(em, (uint32_t)from, all[best]);
         last = best;
     }
-    return true;
 }
 
 /* --- f32 activations -----------------------------------------------------------------------------
  */
 
-enum { F32_STAGES = 3 };
+typedef struct f32 {
+    int tokens, warps, stages;
+} f32;
 
-static int f32_warps(const cg_kernel *k) {
-    return 4 / k->matmul.parts;
+static f32 f32_of(const cg_cuda_tile *t) {
+    return (f32){t->values[0], t->values[1], t->values[2]};
 }
 
 /* Bytes of shared memory of f32_matmul, as the header computes them. */
-static int64_t f32_shared(const cg_kernel *k, int tokens, bool prologue) {
+static int64_t f32_shared(const cg_kernel *k, const f32 *s, bool prologue) {
     const ir_type *w = &k->args[k->matmul.w].type;
     int64_t stage_k = w->encoding ? 2 * CG_BLOCK_K : 1024 / ir_dtype_bits(w->dtype), tile = 2048;
     if (w->encoding) {
         cg_packed p = cg_packed_of(w->encoding);
         tile = p.super_bytes + 2 * p.block_bytes;
     }
-    int64_t tiles = F32_STAGES * f32_warps(k) * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
+    int64_t tiles = s->stages * s->warps * 2 * k->matmul.parts * (round_up(tile, 128) + 64);
     if (prologue)
-        return larger(tiles, prologue_bytes(k)) + tokens * round_up(k->matmul.k, 4) * 4;
-    return tiles + F32_STAGES * tokens * stage_k * 4;
+        return larger(tiles, prologue_bytes(k)) + s->tokens * round_up(k->matmul.k, 4) * 4;
+    return tiles + s->stages * s->tokens * stage_k * 4;
 }
 
-/* prologue: blocks compute their rows of x themselves. */
-static bool add_f32(cg_cuda_emitter *em, uint32_t min_rows, int tokens, bool prologue) {
+static const char *f32_why_not(cg_cuda_emitter *em, const f32 *s, bool prologue) {
+    if (prologue && !em->kernel->matmul.prologue)
+        return "the kernel has no prologue: expected form f32";
+    return too_much_shared(em, f32_shared(em->kernel, s, prologue));
+}
+
+static bool add_f32(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
     const cg_kernel *k = em->kernel;
-    int64_t shared = f32_shared(k, tokens, prologue), units = (part_columns(k) + 31) / 32;
-    int warps = f32_warps(k);
-    bool two = k->matmul.prologue && !prologue;
-    const char *suffix =
-        ir_arena_printf(em->arena, "%s%d", min_rows > 2 ? "_many" : "_rows", tokens);
-    if (shared > MOST_SHARED)
-        return too_large(em, shared);
-    if (two && !add_prologue(em, suffix, min_rows))
+    bool prologue = tile->form == CG_FORM_F32_PROLOGUE, two = k->matmul.prologue && !prologue;
+    f32 s = f32_of(tile);
+    int64_t shared = f32_shared(k, &s, prologue), units = (part_columns(k) + 31) / 32;
+    const char *suffix = ir_arena_printf(em->arena, "_%s%dx%dx%d_%u", two ? "many" : "rows",
+                                         s.tokens, s.warps, s.stages, tile->min_rows);
+    if (two && !add_prologue(em, suffix, tile->min_rows))
         return false;
     cg_cuda_variant v = {.suffix = suffix,
-                         .min_rows = min_rows,
-                         .threads = (uint32_t)warps * 32,
+                         .min_rows = tile->min_rows,
+                         .threads = (uint32_t)s.warps * 32,
                          .min_blocks = 2,
                          .shared_bytes = (uint32_t)shared,
                          .row_scratch_bytes = two ? many_scratch(k) : 0,
-                         .x = cg_cuda_grid(k->rows, tokens, 1),
-                         .y = cg_cuda_grid((ir_dim){.c = (units + warps - 1) / warps}, 1, 1),
+                         .x = cg_cuda_grid(k->rows, s.tokens, 1),
+                         .y = cg_cuda_grid((ir_dim){.c = (units + s.warps - 1) / s.warps}, 1, 1),
                          .constants = prologue ? with_prologue(em) : weight_text(em),
                          .include = "matmul_f32.cuh",
                          .call = call_text(em,
                                            ir_arena_printf(em->arena, "f32_matmul<%d, %d, %d>",
-                                                           warps, tokens, F32_STAGES),
+                                                           s.warps, s.tokens, s.stages),
                                            shared, prologue ? "nullptr" : many_x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
-static bool add_f32_variants(cg_cuda_emitter *em) {
+static void choose_f32(cg_cuda_emitter *em) {
     bool prologue = em->kernel->matmul.prologue;
-    int tokens = 8;
-    while (tokens > 1 && f32_shared(em->kernel, tokens, prologue) > MOST_SHARED)
-        tokens /= 2;
-    return add_f32(em, 0, 1, prologue) && (tokens == 1 || add_f32(em, 2, tokens, prologue)) &&
-           (!prologue ||
-            add_f32(em, (uint32_t)tokens + 1 > 3 ? (uint32_t)tokens + 1 : 3, 8, false));
+    int warps = 4 / em->kernel->matmul.parts;
+    f32 s = {8, warps, 3};
+    while (s.tokens > 1 && f32_shared(em->kernel, &s, prologue) > MOST_SHARED)
+        s.tokens /= 2;
+    cg_cuda_tile t = {.form = prologue ? CG_FORM_F32_PROLOGUE : CG_FORM_F32,
+                      .values = {1, warps, 3}};
+    take(em, 0, t);
+    t.values[0] = s.tokens;
+    if (s.tokens > 1)
+        take(em, 2, t);
+    t = (cg_cuda_tile){.form = CG_FORM_F32, .values = {8, warps, 3}};
+    if (prologue)
+        take(em, s.tokens + 1 > 3 ? (uint32_t)s.tokens + 1 : 3, t);
 }
 
 /* --- 16-bit activations --------------------------------------------------------------------------
  */
 
-/* How K is cut, the same for all numbers of rows: ranges of `range`, so many that there is work for
- * a large GPU, but none too short. */
+/* How K is cut, the same for all numbers of rows and no matter of tiles: ranges of `range`, so many
+ * that there is work for a large GPU, but none too short. */
 static int half_splits(const cg_kernel *k, int *range) {
     int64_t units = (part_columns(k) + 31) / 32 * k->matmul.parts;
     int splits = 1;
@@ -375,47 +450,99 @@ static int half_splits(const cg_kernel *k, int *range) {
     return splits;
 }
 
-static bool add_half(cg_cuda_emitter *em, const char *suffix, uint32_t min_rows, uint32_t threads,
-                     int tokens, int64_t columns, int64_t shared, const char *schedule) {
+static bool add_half(cg_cuda_emitter *em, const cg_cuda_tile *tile, const char *suffix,
+                     uint32_t threads, int tokens, int64_t columns, int64_t shared,
+                     const char *schedule) {
     const cg_kernel *k = em->kernel;
-    if (shared > MOST_SHARED)
-        return too_large(em, shared);
     cg_cuda_variant v = {
         .suffix = suffix,
-        .min_rows = min_rows,
+        .min_rows = tile->min_rows,
         .threads = threads,
         .min_blocks = 2,
         .shared_bytes = (uint32_t)shared,
         .x = cg_cuda_grid(k->rows, tokens, 1),
         .y = cg_cuda_grid((ir_dim){.c = (part_columns(k) + columns - 1) / columns}, 1, 1),
         .constants = weight_text(em),
-        .include = min_rows ? "matmul_half_prefill.cuh" : "matmul_half_decode.cuh",
+        .include = tile->form == CG_FORM_HALF_DECODE ? "matmul_half_decode.cuh"
+                                                     : "matmul_half_prefill.cuh",
         .call = call_text(em, schedule, shared, x_text(em))};
     return cg_cuda_add(em, &v);
 }
 
-static bool add_half_decode(cg_cuda_emitter *em) {
-    const cg_kernel *k = em->kernel;
-    int range, splits = half_splits(k, &range), units = splits < 4 ? 4 / splits : 1;
-    int parts = k->matmul.parts, stages = parts == 2 ? 3 : 4, warps = units * splits;
+static int64_t half_decode_shared(const cg_kernel *k, int units, int stages) {
+    int range, splits = half_splits(k, &range), parts = k->matmul.parts;
     int64_t sums = parts * 8 * 36 * 4, stage = 2 * parts * 32 * 32;
-    int64_t shared = warps * larger(stages * stage, sums);
+    return units * splits * larger(stages * stage, sums);
+}
+
+static const char *half_decode_why_not(cg_cuda_emitter *em, const cg_cuda_tile *t) {
+    int range, splits = half_splits(em->kernel, &range);
+    if (t->values[0] * splits > 8)
+        return ir_arena_printf(em->arena,
+                               "units must be %d at most: K is in %d ranges, a warp each",
+                               8 / splits, splits);
+    return too_much_shared(em, half_decode_shared(em->kernel, t->values[0], t->values[1]));
+}
+
+static bool add_half_decode(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
+    const cg_kernel *k = em->kernel;
+    int range, splits = half_splits(k, &range), units = tile->values[0], stages = tile->values[1];
     return add_half(
-        em, "_decode8", 0, (uint32_t)warps * 32, 8, units * 32, shared,
+        em, tile, ir_arena_printf(em->arena, "_decode8x%dx%d_%u", units, stages, tile->min_rows),
+        (uint32_t)(units * splits) * 32, 8, units * 32, half_decode_shared(k, units, stages),
         ir_arena_printf(em->arena, "half_decode<%d, %d, %d, %d>", units, splits, range, stages));
 }
 
-static bool add_half_prefill(cg_cuda_emitter *em, uint32_t min_rows, int tiles_m, int tiles_n) {
-    enum { WARPS = 4, STAGES = 3, STAGE_K = 64 };
+typedef struct half_prefill {
+    int warps, tiles_m, tiles_n, stages;
+} half_prefill;
+
+static half_prefill half_prefill_of(const cg_cuda_tile *t) {
+    return (half_prefill){t->values[0], t->values[1], t->values[2], t->values[3]};
+}
+
+static int64_t half_prefill_shared(const cg_kernel *k, const half_prefill *s) {
+    enum { STAGE_K = 64 };
+    int64_t tiles = s->warps * s->tiles_m, tokens = s->tiles_n * 8, parts = k->matmul.parts;
+    int64_t stages = s->stages * (tiles * STAGE_K * 32 + tokens * STAGE_K * 2);
+    return larger(stages, parts * tokens * (tiles * 16 / parts + 4) * 4);
+}
+
+static const char *half_prefill_why_not(cg_cuda_emitter *em, const half_prefill *s) {
+    int parts = em->kernel->matmul.parts;
+    if (s->warps & (s->warps - 1) || s->tiles_n % 2)
+        return "warps_m must be a power of two, and tiles_n even";
+    if (s->warps * s->tiles_m * 16 % (32 * parts))
+        return ir_arena_printf(em->arena, "warps_m times tiles_m must be a multiple of %d",
+                               2 * parts);
+    if (s->tiles_m * s->tiles_n > 16)
+        return "tiles_m times tiles_n must be 16 at most: sums are in registers";
+    if (s->tiles_n * 8 % (s->warps * 4))
+        return "8 tiles_n must be a multiple of 4 warps_m: rows of x are copied in whole steps";
+    return too_much_shared(em, half_prefill_shared(em->kernel, s));
+}
+
+static bool add_half_prefill(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
     const cg_kernel *k = em->kernel;
-    int range, splits = half_splits(k, &range), tokens = tiles_n * 8, parts = k->matmul.parts;
-    int64_t tiles = WARPS * tiles_m, columns = tiles * 16 / parts;
-    int64_t stages = STAGES * (tiles * STAGE_K * 32 + tokens * STAGE_K * 2);
-    int64_t shared = larger(stages, parts * tokens * (columns + 4) * 4);
-    return add_half(em, ir_arena_printf(em->arena, "_prefill%d", tokens), min_rows, WARPS * 32,
-                    tokens, columns, shared,
-                    ir_arena_printf(em->arena, "half_prefill<%d, 1, %d, %d, %d, %d, %d>", WARPS,
-                                    tiles_m, tiles_n, splits, range, STAGES));
+    half_prefill s = half_prefill_of(tile);
+    int range, splits = half_splits(k, &range), tokens = s.tiles_n * 8;
+    int64_t columns = s.warps * s.tiles_m * 16 / k->matmul.parts;
+    return add_half(em, tile,
+                    ir_arena_printf(em->arena, "_prefill%dx%dw%ds%d_%u", s.warps * s.tiles_m * 16,
+                                    tokens, s.warps, s.stages, tile->min_rows),
+                    (uint32_t)s.warps * 32, tokens, columns, half_prefill_shared(k, &s),
+                    ir_arena_printf(em->arena, "half_prefill<%d, 1, %d, %d, %d, %d, %d>", s.warps,
+                                    s.tiles_m, s.tiles_n, splits, range, s.stages));
+}
+
+static void choose_half(cg_cuda_emitter *em) {
+    int range, splits = half_splits(em->kernel, &range),
+               stages = em->kernel->matmul.parts == 2 ? 3 : 4;
+    take(em, 0,
+         (cg_cuda_tile){.form = CG_FORM_HALF_DECODE,
+                        .values = {splits < 4 ? 4 / splits : 1, stages}});
+    take(em, 17, (cg_cuda_tile){.form = CG_FORM_HALF_PREFILL, .values = {4, 1, 4, 3}});
+    take(em, 33, (cg_cuda_tile){.form = CG_FORM_HALF_PREFILL, .values = {4, 2, 8, 3}});
 }
 
 /* --- checks --------------------------------------------------------------------------------------
@@ -455,13 +582,69 @@ static bool check(cg_cuda_emitter *em) {
     return true;
 }
 
+/* Which forms serve which activations. */
+static bool form_fits(const cg_kernel *k, cg_cuda_form_id form) {
+    if (k->matmul.x_type.encoding)
+        return form == CG_FORM_A8_DECODE || form == CG_FORM_A8_PREFILL;
+    if (k->matmul.x_type.dtype == IR_F32)
+        return form == CG_FORM_F32 || form == CG_FORM_F32_PROLOGUE;
+    return form == CG_FORM_HALF_DECODE || form == CG_FORM_HALF_PREFILL;
+}
+
+const char *cg_cuda_matmul_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
+    decode d = decode_of(tile);
+    prefill p = prefill_of(tile);
+    f32 f = f32_of(tile);
+    half_prefill h = half_prefill_of(tile);
+    if (!form_fits(em->kernel, tile->form))
+        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations, f32 "
+               "and f32_prologue for f32, half_decode and half_prefill for f16 and bf16";
+    switch (tile->form) {
+    case CG_FORM_A8_DECODE:
+        return decode_why_not(em, &d);
+    case CG_FORM_A8_PREFILL:
+        return prefill_why_not(em, &p);
+    case CG_FORM_HALF_DECODE:
+        return half_decode_why_not(em, tile);
+    case CG_FORM_HALF_PREFILL:
+        return half_prefill_why_not(em, &h);
+    default:
+        return f32_why_not(em, &f, tile->form == CG_FORM_F32_PROLOGUE);
+    }
+}
+
+static bool add_tile(cg_cuda_emitter *em, const cg_cuda_tile *tile) {
+    switch (tile->form) {
+    case CG_FORM_A8_DECODE:
+        return add_decode(em, tile);
+    case CG_FORM_A8_PREFILL:
+        return add_prefill(em, tile);
+    case CG_FORM_HALF_DECODE:
+        return add_half_decode(em, tile);
+    case CG_FORM_HALF_PREFILL:
+        return add_half_prefill(em, tile);
+    default:
+        return add_f32(em, tile);
+    }
+}
+
 bool cg_cuda_matmul(cg_cuda_emitter *em) {
     if (!check(em))
         return false;
-    if (em->kernel->matmul.x_type.encoding)
-        return add_a8(em);
-    if (em->kernel->matmul.x_type.dtype != IR_F32)
-        return add_half_decode(em) && add_half_prefill(em, 17, 1, 4) &&
-               add_half_prefill(em, 33, 2, 8);
-    return add_f32_variants(em);
+    if (em->given)
+        em->tiling = *em->given;
+    else if (em->kernel->matmul.x_type.encoding)
+        choose_a8(em);
+    else if (em->kernel->matmul.x_type.dtype == IR_F32)
+        choose_f32(em);
+    else
+        choose_half(em);
+    if (em->given && !cg_cuda_check_tiling(em, em->given))
+        return false;
+    bool ok = true;
+    for (int i = 0; ok && i < em->tiling.n; i++) {
+        const char *why = cg_cuda_matmul_why_not(em, &em->tiling.tiles[i]);
+        ok = why ? cg_cuda_unsupported(em, "%s", why) : add_tile(em, &em->tiling.tiles[i]);
+    }
+    return ok;
 }

@@ -25,14 +25,15 @@ static uint64_t string_bytes(const cg_cuda_unit *units, int n) {
 }
 
 static layout lay_out(const cg_cuda_unit *units, int n, int n_targets) {
-    layout l = {.functions = aligned(sizeof(mcc_cuda), 8),
-                .n_images = 2u * (uint32_t)(n * n_targets)};
+    layout l = {.functions = aligned(sizeof(mcc_cuda), 8)};
+    for (int i = 0; i < n; i++)
+        l.n_images += 2u * (uint32_t)__builtin_popcount(units[i].targets);
     l.images = l.functions + (uint64_t)n * sizeof(mcc_cuda_function_entry);
     l.strings = l.images + l.n_images * sizeof(mcc_cuda_image_entry);
     l.code = aligned(l.strings + string_bytes(units, n), CODE_ALIGN);
     l.end = l.code;
     for (int i = 0; i < n; i++)
-        for (int t = 0; t < n_targets; t++)
+        for (int t = 0; t < n_targets; t++) /* an image that is not there has no bytes */
             l.end += aligned(units[i].images[t].cubin_bytes, CODE_ALIGN) +
                      aligned(units[i].images[t].ptx_bytes, CODE_ALIGN);
     return l;
@@ -101,8 +102,10 @@ void *cg_cuda_section_create(const cg_cuda_unit *units, int n_units,
         memcpy(out + l.strings + name, f->name, length);
         name += length;
         for (int t = 0; t < n_targets; t++)
-            put_images(out, &at, images + 2 * (i * n_targets + t), (uint32_t)i, &units[i].images[t],
-                       targets[t]);
+            if (cg_cuda_unit_has(&units[i], t)) {
+                put_images(out, &at, images, (uint32_t)i, &units[i].images[t], targets[t]);
+                images += 2;
+            }
     }
     *size = l.end;
     return out;

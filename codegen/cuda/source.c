@@ -121,15 +121,28 @@ static bool check_args(cg_cuda_emitter *em) {
     return true;
 }
 
+int64_t cg_cuda_most_shared(const cg_cuda_emitter *em) {
+    return em->target ? em->target->block_shared : 99 * 1024;
+}
+
 bool cg_cuda_generate(const cg_kernel *kernel, ir_arena *arena, ir_diag *diag, cg_cuda_code *out) {
-    cg_cuda_emitter em = {.kernel = kernel, .arena = arena, .diag = diag};
+    return cg_cuda_generate_for(kernel, NULL, NULL, arena, diag, out);
+}
+
+bool cg_cuda_generate_for(const cg_kernel *kernel, const cg_cuda_target *target,
+                          const cg_cuda_tiles *tiles, ir_arena *arena, ir_diag *diag,
+                          cg_cuda_code *out) {
+    cg_cuda_emitter em = {.kernel = kernel, .target = target, .arena = arena, .diag = diag};
     *out = (cg_cuda_code){0};
     if (!check_args(&em))
         return false;
+    const char *key = cg_cuda_tile_key(kernel, target, arena);
+    em.given = cg_cuda_tiles_find(tiles, key);
     bool ok = kernel->anchor == CG_ANCHOR_MATMUL      ? cg_cuda_matmul(&em)
               : kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cuda_attention(&em)
               : kernel->anchor == CG_ANCHOR_SAMPLE    ? cg_cuda_sample(&em)
                                                       : cg_cuda_rows(&em);
-    *out = (cg_cuda_code){em.functions, em.n_functions};
+    em.tiling.key = key;
+    *out = (cg_cuda_code){em.functions, em.n_functions, em.tiling, em.given != NULL};
     return ok;
 }

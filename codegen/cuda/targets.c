@@ -4,7 +4,8 @@
 #include <string.h>
 
 static const cg_cuda_target targets[] = {
-#define TARGET(name_, arch_, specific_, registers_, shared_, block_, threads_, blocks_)            \
+#define TARGET(name_, arch_, specific_, registers_, shared_, block_, threads_, blocks_, sms_,      \
+               dram_)                                                                              \
     {.name = name_,                                                                                \
      .arch_name = &name_[sizeof "cuda:" - 1],                                                      \
      .arch = arch_,                                                                                \
@@ -13,7 +14,9 @@ static const cg_cuda_target targets[] = {
      .sm_shared = shared_ * 1024,                                                                  \
      .block_shared = block_ * 1024,                                                                \
      .sm_threads = threads_,                                                                       \
-     .sm_blocks = blocks_},
+     .sm_blocks = blocks_,                                                                         \
+     .sms = sms_,                                                                                  \
+     .dram_bytes_a_cycle = dram_},
 #include "codegen/cuda/targets.def"
 #undef TARGET
 };

@@ -59,11 +59,9 @@ static inline void cuda_fail(const cuda_graph *c, const char *what) {
     graph_fail(c->cpu, what);
 }
 
-static inline void cuda_compile(cuda_graph *c, int kernel) {
+/* Compiles a kernel's functions and adds them to those it has. */
+static inline void cuda_compile(cuda_graph *c, int kernel, cg_cuda_code code) {
     static const cg_cuda_options options = {.ptx_only = true};
-    cg_cuda_code code;
-    if (!cg_cuda_generate(c->cpu->program->kernels[kernel], c->arena, &c->cpu->diag, &code))
-        cuda_fail(c, "CUDA code cannot be generated");
     ck_assert_int_gt(code.n_functions, 0);
     for (int i = 0; i < code.n_functions; i++) {
         ck_assert_int_lt(c->n_functions, CUDA_MAX_FUNCTIONS);
@@ -82,6 +80,29 @@ static inline void cuda_compile(cuda_graph *c, int kernel) {
     }
 }
 
+static inline void cuda_compile_chosen(cuda_graph *c, int kernel) {
+    cg_cuda_code code;
+    if (!cg_cuda_generate(c->cpu->program->kernels[kernel], c->arena, &c->cpu->diag, &code))
+        cuda_fail(c, "CUDA code cannot be generated");
+    cuda_compile(c, kernel, code);
+}
+
+/* Adds the functions that a kernel has with a table of tiles. */
+static inline void cuda_add_tiles(cuda_graph *c, int kernel, const cg_cuda_tiles *tiles) {
+    cg_cuda_code code;
+    if (!cg_cuda_generate_for(c->cpu->program->kernels[kernel], c->target, tiles, c->arena,
+                              &c->cpu->diag, &code))
+        cuda_fail(c, "CUDA code cannot be generated");
+    ck_assert(code.given);
+    cuda_compile(c, kernel, code);
+}
+
+/* For other_bits: those of every kernel. */
+static inline bool cuda_any_bits(const cg_kernel *kernel) {
+    (void)kernel;
+    return true;
+}
+
 /* Takes nothing over: `cpu` must outlive it. target: "cuda:sm_80". */
 static inline cuda_graph *cuda_graph_create(compiled_graph *cpu, const char *target) {
     cuda_graph *c = calloc(1, sizeof *c);
@@ -93,7 +114,7 @@ static inline cuda_graph *cuda_graph_create(compiled_graph *cpu, const char *tar
     ck_assert_ptr_nonnull(c->memory);
     c->checks = EMU_CHECK_ALL;
     for (int i = 0; i < cpu->program->n_kernels; i++)
-        cuda_compile(c, i);
+        cuda_compile_chosen(c, i);
     c->weights = cuda_upload(c, cpu->weights, cpu->program->weight_bytes);
     for (int k = 0; k < cpu->module->n_kv_groups; k++) {
         const ir_kv_group *kv = &cpu->module->kv_groups[k];

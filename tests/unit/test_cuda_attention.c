@@ -23,7 +23,8 @@ typedef struct gpu {
     emu_counters counters;
 } gpu;
 
-static void make_gpu(gpu *g, const cg_kernel *kernel, const char *target) {
+static void make_gpu(gpu *g, const cg_kernel *kernel, const char *target,
+                     const cg_cuda_tiles *tiles) {
     *g = (gpu){.target = cg_cuda_target_find(target),
                .arena = ir_arena_create(),
                .memory = emu_memory_create(UINT64_C(1) << 32, true),
@@ -31,7 +32,7 @@ static void make_gpu(gpu *g, const cg_kernel *kernel, const char *target) {
     cg_cuda_options options = {.ptx_only = true};
     ck_assert_ptr_nonnull(g->target);
     ck_assert_ptr_nonnull(g->memory);
-    bool ok = cg_cuda_generate(kernel, g->arena, &g->diag, &g->code);
+    bool ok = cg_cuda_generate_for(kernel, g->target, tiles, g->arena, &g->diag, &g->code);
     ck_assert_int_le(g->code.n_functions, MAX_VARIANTS);
     for (int i = 0; ok && i < g->code.n_functions; i++) {
         cg_cuda_image image;
@@ -236,7 +237,7 @@ static void run_case(int index, const char *target, int mma_sum) {
         cpu_unload(&cpu);
     }
     gpu g;
-    make_gpu(&g, kernel, target);
+    make_gpu(&g, kernel, target, NULL);
     g.mma_sum = mma_sum;
     g.approx_seed = (uint64_t)index % 3;
     /* The last variant, whole; the others, whole and in parts. */
@@ -279,6 +280,59 @@ START_TEST(attention) {
     for (int t = 0; t < 4; t++)
         if (test_full() || t == _i % 4)
             run_case(_i, targets[t], (t + _i) % 3);
+}
+END_TEST
+
+/* Legal tiles give the bits of the chosen ones: all of them in a full run, else some. */
+START_TEST(tiles) {
+    enum { MOST = 64 };
+    NEEDS_NVRTC();
+    if (!test_full() && _i % 4 != 2)
+        TEST_UNSAMPLED("tiles of attention of shape %d", _i);
+    const shape *s = &shapes[_i];
+    const char *target = targets[_i % 4];
+    fixture *f = make_fixture(s);
+    ir_arena *arena = ir_arena_create();
+    size_t bytes = (size_t)(f->T * s->heads * s->dim) * 4;
+    float *want = aligned(bytes), *out = aligned(bytes);
+    gpu g;
+    make_gpu(&g, &f->kernel, target, NULL);
+    run_parts(&g, f, MAX_TOKENS, -1, want);
+    cg_cuda_tile all[MOST];
+    int n = cg_cuda_tile_candidates(&f->kernel, g.target, arena, all, MOST);
+    ck_assert_int_gt(n, 0);
+    ck_assert_int_lt(n, MOST);
+    for (int i = 0; i < n; i++) {
+        if (!test_full() && i % 4 != _i / 4 % 4)
+            continue;
+        gpu other;
+        cg_cuda_tiling tiling = {g.code.tiling.key, 1, {all[i]}};
+        cg_cuda_tiles table = {&tiling, 1};
+        int tokens = MAX_TOKENS;
+        if (all[i].values[0] > 1) { /* splits are for few rows */
+            tiling.tiles[tiling.n] =
+                (cg_cuda_tile){cg_cuda_split_rows(&f->kernel), all[i].form, {1, all[i].values[1]}};
+            tokens = (int)tiling.tiles[tiling.n++].min_rows - 1;
+        }
+        make_gpu(&other, &f->kernel, target, &table);
+        other.seed = (uint64_t)(8 * _i + i);
+        run_parts(&other, f, tokens, 0, out);
+        expect_bits(f, other.code.functions[0].name, out, want, f->T);
+        free_gpu(&other);
+    }
+    /* Splits behind the rows that there are counters for. */
+    cg_cuda_tiling wrong = {g.code.tiling.key, 1, {all[0]}};
+    cg_cuda_tiles table = {&wrong, 1};
+    cg_cuda_code code;
+    wrong.tiles[0].values[0] = 2;
+    ck_assert(!cg_cuda_generate_for(&f->kernel, g.target, &table, arena, &g.diag, &code));
+    ck_assert_str_eq(g.diag.messages[0].where, wrong.key);
+    ck_assert_ptr_nonnull(strstr(g.diag.messages[0].text, "tile 1 has splits"));
+    free_gpu(&g);
+    free(want);
+    free(out);
+    ir_arena_destroy(arena);
+    free_fixture(f);
 }
 END_TEST
 
@@ -331,7 +385,7 @@ START_TEST(whole_rows) {
             f->program.n_nodes = 5;
             f->store.value = 4;
         }
-        make_gpu(&g, &f->kernel, "cuda:sm_80");
+        make_gpu(&g, &f->kernel, "cuda:sm_80", NULL);
         run_parts(&g, f, variant ? 7 : MAX_TOKENS, -1, variant ? out : plain);
         free_gpu(&g);
     }
@@ -384,6 +438,7 @@ static Suite *attention_suite(void) {
     TCase *tcase = tcase_create("attention");
     tcase_set_timeout(tcase, test_full() ? 3000 : 300);
     test_add_emulated(tcase, attention, 0, N_SHAPES, 5);
+    test_add_emulated(tcase, tiles, 0, N_SHAPES, 4);
     tcase_add_test(tcase, refusals);
     test_add_emulated(tcase, whole_rows, 3, 5, 2); /* of f16 and of f32 */
     tcase_add_loop_test(tcase, registers, 0, N_SHAPES);
