@@ -260,7 +260,7 @@ int build_set_option(build_options *o, const char *name, const char *value) {
     const char *unused;
     for (const struct option *l = long_options; l->name; l++)
         if (strcmp(l->name, name) == 0)
-            return set_option(o, l->val, value, &unused, &unused);
+            return set_option(o, l->val, value, &unused, &unused, &unused);
     return EXIT_USAGE;
 }
 

@@ -104,7 +104,10 @@ static int parse(int argc, char **argv, tune_options *o, build_options *build, c
         OPT_CONTEXT,
         OPT_REPEAT,
         OPT_MOST,
-        OPT_BUILD
+        OPT_QUANTIZE,
+        OPT_ACTIVATIONS,
+        OPT_KV,
+        OPT_MAX_LEN
     };
     static const struct option longs[] = {{"output", required_argument, NULL, 'o'},
                                           {"merge", no_argument, NULL, OPT_MERGE},
@@ -114,17 +117,19 @@ static int parse(int argc, char **argv, tune_options *o, build_options *build, c
                                           {"context", required_argument, NULL, OPT_CONTEXT},
                                           {"repeat", required_argument, NULL, OPT_REPEAT},
                                           {"most", required_argument, NULL, OPT_MOST},
-                                          {"quantize", required_argument, NULL, OPT_BUILD},
-                                          {"activations", required_argument, NULL, OPT_BUILD},
-                                          {"kv-cache-dtype", required_argument, NULL, OPT_BUILD},
-                                          {"max-model-len", required_argument, NULL, OPT_BUILD},
+                                          {"quantize", required_argument, NULL, OPT_QUANTIZE},
+                                          {"activations", required_argument, NULL, OPT_ACTIVATIONS},
+                                          {"kv-cache-dtype", required_argument, NULL, OPT_KV},
+                                          {"max-model-len", required_argument, NULL, OPT_MAX_LEN},
                                           {"quiet", no_argument, NULL, 'q'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
     long long number = 0;
     const char *rows = NULL;
-    int index = 0, code;
-    for (int option; (option = getopt_long(argc, argv, "o:qh", longs, &index)) != -1;)
+    for (int option, code; (option = command_option(argc, argv, "o:qh", longs)) != -1;) {
+        const char *name = "";
+        for (const struct option *l = longs; l->name; l++)
+            name = l->val == option ? l->name : name;
         switch (option) {
         case 'o':
             *output = optarg;
@@ -145,14 +150,16 @@ static int parse(int argc, char **argv, tune_options *o, build_options *build, c
         case OPT_REPEAT:
         case OPT_MOST:
             if (!command_number(optarg, 1, 1 << 16, &number))
-                return command_usage("tune", "--%s %s: expected 1 to %d", longs[index].name, optarg,
-                                     1 << 16);
+                return command_usage("tune", "--%s %s: expected 1 to %d", name, optarg, 1 << 16);
             *(option == OPT_CONTEXT  ? &o->context
               : option == OPT_REPEAT ? &o->repeat
                                      : &o->most) = (int)number;
             break;
-        case OPT_BUILD:
-            if ((code = build_set_option(build, longs[index].name, optarg)) != EXIT_FINE)
+        case OPT_QUANTIZE:
+        case OPT_ACTIVATIONS:
+        case OPT_KV:
+        case OPT_MAX_LEN:
+            if ((code = build_set_option(build, name, optarg)) != EXIT_FINE)
                 return code;
             break;
         case 'q':
@@ -162,9 +169,9 @@ static int parse(int argc, char **argv, tune_options *o, build_options *build, c
             fputs(help, stdout);
             return EXIT_FINE;
         default:
-            return command_usage("tune", "%s: unknown option, or its value is missing",
-                                 argv[optind - 1]);
+            return EXIT_USAGE;
         }
+    }
     bool emulator = strcmp(o->device, "emulator") == 0;
     if (!rows)
         rows = emulator ? "1,8,32" : "1,2,4,8,16,32,64,128,512";

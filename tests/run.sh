@@ -99,6 +99,9 @@ build "$build"
 if ! has_nvrtc && MODELCC_NVRTC=$(bash tests/nvrtc.sh "$build/nvrtc"); then
     export MODELCC_NVRTC
 fi
+if ! command -v nvdisasm >/dev/null && tools=$(bash tests/nvdisasm.sh "$build/nvdisasm"); then
+    export PATH=$PATH:$tools
+fi
 part 1 tests "$build" "every test, long ones with a sample of their cases"
 if [ "$full" = 1 ]; then
     part 2 all-cases "$build" "all cases, 60 s of every fuzz target, an artifact above 2 GB" -C Full -L full

@@ -322,7 +322,7 @@ static Suite *cuda_tiles_suite(void) {
     tcase_add_test(tcase, merging);
     tcase_add_loop_test(tcase, tables, 0, N_SUBJECTS);
     tcase_add_test(tcase, illegal_tiles);
-    tcase_add_loop_test(tcase, same_bits, 0, N_SUBJECTS);
+    test_add_emulated(tcase, same_bits, 0, N_SUBJECTS, N_SUBJECTS);
     suite_add_tcase(suite, tcase);
     return suite;
 }
