@@ -161,6 +161,8 @@ static inline void graph_destroy(compiled_graph *g) {
 typedef struct graph_block {
     mcc_step head;
     int32_t arrays[6][512];
+    mcc_step_sampling sampling[512];
+    uint32_t masks[4096]; /* of tokens, for tests that fill them */
     int32_t tables[4 * GRAPH_MAX_SEQS * GRAPH_PAGES];
 } graph_block;
 
@@ -179,6 +181,15 @@ static inline void graph_fill_block(const ir_interp_step *s, int groups, graph_b
     memcpy(b->arrays[1], s->positions, (size_t)s->T * 4);
     memcpy(b->arrays[3], s->seq_offsets, (size_t)(s->S + 1) * 4);
     memcpy(b->arrays[5], s->output_rows, (size_t)s->R * 4);
+    h->sampling = s->sampling ? offsetof(graph_block, sampling) : 0;
+    for (int r = 0; s->sampling && r < s->R; r++)
+        b->sampling[r] = (mcc_step_sampling){.temperature = s->sampling[r].temperature,
+                                             .top_p = s->sampling[r].top_p,
+                                             .min_p = s->sampling[r].min_p,
+                                             .top_k = s->sampling[r].top_k,
+                                             .seed = s->sampling[r].seed,
+                                             .position = s->sampling[r].position,
+                                             .sum = s->sampling[r].sum};
     for (int q = 0; q < s->S; q++) {
         for (int t = s->seq_offsets[q]; t < s->seq_offsets[q + 1]; t++) {
             b->arrays[2][t] = q;

@@ -96,6 +96,7 @@ typedef struct mutant_input {
     mcc_step head;
     int spare;
     mutant_buffer *scratch; /* the last one, or NULL */
+    bool scratch_counts;    /* what is left there is compared as well */
     int n_buffers;
     mutant_buffer buffers[MUTANT_MAX_BUFFERS];
     uint64_t params[MUTANT_MAX_BUFFERS + 2];
@@ -208,6 +209,17 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
                                      graph_block *b) {
     int32_t ids[512], positions[512], rows[512], offsets[GRAPH_MAX_SEQS + 1] = {0};
     int32_t slots[GRAPH_MAX_SEQS], T = 0;
+    /* Every kind of choice: greedy in two ways, of all, within each limit, within all. */
+    static const ir_interp_sampling kinds[] = {
+        {.temperature = 1, .top_p = 0.7f},
+        {.temperature = 2, .top_p = 1, .sum = true},
+        {.temperature = 0.8f, .top_p = 1, .top_k = 500},
+        {.temperature = 0.01f, .top_p = 0.8f, .top_k = 90, .min_p = 0.01f, .sum = true},
+        {.temperature = 0.01f, .top_p = 0.7f, .top_k = 5000},
+        {.temperature = 0.5f, .top_p = 1, .min_p = 0.4f},
+        {.temperature = 0, .top_p = 1, .sum = true},
+        {.temperature = 1, .top_p = 1, .top_k = 1}};
+    ir_interp_sampling sampling[512];
     bool many = s->n_seqs > GRAPH_MAX_SEQS;
     for (int q = 0; q < (many ? 1 : s->n_seqs); q++) {
         slots[q] = q;
@@ -219,6 +231,9 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
             else if (s->spread && (T == 3 || s->seqs[q].tokens == 2))
                 positions[T] = t == 1 ? s->seqs[q].start : 5;
             rows[T] = T;
+            sampling[T] = kinds[(uint32_t)T % (sizeof kinds / sizeof *kinds)];
+            sampling[T].seed = UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(T + 1);
+            sampling[T].position = 1000 + T;
             if (odd && T % 3 == 1)
                 ids[T] = T % 2 ? VOCAB : -1;
         }
@@ -231,7 +246,8 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
                            .positions = positions,
                            .seq_offsets = offsets,
                            .seq_slots = slots,
-                           .output_rows = rows};
+                           .output_rows = rows,
+                           .sampling = sampling};
     graph_fill_block(&step, groups, b);
     for (int q = 0; s->spread && !many && q < s->n_seqs; q++)
         b->arrays[4][q] = s->seqs[q].start + (s->seqs[q].tokens == 2 ? 1 : 256);
@@ -244,6 +260,10 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
             first = b->arrays[1][t] < first ? b->arrays[1][t] : first;
         if ((p + 1) * 16 <= first + 1 - window)
             mutant_tables(b)[i] = -1;
+    }
+    for (uint32_t i = 0; !s->odd && i < sizeof b->masks / sizeof *b->masks; i++) {
+        b->head.token_masks = offsetof(graph_block, masks);
+        b->masks[i] = (i + 1) * UINT32_C(2654435761);
     }
 }
 
@@ -322,10 +342,16 @@ static inline void mutant_mark_block(const mutant_buffer *b, const mcc_step *h, 
     const struct {
         uint32_t at;
         int32_t n;
-    } arrays[] = {{0, sizeof *h / 4},         {h->token_ids, h->T},
-                  {h->positions, h->T},       {h->token_seqs, h->T},
-                  {h->seq_offsets, h->S + 1}, {h->context_lens, h->S},
-                  {h->output_rows, h->R},     {h->page_tables, groups * h->S * h->P}};
+    } arrays[] = {{0, sizeof *h / 4},
+                  {h->token_ids, h->T},
+                  {h->positions, h->T},
+                  {h->token_seqs, h->T},
+                  {h->seq_offsets, h->S + 1},
+                  {h->context_lens, h->S},
+                  {h->output_rows, h->R},
+                  {h->page_tables, groups * h->S * h->P},
+                  {h->sampling, h->R * (int)(sizeof(mcc_step_sampling) / 4)},
+                  {h->token_masks, h->token_masks ? sizeof((graph_block *)0)->masks / 4 : 0}};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         emu_memory_mark(b->device, b->device->base + arrays[i].at, (uint64_t)arrays[i].n * 4);
 }
@@ -357,6 +383,7 @@ static inline mutant_input *mutant_input_create(const mutant_graph *g, const cg_
     in->memory = g->memory;
     in->head = block->head;
     in->spare = s->spare;
+    in->scratch_counts = kernel->anchor == CG_ANCHOR_SAMPLE;
     uint64_t bytes = block->head.page_tables +
                      (uint64_t)(g->module->n_kv_groups * block->head.S * block->head.P) * 4;
     mutant_buffer *b = mutant_buffer_add(in, bytes, false, false);
@@ -442,9 +469,10 @@ static inline void mutant_run_clean(const cg_cuda_function *f, ptx_module *modul
     if (!mutant_run(f, module, in, 0, 0, &in->counters, error, sizeof error))
         ck_abort_msg("%s, unchanged: %s", f->name, error);
     in->limit *= 2;
-    if (in->scratch) /* partial results are nobody's business, but one of two functions' are */
-        in->scratch->compared =
-            f->first_of_two ? in->scratch->device->bytes : MCC_CUDA_COUNTER_BYTES;
+    if (in->scratch) /* partial results are nobody's business, but one of two functions' are, and
+                        those of sampling: a token says little of how it was chosen */
+        in->scratch->compared = f->first_of_two || in->scratch_counts ? in->scratch->device->bytes
+                                                                      : MCC_CUDA_COUNTER_BYTES;
     for (int i = 0; i < in->n_buffers; i++)
         if (in->buffers[i].after)
             memcpy(in->buffers[i].after, in->buffers[i].device->data, in->buffers[i].compared);

@@ -342,12 +342,12 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
         read_reasons();                                                                            \
     } while (0)
 
-/* Prologues, matmuls of f32 and attention have many predicates that save work or whose inputs are
- * rare, unrolled many times: not all survivors are explained, and the percentages are what is
- * reached. */
+/* Prologues, matmuls of f32, attention and sampling have many predicates that save work or whose
+ * inputs are rare, unrolled many times: not all survivors are explained, and the percentages are
+ * what is reached. */
 static const demand full_demand = {95, true}, f32_demand = {75, false},
                     prologue_demand = {30, false}, half_demand = {70, false},
-                    attention_demand = {75, false};
+                    attention_demand = {75, false}, sample_demand = {30, false};
 
 /* --- matmuls -------------------------------------------------------------------------------------
  */
@@ -577,6 +577,30 @@ START_TEST(rows) {
 }
 END_TEST
 
+/* --- sampling ------------------------------------------------------------------------------------
+ */
+
+static const mutant_step sample_steps[] = {{.n_seqs = 1, .seqs = {{0, 8}}, .spare = 2},
+                                           {.n_seqs = 1, .seqs = {{0, 5}}, .odd = true}};
+
+/* The second function has thousands of mutants, on rows that are long: one target a run. */
+START_TEST(sampling) {
+    enum { LOGITS = 8300 }; /* two parts; the last unit is ragged */
+    NEEDS_NVRTC();
+    graph_seed_case(9400, 0);
+    if (!(test_full() ? graph_case_is_mine(0) : graph_seed() % 2 == 0))
+        return;
+    text t;
+    start(&t);
+    int rows = add(&t, "input {name = \"output_rows\"} : i32[R]");
+    int w = add(&t, "weight {name = \"table\"} : f32[2, %d]", LOGITS);
+    add_output(&t, add(&t, "gather(%%%d, %%%d) : f32[R, %d] @\"rows\"", w, rows, LOGITS), "logits");
+    pass_options options = {.sampling = true};
+    mutate_graph(&t, &options, cg_cuda_pass_target(), CG_ANCHOR_SAMPLE,
+                 targets[graph_seed() % N_TARGETS], sample_steps, 2, &sample_demand);
+}
+END_TEST
+
 static void unchanged(void) {
     only_schedules = true;
 }
@@ -587,9 +611,10 @@ static Suite *cuda_mutation_suite(void) {
     TCase *int8 = tcase_create("int8"), *f32 = tcase_create("f32");
     TCase *half = tcase_create("half");
     TCase *heads = tcase_create("attention"), *others = tcase_create("rows");
-    TCase *clean = tcase_create("schedules"), *cases[] = {int8, f32, half, heads, others, clean};
+    TCase *choices = tcase_create("sampling"), *clean = tcase_create("schedules");
+    TCase *cases[] = {int8, f32, half, heads, others, choices, clean};
     tcase_add_unchecked_fixture(clean, unchanged, NULL);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         tcase_set_timeout(cases[i], test_full() ? 3600 : 300);
         suite_add_tcase(suite, cases[i]);
     }
@@ -598,11 +623,13 @@ static Suite *cuda_mutation_suite(void) {
     tcase_add_loop_test(half, half_activations, 0, 4);
     tcase_add_loop_test(heads, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(others, rows, 0, 4);
+    tcase_add_test(choices, sampling);
     tcase_add_loop_test(clean, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(clean, f32_activations, 0, N_QUANTIZED + N_FLOATS);
     tcase_add_loop_test(clean, half_activations, 0, 4);
     tcase_add_loop_test(clean, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(clean, rows, 0, 4);
+    tcase_add_test(clean, sampling);
     return suite;
 }
 

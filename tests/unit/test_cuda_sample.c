@@ -99,7 +99,8 @@ typedef struct gpu {
     emu_counters counters;
 } gpu;
 
-static void make_gpu(gpu *g, int32_t n, const char *target) {
+/* ptxas, which says whether registers are spilled, takes most of the time: only with `machine`. */
+static void make_gpu(gpu *g, int32_t n, const char *target, bool machine) {
     *g = (gpu){.arena = ir_arena_create(), .memory = emu_memory_create(UINT64_C(1) << 32, true)};
     cg_arg args[2] = {
         {.kind = CG_ARG_BUFFER, .type = ir_tensor(IR_F32, 2, (ir_dim[]){{.r = 1}, {.c = n}})},
@@ -119,11 +120,11 @@ static void make_gpu(gpu *g, int32_t n, const char *target) {
         cg_cuda_image image;
         char error[512];
         if (!cg_cuda_compile(&g->code.functions[i], cg_cuda_target_find(target),
-                             &(cg_cuda_options){0}, &g->diag, &image)) {
+                             &(cg_cuda_options){.ptx_only = !machine}, &g->diag, &image)) {
             ir_diag_print(&g->diag, stderr);
             ck_abort();
         }
-        ck_assert_msg(image.spill_bytes == 0, "%s: %u bytes spilled with %u registers",
+        ck_assert_msg(!machine || image.spill_bytes == 0, "%s: %u bytes spilled with %u registers",
                       g->code.functions[i].name, image.spill_bytes, image.registers);
         g->modules[i] = ptx_module_create(image.ptx, image.ptx_bytes, error, sizeof error);
         ck_assert_msg(g->modules[i] != NULL, "%s", error);
@@ -288,8 +289,8 @@ START_TEST(same_tokens_as_the_host) {
     int32_t n = vocabularies[_i];
     if (n > MANY && !test_full() && random_state % 3)
         TEST_UNSAMPLED("%d logits", n);
-    make_gpu(&g, n, targets[random_u32() % 3]);
-    int batches = (n < 300 ? 6 : n <= MANY ? 2 : 1) * (test_full() ? 20 : 1);
+    make_gpu(&g, n, targets[random_u32() % 3], test_full() || random_u32() % 4 == 0);
+    int batches = (n < 300 ? 4 : 1) * (test_full() ? 20 : 1);
     for (int i = 0; i < batches; i++) {
         batch b = make_batch(n, random_u32() % 2);
         mcc_step_sampled out[ROWS];
@@ -311,7 +312,7 @@ START_TEST(nothing_without_parameters) {
         TEST_SKIP("%s", where);
     random_state = 1;
     gpu g;
-    make_gpu(&g, 257, "cuda:sm_80");
+    make_gpu(&g, 257, "cuda:sm_80", false);
     batch b = make_batch(257, false);
     mcc_step_sampled out[ROWS], before[ROWS];
     memset(out, 0x55, sizeof out);

@@ -205,7 +205,8 @@ template <int WARPS> struct sampler {
         return bits_float(0xff800000u);
     }
 
-    __device__ __forceinline__ uint64 sum(uint64 x) {
+    // AGAIN: another sum, or the like, follows.
+    template <bool AGAIN = true> __device__ __forceinline__ uint64 sum(uint64 x) {
         for (int width = 16; width >= 1; width /= 2)
             x += __shfl_xor_sync(ALL_LANES, x, width);
         if (lane_id() == 0)
@@ -214,7 +215,8 @@ template <int WARPS> struct sampler {
         x = 0;
         for (int w = 0; w < WARPS; w++)
             x += s.partial[w];
-        __syncthreads();
+        if constexpr (AGAIN)
+            __syncthreads();
         return x;
     }
 
@@ -232,7 +234,7 @@ template <int WARPS> struct sampler {
     }
 
     // The first place at which the running sum of values exceeds `target`, -1 if it never does;
-    // `before` becomes the sum of the values before that place.
+    // `before` becomes the sum of the values before that place. Calls have barriers between them.
     template <class T>
     __device__ __forceinline__ int find(const T *values, int n, uint64 target, uint64 &before) {
         const int each = (n + THREADS - 1) / THREADS, begin = min(n, (int)threadIdx.x * each);
@@ -263,10 +265,8 @@ template <int WARPS> struct sampler {
             s.before = start;
         }
         __syncthreads();
-        const int found = s.found;
         before = s.before;
-        __syncthreads();
-        return found;
+        return s.found;
     }
 
     // --- units ---
@@ -374,7 +374,6 @@ template <int WARPS> struct sampler {
         __syncthreads();
         const bool last = s.found;
         __threadfence();
-        __syncthreads();
         return last;
     }
 
@@ -413,7 +412,8 @@ template <int WARPS> struct sampler {
     }
 
     // The greatest logit for which the tokens at or above it number more than `target`, or by weight
-    // add up to more; -infinity when all together do not. `kept` becomes the sum of their weights.
+    // add up to more; -infinity when all together do not. `kept` becomes the sum of the weights of
+    // those that number more.
     template <bool BY_WEIGHT> __device__ __forceinline__ float select(uint64 target, uint64 &kept) {
         uint64 before;
         int bin;
@@ -421,11 +421,11 @@ template <int WARPS> struct sampler {
             bin = find(s.weights, BINS, target, before);
         else
             bin = find(s.counts, BINS, target, before);
-        if (bin < 0)
-            return none();
         if (threadIdx.x == 0)
             s.listed = 0;
         __syncthreads();
+        if (bin < 0)
+            return none();
         in_row(bin, [&](float x, uint32 w) {
             const uint32 at = atomicAdd(&s.listed, 1u);
             if (at < LISTED) {
@@ -453,11 +453,13 @@ template <int WARPS> struct sampler {
             before += greater;
             order |= (MOST - digit) << low;
         }
-        kept = 0;
-        in_bin(bin, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
-        for (int b = threadIdx.x; b < bin; b += THREADS)
-            kept += s.weights[b];
-        kept = sum(kept);
+        if constexpr (!BY_WEIGHT) {
+            kept = 0;
+            in_bin(bin, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
+            for (int b = threadIdx.x; b < bin; b += THREADS)
+                kept += s.weights[b];
+            kept = sum(kept);
+        }
         return logit_of(order);
     }
 
@@ -555,7 +557,7 @@ template <int WARPS> struct sampler {
         uint64 own = 0;
         for (int id = threadIdx.x; id < N; id += THREADS)
             own += weight_of(__fsub_rn(row.logits[id], greatest_of_all));
-        return sum(own);
+        return sum<false>(own);
     }
 };
 
