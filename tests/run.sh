@@ -2,8 +2,8 @@
 # Installs what the tests need, builds, and runs them: run.sh [--full] [--seed N]
 # By default long tests take a sample of their cases, from a seed that is printed. --full then also
 # runs all cases, longer fuzzing and an artifact above 2 GB; and everything again under AddressSanitizer
-# and UndefinedBehaviorSanitizer, and what has several threads under ThreadSanitizer. README says how
-# long it takes. The last lines say what was skipped and why, and count: a unit test by its cases.
+# and UndefinedBehaviorSanitizer, and what has several threads under ThreadSanitizer. The last lines
+# say what was skipped and why, and count: a unit test by its cases.
 # Ctrl-C ends all of it and removes its temporary files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
