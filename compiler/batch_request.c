@@ -20,6 +20,9 @@ static bool wrong(batch_request *r, const char *format, ...) {
 /* --- values of fields ----------------------------------------------------------------------------
  */
 
+/* Numbers that JSON holds exactly, and below which cJSON writes them so. */
+static const double max_exact = 9007199254740991.0, max_exact_id = 1e15;
+
 static bool whole(batch_request *r, const cJSON *field, double min, double max, int64_t *out) {
     double x = field->valuedouble;
     if (!cJSON_IsNumber(field) || x != floor(x) || x < min || x > max)
@@ -35,6 +38,20 @@ static bool real(batch_request *r, const cJSON *field, float *out) {
     return true;
 }
 
+/* Of parameters whose 0 would be taken for the default. */
+static bool positive(batch_request *r, const cJSON *field, float *out) {
+    return real(r, field, out) &&
+           (*out > 0 || wrong(r, "%s: expected a number above 0", field->string));
+}
+
+/* Results repeat it. */
+static bool id(batch_request *r, const cJSON *field) {
+    if (cJSON_IsNumber(field) && !(fabs(field->valuedouble) < max_exact_id))
+        return wrong(r, "id: a number of more than 15 digits would be rounded: make it a text");
+    return cJSON_IsString(field) || cJSON_IsNumber(field) ||
+           wrong(r, "id: expected text or a number");
+}
+
 static bool flag(batch_request *r, const cJSON *field, uint32_t bit) {
     if (!cJSON_IsBool(field))
         return wrong(r, "%s: expected true or false", field->string);
@@ -47,7 +64,7 @@ static bool prompt(batch_request *r, const cJSON *field) {
         r->params.prompt = field->valuestring;
         return true;
     }
-    r->prompt_ids = output_take_ids(field, &r->params.n_prompt_ids);
+    r->prompt_ids = cJSON_IsArray(field) ? output_take_ids(field, &r->params.n_prompt_ids) : NULL;
     r->params.prompt_ids = r->prompt_ids;
     return r->prompt_ids || wrong(r, "prompt: expected text or a list of token ids");
 }
@@ -74,7 +91,7 @@ static bool stops(batch_request *r, const cJSON *field) {
 
 static bool stop_ids(batch_request *r, const cJSON *field) {
     int64_t n = 0;
-    int32_t *ids = output_take_ids(field, &n);
+    int32_t *ids = cJSON_IsArray(field) ? output_take_ids(field, &n) : NULL;
     bool ok = ids && n <= BATCH_MAX_STOPS;
     if (ok) {
         memcpy(r->stop_ids, ids, (size_t)n * sizeof *ids);
@@ -88,9 +105,6 @@ static bool stop_ids(batch_request *r, const cJSON *field) {
 /* --- fields --------------------------------------------------------------------------------------
  */
 
-/* Numbers that JSON holds exactly. */
-static const double max_exact = 9007199254740991.0;
-
 static bool take_field(batch_request *r, const cJSON *field) {
     mcc_request_params *p = &r->params;
     const char *name = field->string;
@@ -99,8 +113,7 @@ static bool take_field(batch_request *r, const cJSON *field) {
     if (cJSON_IsNull(field)) /* as if it were not there */
         return true;
     if (strcmp(name, "id") == 0)
-        return cJSON_IsString(field) || cJSON_IsNumber(field) ||
-               wrong(r, "id: expected text or a number");
+        return id(r, field);
     if (strcmp(name, "prompt") == 0)
         return prompt(r, field);
     if (strcmp(name, "messages") == 0)
@@ -110,11 +123,11 @@ static bool take_field(batch_request *r, const cJSON *field) {
     if (strcmp(name, "temperature") == 0)
         return real(r, field, &p->temperature);
     if (strcmp(name, "top_p") == 0)
-        return real(r, field, &p->top_p);
+        return positive(r, field, &p->top_p);
     if (strcmp(name, "min_p") == 0)
         return real(r, field, &p->min_p);
     if (strcmp(name, "repetition_penalty") == 0)
-        return real(r, field, &p->repetition_penalty);
+        return positive(r, field, &p->repetition_penalty);
     if (strcmp(name, "stop") == 0)
         return stops(r, field);
     if (strcmp(name, "stop_token_ids") == 0)
@@ -193,8 +206,9 @@ void batch_request_read(batch_request *r, const char *line, size_t bytes,
         return;
     }
     r->id = cJSON_GetObjectItemCaseSensitive(r->json, "id");
-    if (r->id && !cJSON_IsString(r->id) && !cJSON_IsNumber(r->id))
-        r->id = NULL;
+    if (r->id && !cJSON_IsString(r->id) &&
+        !(cJSON_IsNumber(r->id) && fabs(r->id->valuedouble) < max_exact_id))
+        r->id = NULL; /* not to be repeated, not even beside the error */
     while (end < line + bytes && strchr(" \t\r\n", *end) && *end)
         end++;
     if (end < line + bytes) {

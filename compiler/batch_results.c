@@ -39,6 +39,14 @@ bool batch_results_has(const batch_results *r, int64_t line) {
 /* --- what is there -------------------------------------------------------------------------------
  */
 
+static int no_result(const batch_results *r) {
+    fprintf(stderr,
+            "error: %s: line %" PRId64
+            " is no result, or not the first one of its request: name another --output\n",
+            r->path, r->n_before + 1);
+    return EXIT_FAILED;
+}
+
 /* Takes a whole line of an earlier run. */
 static int take_line(batch_results *r, const char *text, size_t bytes) {
     enum { MOST = 1 << 30 };
@@ -48,11 +56,7 @@ static int take_line(batch_results *r, const char *text, size_t bytes) {
     bool ours = n >= 1 && n <= MOST && n == (double)(int64_t)n;
     int code = EXIT_FINE;
     if (!ours || batch_results_has(r, (int64_t)n - 1)) {
-        fprintf(stderr,
-                "error: %s: line %" PRId64
-                " is no result, or not the first one of its request: name another --output\n",
-                r->path, r->n_before + 1);
-        code = EXIT_FAILED;
+        code = no_result(r);
     } else if (!note_done(r, (int64_t)n - 1)) {
         code = output_fail_memory();
     } else {
@@ -61,6 +65,14 @@ static int take_line(batch_results *r, const char *text, size_t bytes) {
     }
     cJSON_Delete(json);
     return code;
+}
+
+/* Whether a last line that is not whole can be the beginning of a result (see batch_results_add):
+ * a file of something else must not lose it. */
+static bool is_cut_result(const char *text, size_t bytes) {
+    static const char begin[] = "{\"id\":";
+    size_t n = bytes < sizeof begin - 1 ? bytes : sizeof begin - 1;
+    return memcmp(text, begin, n) == 0;
 }
 
 /* Reads what is there; cuts off a last line that is not whole. */
@@ -77,8 +89,10 @@ static int take_lines(batch_results *r) {
     off_t whole = 0;
     int code = EXIT_FINE;
     for (ssize_t n; code == EXIT_FINE && (n = getline(&text, &capacity, file)) > 0;) {
-        if (text[n - 1] != '\n')
+        if (text[n - 1] != '\n') {
+            code = is_cut_result(text, (size_t)n) ? EXIT_FINE : no_result(r);
             break;
+        }
         code = take_line(r, text, (size_t)n);
         whole += n;
     }

@@ -86,22 +86,27 @@ printf '%s\n' '{"id": 1, "prompt": "good", "max_tokens": 2}' '{"id": 2, "prompt"
     '{"id": 14, "prompt": "a", "messages": []}' '{"id": 15, "messages": "hi"}' \
     '{"id": 16, "prompt": "a", "prompt": "b"}' '{"id": 17, "prompt": "a"} {"id": 18}' \
     '{"id": [19], "prompt": "a"}' '{"id": 20, "prompt": "a", "stop": [""]}' >bad.jsonl
+printf '%s\n' '{"id": 1460323737035677699, "prompt": "a"}' '{"id": 22, "prompt": "a", "top_p": 0}' \
+    '{"id": 23, "prompt": "a", "repetition_penalty": 1e-60}' '{"id": 24, "prompt": {"a": 5}}' \
+    '{"id": 25, "prompt": "a", "stop_token_ids": 5}' >>bad.jsonl
 printf '{"id": 21, "prompt": "%s"}\n' "$(printf 'word %.0s' {1..5000})" >>bad.jsonl
 printf '{"id": "\xff", "prompt": "a"}\n{"id": 23, "prompt": "a\\u0000b"}\n{"id": "\\\\u0000", "prompt": "a", "max_tokens": 1}\n' >>bad.jsonl
 printf '{"id": "last", "prompt": "good", "max_tokens": 2}' >>bad.jsonl # no end of the line
 expect 1 batch llama.so --input bad.jsonl --output bad-results.jsonl --json
 says "of the requests are errors"
-holds 'd["requests"] == d["done_now"] == 23 and d["errors"] == 20'
+holds 'd["requests"] == d["done_now"] == 28 and d["errors"] == 25'
 python3 -c 'import json
 json.dump([json.loads(l) for l in open("bad-results.jsonl", encoding="utf-8")], open("out", "w"))'
 holds 'sorted(r["line"] for r in d if "text" in r)[0] == 1 and any(r["id"] == "last" and len(r["token_ids"]) == 2 for r in d)'
-holds 'all(r["error"] for r in d if "text" not in r) and {r["line"] for r in d} == set(range(1, 25)) - {3}'
+holds 'all(r["error"] for r in d if "text" not in r) and {r["line"] for r in d} == set(range(1, 30)) - {3}'
 holds 'any(r["line"] == 9 and r["id"] == 9 and "temprature" in r["error"] for r in d)'
-holds 'any(r["line"] == 20 and "max_model_len" in r["error"] for r in d)'
+holds 'any(r["line"] == 25 and "max_model_len" in r["error"] for r in d)'
+holds '[(r["id"], r["error"].split(":")[0]) for r in d if 20 <= r["line"] <= 24] == \
+    [(None, "id"), (22, "top_p"), (23, "repetition_penalty"), (24, "prompt"), (25, "stop_token_ids")]'
 # Again: nothing is left to do, and nothing is written.
 cp bad-results.jsonl bad-before.jsonl
 expect 1 batch llama.so --input bad.jsonl --output bad-results.jsonl --json
-holds 'd["done_before"] == 23 and d["done_now"] == 0'
+holds 'd["done_before"] == 28 and d["done_now"] == 0'
 same bad-results.jsonl bad-before.jsonl
 
 # Killed half-way, and cut off in the middle of a line: what is written stays and is not done again.
@@ -143,6 +148,11 @@ cp "$text" other.txt
 expect 1 batch llama.so --input requests.jsonl --output other.txt
 says "line 1 is no result"
 same other.txt "$text"
+printf 'one line, which does not end' >other.txt # no result that was cut off
+cp other.txt other-before.txt
+expect 1 batch llama.so --input requests.jsonl --output other.txt
+says "line 1 is no result"
+same other.txt other-before.txt
 cat one.jsonl one.jsonl >twice.jsonl
 expect 1 batch llama.so --input requests.jsonl --output twice.jsonl
 says "not the first one"
