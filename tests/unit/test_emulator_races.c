@@ -198,22 +198,13 @@ static const struct verdict {
 };
 enum { N_VERDICTS = sizeof verdicts / sizeof *verdicts, BETWEEN = 21 };
 
-/* A kernel's race is a race of the emulator's threads too: ThreadSanitizer sees such kernels on one
- * thread only. */
-#ifdef __SANITIZE_THREAD__
-enum { WATCHED = 1 };
-#else
-enum { WATCHED = 0 };
-#endif
-
 START_TEST(verdict) {
     SKIP_WITHOUT_NVRTC();
     const struct verdict *v = &verdicts[_i];
     for (int target = 0; target < 2; target++)
         for (uint64_t seed = 0; seed < (v->in_order ? 1 : 8); seed++) {
             const emu_allocation *words[3];
-            bool alone = v->in_order || seed < 4 || (WATCHED && v->says);
-            gpu g = open_gpu(target, seed, alone ? 1 : 2, words);
+            gpu g = open_gpu(target, seed, v->in_order || seed < 4 ? 1 : 2, words);
             uint32_t threads = _i < BETWEEN ? 32 : 96;
             bool good =
                 GPU_RUN(&g, v->kernel, 8, threads, words[0]->base, words[1]->base, words[2]->base);
