@@ -40,20 +40,25 @@ void batch_request_clear(batch_request *request);
 typedef struct batch_results {
     const char *path;
     int fd;
-    uint8_t *done; /* [n_done_bytes] bits: input lines, from 0, that have a result */
-    size_t n_done_bytes;
+    int64_t n_lines;             /* of the input */
+    uint64_t *done;              /* [n_lines] hash of the id of the line's result; 0: it has none */
     int64_t n_before, n_written; /* results found, and added */
     int64_t n_errors;            /* of both, those that are errors */
 } batch_results;
 
-/* Opens it, or makes it, and reads what it has. EXIT_FINE, or EXIT_FAILED after a message: it
- * cannot be opened, another process writes it, or it is something else. */
-int batch_results_open(batch_results *results, const char *path);
+/* Opens it, or makes it, and reads what it has for an input of n_lines lines. EXIT_FINE, or
+ * EXIT_FAILED after a message: it cannot be opened, another process writes it, or it is something
+ * else. */
+int batch_results_open(batch_results *results, const char *path, int64_t n_lines);
 /* EXIT_FAILED, after a message, when what was written may not have reached the disk. */
 int batch_results_close(batch_results *results);
 
 /* Whether an input line has a result. */
 bool batch_results_has(const batch_results *results, int64_t line);
+
+/* Whether the result of a line that has one is of a request with this id (NULL: none): else the
+ * input has changed. */
+bool batch_results_fits(const batch_results *results, int64_t line, const cJSON *id);
 
 /* Appends a result, whose "line" is set here, and frees it (NULL: memory was short). EXIT_FINE, or
  * EXIT_FAILED after a message. */

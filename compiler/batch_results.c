@@ -16,24 +16,22 @@ static int failed(const batch_results *r, const char *what) {
     return EXIT_FAILED;
 }
 
-static bool note_done(batch_results *r, int64_t line) {
-    size_t byte = (size_t)line / 8;
-    if (byte >= r->n_done_bytes) {
-        size_t n = 2 * byte + 64;
-        uint8_t *grown = realloc(r->done, n);
-        if (!grown)
-            return false;
-        memset(grown + r->n_done_bytes, 0, n - r->n_done_bytes);
-        r->done = grown;
-        r->n_done_bytes = n;
-    }
-    r->done[byte] |= (uint8_t)(1 << line % 8);
-    return true;
+/* FNV-1a of an id as JSON; never 0. */
+static uint64_t hash_id(const cJSON *id) {
+    char *text = id ? cJSON_PrintUnformatted(id) : NULL;
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (const char *p = text ? text : "null"; *p; p++)
+        h = (h ^ (uint8_t)*p) * UINT64_C(0x100000001b3);
+    cJSON_free(text);
+    return h | 1;
 }
 
 bool batch_results_has(const batch_results *r, int64_t line) {
-    size_t byte = (size_t)line / 8;
-    return byte < r->n_done_bytes && r->done[byte] & 1 << line % 8;
+    return line < r->n_lines && r->done[line] != 0;
+}
+
+bool batch_results_fits(const batch_results *r, int64_t line, const cJSON *id) {
+    return r->done[line] == hash_id(id);
 }
 
 /* --- what is there -------------------------------------------------------------------------------
@@ -42,24 +40,23 @@ bool batch_results_has(const batch_results *r, int64_t line) {
 static int no_result(const batch_results *r) {
     fprintf(stderr,
             "error: %s: line %" PRId64
-            " is no result, or not the first one of its request: name another --output\n",
+            " is no result for this input, or not the first one of its request: name another "
+            "--output\n",
             r->path, r->n_before + 1);
     return EXIT_FAILED;
 }
 
 /* Takes a whole line of an earlier run. */
 static int take_line(batch_results *r, const char *text, size_t bytes) {
-    enum { MOST = 1 << 30 };
     cJSON *json = cJSON_ParseWithLength(text, bytes);
     const cJSON *line = cJSON_GetObjectItemCaseSensitive(json, "line");
     double n = cJSON_IsNumber(line) ? line->valuedouble : 0;
-    bool ours = n >= 1 && n <= MOST && n == (double)(int64_t)n;
+    bool ours = n >= 1 && n <= (double)r->n_lines && n == (double)(int64_t)n;
     int code = EXIT_FINE;
     if (!ours || batch_results_has(r, (int64_t)n - 1)) {
         code = no_result(r);
-    } else if (!note_done(r, (int64_t)n - 1)) {
-        code = output_fail_memory();
     } else {
+        r->done[(int64_t)n - 1] = hash_id(cJSON_GetObjectItemCaseSensitive(json, "id"));
         r->n_before++;
         r->n_errors += cJSON_GetObjectItemCaseSensitive(json, "error") != NULL;
     }
@@ -105,11 +102,15 @@ static int take_lines(batch_results *r) {
     return code;
 }
 
-int batch_results_open(batch_results *r, const char *path) {
+int batch_results_open(batch_results *r, const char *path, int64_t n_lines) {
     *r = (batch_results){.path = path,
+                         .n_lines = n_lines,
+                         .done = calloc((size_t)n_lines + 1, sizeof *r->done),
                          .fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666)};
     if (r->fd < 0)
         return failed(r, "cannot be opened");
+    if (!r->done)
+        return output_fail_memory();
     struct stat is;
     if (fstat(r->fd, &is) != 0 || !S_ISREG(is.st_mode)) {
         fprintf(stderr, "error: %s: not a file: what is written must be there to go on\n", path);

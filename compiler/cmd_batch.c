@@ -187,13 +187,19 @@ static int take_line(batch *b, bool *end) {
     if (is_blank(b->text, (size_t)n))
         return EXIT_FINE;
     b->n_requests++;
-    if (batch_results_has(&b->results, line))
-        return EXIT_FINE;
-    if (n > MAX_LINE)
-        return add_error(b, line, NULL, "the line is longer than 64 MiB");
-    batch_request r;
-    batch_request_read(&r, b->text, (size_t)n, &b->common.params);
-    int code = r.error[0] ? add_error(b, line, r.id, r.error) : submit(b, line, &r);
+    batch_request r = {.error = "the line is longer than 64 MiB"};
+    if (n <= MAX_LINE)
+        batch_request_read(&r, b->text, (size_t)n, &b->common.params);
+    int code = EXIT_FINE;
+    if (!batch_results_has(&b->results, line)) {
+        code = r.error[0] ? add_error(b, line, r.id, r.error) : submit(b, line, &r);
+    } else if (!batch_results_fits(&b->results, line, r.id)) {
+        fprintf(stderr,
+                "error: %s: line %" PRId64 " has another id than its result in %s: it has changed; "
+                "name another --output\n",
+                b->input_path, line + 1, b->output_path);
+        code = EXIT_FAILED;
+    }
     batch_request_clear(&r);
     return code;
 }
@@ -395,7 +401,7 @@ static int run_batch(batch *b) {
     if (code == EXIT_FINE)
         code = generate_open(&b->common, &b->artifact, &b->engine);
     if (code == EXIT_FINE)
-        code = batch_results_open(&b->results, b->output_path);
+        code = batch_results_open(&b->results, b->output_path, b->n_lines);
     if (code == EXIT_FINE)
         code = run_lines(b);
     int closed = batch_results_close(&b->results);

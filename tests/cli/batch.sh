@@ -156,6 +156,15 @@ same other.txt other-before.txt
 cat one.jsonl one.jsonl >twice.jsonl
 expect 1 batch llama.so --input requests.jsonl --output twice.jsonl
 says "not the first one"
+# Results of another input: a line that it does not have, lines that have moved.
+head -n 20 requests.jsonl >fewer.jsonl
+{ tail -n 1 requests.jsonl; cat requests.jsonl; } >moved.jsonl
+for input in fewer moved; do
+    cp one.jsonl other.jsonl
+    expect 1 batch llama.so --input $input.jsonl --output other.jsonl
+    same other.jsonl one.jsonl
+done
+says "line 1 has another id than its result in other.jsonl"
 expect 1 batch llama.so --input requests.jsonl --output requests.jsonl
 says "the same file"
 expect 1 batch llama.so --input missing.jsonl --output new.jsonl
