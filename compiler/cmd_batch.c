@@ -31,7 +31,7 @@ static const char help[] =
     "      --max-num-seqs N       requests computed at the same time (default 32)\n"
     "      --kv-cache-memory-bytes N   of the KV cache (default: what these need at full length, "
     "at\n"
-    "                             most half of the machine's memory)\n"
+    "                             most half of the memory of the machine or the cgroup)\n"
     "      --json                 the summary as one JSON object\n";
 static const char examples[] =
     "\nexamples:\n"

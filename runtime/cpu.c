@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -90,9 +91,9 @@ static int read_quota(const char *path, long long *first, long long *second) {
  * the group mounted at the usual place: in a container, its own. */
 static int quota_threads(void) {
     long long quota = -1, period = 0, unused;
-    if (read_quota("/sys/fs/cgroup/cpu.max", &quota, &period) < 2 &&
-        !(read_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota, &unused) >= 1 &&
-          read_quota("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period, &unused) >= 1))
+    if (read_quota(RT_CGROUP "/cpu.max", &quota, &period) < 2 &&
+        !(read_quota(RT_CGROUP "/cpu/cpu.cfs_quota_us", &quota, &unused) >= 1 &&
+          read_quota(RT_CGROUP "/cpu/cpu.cfs_period_us", &period, &unused) >= 1))
         return 0;
     if (quota <= 0 || period <= 0 || quota / period > 1 << 20)
         return 0;
@@ -118,4 +119,19 @@ int rt_cpu_usable_threads(void) {
     if (quota > 0 && quota < threads)
         threads = quota;
     return threads > 0 ? threads : 1;
+}
+
+uint64_t rt_cpu_usable_memory(const char *cgroup) {
+    static const char *const files[] = {"memory.max", "memory/memory.limit_in_bytes"}; /* v2, v1 */
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[256];
+        long long limit, unused;
+        snprintf(path, sizeof path, "%s/%s", cgroup, files[i]);
+        if (read_quota(path, &limit, &unused) >= 1 && limit > 0 &&
+            (bytes == 0 || (uint64_t)limit < bytes))
+            bytes = (uint64_t)limit;
+    }
+    return bytes;
 }

@@ -1,10 +1,10 @@
 #include "runtime/engine.h"
+#include "runtime/cpu.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     DEFAULT_BATCHED_TOKENS = 128, /* enough for the GEMMs' speed; activations stay in the caches */
@@ -78,15 +78,14 @@ static void set_limits(mcc_engine *e, const mcc_engine_options *o) {
     e->max_waiting = o->max_num_waiting > 0 ? o->max_num_waiting : DEFAULT_WAITING;
 }
 
-/* On the CPU, where sequences share the memory with all else: at most half of the machine's, unless
- * one sequence needs more. 0: no limit. */
+/* On the CPU, where sequences share the memory with all else: at most half of what this process
+ * may use, unless one sequence needs more. 0: no limit. */
 static uint64_t kv_memory(const mcc_engine *e, const mcc_engine_options *o, bool cpu) {
     if (o->kv_cache_memory_bytes > 0 || !cpu || e->max_seqs == 1)
         return o->kv_cache_memory_bytes;
     const rt_tables *t = &e->artifact->tables;
     uint64_t one = rt_kv_bytes_for(t->kv_groups, t->n_kv_groups, e->max_len, e->max_batched);
-    long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
-    uint64_t half = pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 2 : 0;
+    uint64_t half = rt_cpu_usable_memory(RT_CGROUP) / 2;
     return half > 0 && half < one ? one : half;
 }
 

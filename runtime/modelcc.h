@@ -325,9 +325,11 @@ typedef struct mcc_engine_options {
     int32_t max_eval_seqs;          /* sequences that mcc_engine_eval can hold. 0: 1 */
     int64_t max_model_len;          /* tokens of a sequence at most. 0: the model's */
     uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length, but, on a
-                                       CPU and with several of them, at most half of the machine's
-                                       memory. It is reserved, and on a CPU used only as sequences
-                                       grow; what fits is in mcc_engine_stats */
+                                       CPU and with several of them, at most half of the memory of
+                                       the machine or the cgroup. It is reserved, and on a CPU used
+                                       as tokens come: in the end all of it, as what requests leave
+                                       is kept for those that begin alike. What fits is in
+                                       mcc_engine_stats */
     mcc_pool *pool;                 /* NULL: the engine makes its own; unused on a GPU */
     const char *device; /* where it runs: "cpu"; "cuda" or "cuda:N", the first GPU or the one with
                            this number; "emulator", a GPU emulated on the CPU by

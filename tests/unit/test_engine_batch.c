@@ -2,10 +2,12 @@
  * is cached, preempted or computed in chunks; samples that share a prompt; priorities, deadlines, a
  * full queue; and several threads. */
 #include "engine_case.h"
+#include "runtime/cpu.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 enum { MANY = 32, MOST_TOKENS = 200 };
 
@@ -254,6 +256,37 @@ START_TEST(requests_and_evaluation) {
 }
 END_TEST
 
+/* What the default of kv_cache_memory_bytes is half of. */
+START_TEST(memory_that_a_cgroup_allows) {
+    static const struct {
+        const char *file, *text;
+        uint64_t bytes; /* 0: the machine's */
+    } cases[] = {{"memory.max", "1048576\n", 1 << 20},
+                 {"memory.max", "max\n", 0},
+                 {"memory.max", "", 0},
+                 {"memory/memory.limit_in_bytes", "2097152\n", 2 << 20},
+                 {"memory/memory.limit_in_bytes", "9223372036854771712\n", 0}};
+    char folder[] = "/tmp/mcc-cgroup-XXXXXX", file[128];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    uint64_t machine = rt_cpu_usable_memory(folder);
+    ck_assert_uint_gt(machine, 2 << 20);
+    snprintf(file, sizeof file, "%s/memory", folder);
+    ck_assert_int_eq(mkdir(file, 0700), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(file, sizeof file, "%s/%s", folder, cases[i].file);
+        FILE *f = fopen(file, "w");
+        ck_assert_ptr_nonnull(f);
+        fputs(cases[i].text, f);
+        fclose(f);
+        ck_assert_uint_eq(rt_cpu_usable_memory(folder), cases[i].bytes ? cases[i].bytes : machine);
+        unlink(file);
+    }
+    snprintf(file, sizeof file, "%s/memory", folder);
+    rmdir(file);
+    rmdir(folder);
+}
+END_TEST
+
 /* --- threads -------------------------------------------------------------------------------------
  */
 
@@ -369,6 +402,7 @@ static Suite *suite(void) {
     tcase_add_test(t, deadlines_end_requests);
     tcase_add_test(t, a_full_queue_refuses);
     tcase_add_test(t, requests_and_evaluation);
+    tcase_add_test(t, memory_that_a_cgroup_allows);
     tcase_add_test(t, threads_submit_step_and_poll);
     suite_add_tcase(s, t);
     return s;
