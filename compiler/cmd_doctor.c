@@ -147,18 +147,11 @@ static void check_pcre2(report *r) {
     }
 }
 
-/* Bytes that this process may use of the machine's memory, 0 when unknown. */
-static uint64_t memory_limit(void) {
-    char text[64];
-    file_value("/sys/fs/cgroup/memory.max", "", text, sizeof text);
-    return strtoull(text, NULL, 10); /* "max" is 0 */
-}
-
 static void check_memory(report *r) {
     check *c = add(r, "memory");
     char text[64], total[24], available[24], limited[24];
     file_value("/proc/meminfo", "MemTotal", text, sizeof text);
-    uint64_t bytes = strtoull(text, NULL, 10) * 1024, limit = memory_limit();
+    uint64_t bytes = strtoull(text, NULL, 10) * 1024, limit = rt_cpu_usable_memory(RT_CGROUP);
     file_value("/proc/meminfo", "MemAvailable", text, sizeof text);
     uint64_t unused = strtoull(text, NULL, 10) * 1024;
     snprintf(c->found, sizeof c->found, "%s, %s available", output_bytes(bytes, total),

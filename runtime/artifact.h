@@ -83,9 +83,9 @@ typedef struct mcc_kv_group_entry {
     int32_t layers, heads, head_dim, page_tokens;
     uint32_t dtype; /* MCC_KV_ */
     uint32_t reserved;
-    /* Of one page of one layer: 2 * heads * head_dim * page_tokens * size, with int8 and fp8 2 *
-     * heads
-     * * page_tokens * 2 more for scales, rounded up to a multiple of 64. */
+    /* Of one page of one layer: 2 * heads * page_tokens * head_dim * size. With int8 and fp8
+     * there are 2 * heads * page_tokens * 2 more, for scales, and it is rounded up to a multiple
+     * of 64. */
     uint64_t layer_bytes;
 } mcc_kv_group_entry;
 

@@ -38,10 +38,10 @@
  *  - Pointers handed out belong to the object they came from and live as long, unless said
  *    otherwise.
  *  - Threads: an artifact is immutable once open and may be used by many threads. Different
- * engines, even of one artifact or sharing a pool, may be used at the same time. One engine: any
- * thread may submit and cancel requests and read statistics at any time; one thread at a time steps
- *    (or evaluates, or resets), and one at a time takes events, which may be the same or another.
- *    There is no global state.
+ *    engines, even of one artifact or sharing a pool, may be used at the same time. One engine:
+ *    any thread may submit and cancel requests and read statistics at any time; one thread at a
+ *    time steps (or evaluates, resets, or asks how long launches took), and one at a time takes
+ *    events, which may be the same or another. There is no global state.
  *  - Opening an artifact for running loads the code in it, as any shared library: open only
  *    what you trust. MCC_OPEN_INSPECT loads nothing.
  */
