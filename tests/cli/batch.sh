@@ -110,14 +110,17 @@ holds 'd["done_before"] == 28 and d["done_now"] == 0'
 same bad-results.jsonl bad-before.jsonl
 
 # Killed half-way, and cut off in the middle of a line: what is written stays and is not done again.
+await_results() { # FILE N
+    for i in $(seq 500); do
+        if [ -s "$1" ] && [ "$(wc -l <"$1")" -ge "$2" ]; then break; fi
+        sleep 0.02
+    done
+}
 case="a killed batch"
 for i in 1 2 3 4 5 6; do cat requests.jsonl; done | sed 's/"max_tokens": [0-9]*/"max_tokens": 60/' >long.jsonl
 "$modelcc" batch llama.so --input long.jsonl --output long-results.jsonl --max-num-seqs 2 >out 2>err &
 child=$!
-for i in $(seq 500); do
-    if [ -s long-results.jsonl ] && [ "$(wc -l <long-results.jsonl)" -ge 5 ]; then break; fi
-    sleep 0.02
-done
+await_results long-results.jsonl 5
 kill -9 $child
 wait $child 2>/dev/null
 kept=$(wc -l <long-results.jsonl)
@@ -135,7 +138,7 @@ same_results long-results.jsonl long-whole.jsonl
 case="an interrupted batch"
 "$modelcc" batch llama.so --input long.jsonl --output interrupted.jsonl --max-num-seqs 1 >out 2>err &
 child=$!
-sleep 0.5
+await_results interrupted.jsonl 1
 kill -INT $child
 wait $child
 code=$?
