@@ -35,6 +35,17 @@ START_TEST(logits_equal_the_reference) {
         free(chunked);
         free(whole);
     }
+    float *mixed[MAX_CASES];
+    for (int i = 0; i < ref->n_cases; i++)
+        mixed[i] = calloc((size_t)(ref->cases[i].n_tokens * ref->vocab), sizeof(float));
+    for (int i = 0; i < ref->n_cases; i += EVAL_SEQS)
+        run_mixed(o.engine, ref, i, mixed + i);
+    for (int i = 0; i < ref->n_cases; i++) {
+        double e = error_of(ref, i, mixed[i]);
+        ck_assert_msg(e <= bound, "%s: case %s: mixed batch: error %g", s->input,
+                      ref->cases[i].name, e);
+        free(mixed[i]);
+    }
     close_model(&o);
     reference_close(ref);
 }
