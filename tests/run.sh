@@ -96,10 +96,10 @@ sys.exit(checks["NVRTC"] != "fine")'
 }
 
 build "$build"
-if ! has_nvrtc && MODELCC_NVRTC=$(bash tests/nvrtc.sh "$build/nvrtc"); then
+if ! has_nvrtc && MODELCC_NVRTC=$(bash tests/nvidia.sh nvrtc "$build/nvrtc"); then
     export MODELCC_NVRTC
 fi
-if ! command -v nvdisasm >/dev/null && tools=$(bash tests/nvdisasm.sh "$build/nvdisasm"); then
+if ! command -v nvdisasm >/dev/null && tools=$(bash tests/nvidia.sh nvdisasm "$build/nvdisasm"); then
     export PATH=$PATH:$tools
 fi
 part 1 tests "$build" "every test, long ones with a sample of their cases"
