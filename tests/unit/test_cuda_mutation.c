@@ -7,13 +7,15 @@
  * survivor have its reason in tests/mutation/survivors.txt. And the other way round: unchanged
  * kernels raise no alarm, whatever the schedule of warps and blocks.
  *
- * A sample by default; all with MCC_TEST_FULL=1, in parts by MCC_TEST_SHARD. MCC_MUTATION_SHOW=1
- * lists explained survivors and the checkers' messages, MCC_MUTATION_DUMP=DIR keeps the PTX,
- * MCC_MUTATION_SAMPLE is the number of mutants of a function, MCC_MUTATION_LINE the line of PTX of
- * the only ones. */
+ * A sample of kernels by default; all with MCC_TEST_FULL=1, in parts by MCC_TEST_SHARD. Of a
+ * kernel's functions, which have hundreds of mutants each, both take a sample: MCC_MUTATION_SAMPLE
+ * is its size for a function, or `all` (hours). MCC_MUTATION_SHOW=1 lists explained survivors and
+ * the checkers' messages, MCC_MUTATION_DUMP=DIR keeps the PTX, MCC_MUTATION_LINE is the line of PTX
+ * of the only mutants. */
 #include "cuda_mutants.h"
 
 #include <fnmatch.h>
+#include <limits.h>
 
 static const char *const quantized[] = {"q4_0", "q4_1", "q5_0", "q5_1",
                                         "q8_0", "q4_k", "q5_k", "q6_k"};
@@ -27,6 +29,7 @@ enum {
     MOST_STEPS = 20,
     MOST_BLOCKS = 4,                 /* of a matmul along its rows, but for the first inputs */
     SAMPLE = TEST_SANITIZED ? 1 : 4, /* mutants of a function */
+    FULL_SAMPLE = 12,
     SPARSE = TEST_SANITIZED ? 2 : 1, /* how many times fewer kernels a sample has */
     SCHEDULES = 3                    /* that a mutant without a barrier or the like is run with */
 };
@@ -136,8 +139,8 @@ typedef struct score {
     int mutants, by_checker, by_result, by_traffic, by_work, by_limit, survivors, unexplained;
 } score;
 
-/* What is asked of a kernel: percent of its mutants noticed, in a full run, and whether survivors
- * of all kinds need a reason, or only those without a barrier, wait, commit or fence. */
+/* What is asked of a kernel: percent of its mutants noticed, when all are tried, and whether
+ * survivors of all kinds need a reason, or only those without a barrier, wait, commit or fence. */
 typedef struct demand {
     int percent;
     bool all_kinds;
@@ -208,6 +211,14 @@ static void run_schedules(const cg_cuda_function *f, ptx_module *module,
     }
 }
 
+/* How many mutants of a function are tried; INT_MAX for all. */
+static int sample_size(void) {
+    const char *size = getenv("MCC_MUTATION_SAMPLE");
+    if (size)
+        return strcmp(size, "all") == 0 ? INT_MAX : atoi(size);
+    return test_full() ? FULL_SAMPLE : SAMPLE;
+}
+
 static bool only_schedules; /* unchanged kernels on many schedules; else mutants */
 
 static void mutate_function(mutant_graph *g, const cg_cuda_function *f, const char *target,
@@ -246,10 +257,10 @@ static void mutate_function(mutant_graph *g, const cg_cuda_function *f, const ch
     }
     ck_assert_int_gt(all.n, 0);
     const char *line = getenv("MCC_MUTATION_LINE");
-    int sample = getenv("MCC_MUTATION_SAMPLE") ? atoi(getenv("MCC_MUTATION_SAMPLE")) : SAMPLE;
+    int sample = sample_size();
     for (int i = 0; i < all.n; i++) {
         if (line ? all.items[i].ptx_line != atoi(line)
-                 : !test_full() && (int)(cpu_random() % (unsigned)all.n) >= sample)
+                 : (int)(cpu_random() % (unsigned)all.n) >= sample)
             continue;
         char *text = mutation_apply(image.ptx, &all.items[i]);
         outcome o = judge(f, text, all.items[i].kind, g, inputs, n_inputs,
@@ -286,7 +297,7 @@ static void judge_kernel(const cg_kernel *kernel, const demand *wanted) {
     const score *s = &kernel_score;
     ck_assert_msg(!s->unexplained, "%s: %d survivors have no reason in survivors.txt", kernel->name,
                   s->unexplained);
-    if (test_full() && !only_schedules)
+    if (sample_size() == INT_MAX)
         ck_assert_msg((s->mutants - s->survivors) * 100 >= s->mutants * wanted->percent,
                       "%s: only %d of %d mutants are noticed", kernel->name,
                       s->mutants - s->survivors, s->mutants);
