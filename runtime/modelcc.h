@@ -386,7 +386,8 @@ typedef struct mcc_request_params {
     int32_t n_stop_token_ids;
     const int32_t *stop_token_ids; /* beside the model's own */
     /* Order: by priority, less being sooner, then by arrival; 10 seconds of waiting make up for one
-     * level of priority. */
+     * level of priority. Of the prompts' tokens in a step, half go by this order, and half to the
+     * prompts with the least left to compute: a short one does not wait behind a long one. */
     int32_t priority;
     int32_t n; /* samples of the same prompt, which is computed and stored once; the seeds are seed,
                   seed + 1, … 0: 1 */

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of those that wait, so many at most are looked at: a step must not take long. */
+enum { LOOKED_AT = 256 };
+
 /* Sequences by urgency. */
 typedef struct seq_list {
     rt_seq *first, *last;
@@ -18,6 +21,7 @@ struct rt_scheduler {
     uint64_t numbers;
     rt_plan plan;
     bool preempted;        /* in this plan */
+    bool full;             /* one that waits found no room, in this plan */
     const rt_seq *blocked; /* found no room … */
     uint64_t blocked_at;   /* … when so many pages had been let go … */
     int blocked_beside;    /* … and so many were running */
@@ -164,37 +168,48 @@ static void preempt(rt_scheduler *s, rt_seq *seq) {
     wait_in_line(s, seq);
 }
 
-/* Plans the sequence's next tokens, as many as the step has room for. Where pages are short, less
- * urgent sequences make room, or it steps back itself. */
-static void plan_sequence(rt_scheduler *s, rt_seq *seq) {
-    int64_t left = seq->n_ids - seq->computed;
-    int32_t room = s->options.max_batch - s->plan.n_tokens;
-    int32_t n = left < room ? (int32_t)left : room;
+/* Tokens of a sequence that are neither computed nor planned. */
+static int64_t left_of(const rt_scheduler *s, const rt_seq *seq) {
+    return seq->n_ids - seq->computed - (seq->item >= 0 ? s->plan.items[seq->item].n : 0);
+}
+
+/* Plans the sequence's next tokens, at most `most`, beside those that it has in the plan already.
+ * Where pages are short, less urgent sequences make room, or it steps back itself. */
+static void plan_sequence(rt_scheduler *s, rt_seq *seq, int32_t most) {
+    int64_t left = left_of(s, seq);
+    int32_t n = left < most ? (int32_t)left : most;
+    int32_t before = seq->item >= 0 ? s->plan.items[seq->item].n : 0;
     if (n == 0)
         return;
-    while (!rt_kv_reserve(s->kv, seq->slot, seq->computed + n, NULL)) {
+    while (!rt_kv_reserve(s->kv, seq->slot, seq->computed + before + n, NULL)) {
         rt_seq *victim = s->running.last;
         preempt(s, victim);
         if (victim == seq)
             return;
     }
-    seq->item = s->plan.n_items++;
-    s->plan.items[seq->item] = (rt_plan_item){
-        .seq = seq, .first = seq->computed, .n = n, .n_rows = n == left, .n_valid = n};
+    if (seq->item < 0)
+        seq->item = s->plan.n_items++;
+    s->plan.items[seq->item] = (rt_plan_item){.seq = seq,
+                                              .first = seq->computed,
+                                              .n = before + n,
+                                              .n_rows = n == left,
+                                              .n_valid = before + n};
     s->plan.n_tokens += n;
 }
 
-static bool decodes(const rt_seq *seq) {
-    return seq->n_ids - seq->computed == 1;
+/* Planning preempts from the end: this one too, perhaps, and then it was the last. */
+static rt_seq *running_after(const rt_seq *seq) {
+    return seq->state == RT_SEQ_RUNNING ? seq->next : NULL;
 }
 
-static void plan_running(rt_scheduler *s, bool decoding) {
-    for (rt_seq *seq = s->running.first, *next; seq; seq = next) {
-        if (seq->item < 0 && decodes(seq) == decoding)
-            plan_sequence(s, seq);
-        /* Planning preempts from the end: this one too, perhaps, and then it was the last. */
-        next = seq->state == RT_SEQ_RUNNING ? seq->next : NULL;
-    }
+static int32_t room_of(const rt_scheduler *s) {
+    return s->options.max_batch - s->plan.n_tokens;
+}
+
+static void plan_decoding(rt_scheduler *s) {
+    for (rt_seq *seq = s->running.first; seq; seq = running_after(seq))
+        if (left_of(s, seq) == 1)
+            plan_sequence(s, seq, room_of(s));
 }
 
 /* Its leader has the same prompt and is about to compute it. */
@@ -225,6 +240,12 @@ static bool is_still_held(const rt_scheduler *s, const rt_seq *seq) {
     while (r && r->number != seq->held_by)
         r = r->next;
     return r && r->computed < seq->held_for;
+}
+
+static bool is_held_back(const rt_scheduler *s, rt_seq *seq) {
+    bool held = waits_for_leader(seq) || is_still_held(s, seq);
+    seq->held_back = seq->held_back || held;
+    return held;
 }
 
 /* What the KV cache has of the sequence already; one token at least is left to compute, for its
@@ -263,33 +284,80 @@ static bool admit(rt_scheduler *s, rt_seq *seq) {
     return true;
 }
 
-static void plan_waiting(rt_scheduler *s) {
-    int held = 0; /* as many as could run are looked at: a step must not take long */
-    for (rt_seq *seq = s->waiting.first, *next;
-         seq && s->n_free_slots > 0 && s->plan.n_tokens < s->options.max_batch && !s->preempted &&
-         held < s->options.max_seqs;
-         seq = next) {
-        next = seq->next;
-        if (waits_for_leader(seq) || is_still_held(s, seq)) {
-            seq->held_back = true;
-            held++;
-            continue;
+static bool may_admit(const rt_scheduler *s) {
+    return s->n_free_slots > 0 && !s->preempted && !s->full;
+}
+
+/* A waiting sequence runs if it may and there is room. Where there is none, nobody overtakes it. */
+static bool try_to_admit(rt_scheduler *s, rt_seq *seq) {
+    if (is_held_back(s, seq))
+        return false;
+    s->full = s->blocked == seq && s->blocked_at == rt_kv_releases(s->kv) &&
+              s->blocked_beside == s->running.n;
+    if (s->full)
+        return false;
+    if (admit(s, seq)) {
+        s->blocked = NULL;
+        return true;
+    }
+    s->full = !seq->held_back;
+    if (s->full) {
+        s->blocked = seq;
+        s->blocked_at = rt_kv_releases(s->kv);
+        s->blocked_beside = s->running.n;
+    }
+    return false;
+}
+
+/* Up to `most` tokens of prompts, those at work and those that wait, by urgency. */
+static void plan_urgent(rt_scheduler *s, int32_t most) {
+    int32_t end = s->plan.n_tokens + most;
+    int held = 0;
+    rt_seq *running = s->running.first, *waiting = s->waiting.first;
+    while (s->plan.n_tokens < end) {
+        if (!may_admit(s) || held == LOOKED_AT)
+            waiting = NULL;
+        if (!running && !waiting)
+            return;
+        rt_seq *seq = running;
+        if (waiting && (!running || more_urgent(waiting, running))) {
+            seq = waiting;
+            waiting = waiting->next;
+            if (!try_to_admit(s, seq)) {
+                held++;
+                continue;
+            }
         }
-        if (s->blocked == seq && s->blocked_at == rt_kv_releases(s->kv) &&
-            s->blocked_beside == s->running.n)
-            return;
-        if (admit(s, seq)) {
-            s->blocked = NULL;
-            plan_sequence(s, seq);
-        } else if (seq->held_back) {
-            held++;
-        } else {
-            s->blocked = seq; /* nobody overtakes it */
-            s->blocked_at = rt_kv_releases(s->kv);
-            s->blocked_beside = s->running.n;
-            return;
+        plan_sequence(s, seq, end - s->plan.n_tokens);
+        running = running_after(seq);
+    }
+}
+
+/* The prompt with the least to compute, the most urgent one of these; NULL: none is left. */
+static rt_seq *find_shortest(const rt_scheduler *s) {
+    rt_seq *best = NULL;
+    int64_t least = INT64_MAX;
+    for (rt_seq *seq = s->running.first; seq; seq = seq->next) {
+        int64_t left = left_of(s, seq);
+        if (left > 0 && left < least) {
+            best = seq;
+            least = left;
         }
     }
+    rt_seq *seq = may_admit(s) ? s->waiting.first : NULL;
+    for (int i = 0; seq && i < LOOKED_AT; i++, seq = seq->next)
+        if (seq->n_ids < least + (best && more_urgent(seq, best)) && !is_held_back(s, seq)) {
+            best = seq;
+            least = seq->n_ids;
+        }
+    return best;
+}
+
+/* What is left of the step, the shortest prompts first. */
+static void plan_short(rt_scheduler *s) {
+    for (rt_seq *seq; room_of(s) > 0 && (seq = find_shortest(s));)
+        if (seq->state == RT_SEQ_RUNNING || try_to_admit(s, seq))
+            plan_sequence(s, seq, room_of(s));
 }
 
 static void drop_preempted(rt_plan *plan) {
@@ -310,7 +378,7 @@ static void plan_drafts(rt_scheduler *s) {
     rt_plan *plan = &s->plan;
     for (int32_t i = 0; i < plan->n_items; i++) {
         rt_plan_item *item = &plan->items[i];
-        int32_t room = s->options.max_batch - plan->n_tokens, n = item->seq->n_drafts;
+        int32_t room = room_of(s), n = item->seq->n_drafts;
         n = n < room ? n : room;
         if (n <= 0 || item->n_rows != 1 || item->n != 1 ||
             !rt_kv_reserve(s->kv, item->seq->slot, item->first + 1 + n, NULL))
@@ -323,10 +391,10 @@ static void plan_drafts(rt_scheduler *s) {
 
 rt_plan *rt_scheduler_plan(rt_scheduler *s) {
     s->plan.n_items = s->plan.n_tokens = s->plan.n_decode = 0;
-    s->preempted = false;
-    plan_running(s, true);
-    plan_running(s, false);
-    plan_waiting(s);
+    s->preempted = s->full = false;
+    plan_decoding(s);
+    plan_urgent(s, (room_of(s) + 1) / 2);
+    plan_short(s);
     drop_preempted(&s->plan);
     plan_drafts(s);
     return &s->plan;

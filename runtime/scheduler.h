@@ -10,14 +10,18 @@
  * urgent by one level of priority every `aging` seconds, so that nobody starves, and as everybody
  * ages alike, the order of two never changes.
  *
- * A step. First a token for each sequence that decodes; what is left of the step's tokens goes to
- * prompts, the most urgent first, in chunks; what is left then to sequences that wait, as long as
- * there are slots and pages for all that they are known to need. Drafts have what is left in the
- * end. One that begins like a more urgent prompt at work is held back until that is computed, so
- * that a common beginning costs once. When a running sequence finds no page, the least urgent one
- * is preempted: it lets go of its pages (which stay cached, if nobody needs them) and waits again,
- * to be computed anew. The most urgent running sequence always gets what it needs, so every step
- * makes progress. */
+ * A step. First a token for each sequence that decodes. Half of what is left of the step's tokens
+ * goes to prompts by urgency, those at work and those that wait, in chunks; the other half to the
+ * prompts that have the least left to compute (Schrage 1968: so the mean time to the first token
+ * is least), which is the same half again where the most urgent one is the shortest, too. So
+ * neither who is urgent nor who is short waits behind a long prompt, and the most urgent one has
+ * half of each step at least. Who waits may begin as long as there are slots and pages for all
+ * that it is known to need; when pages are short for one, nobody overtakes it. Drafts have what is
+ * left in the end. One that begins like a more urgent prompt at work is held back until that is
+ * computed, so that a common beginning costs once. When a running sequence finds no page, the least
+ * urgent one is preempted: it lets go of its pages (which stay cached, if nobody needs them) and
+ * waits again, to be computed anew. The most urgent running sequence always gets what it needs, so
+ * every step makes progress. */
 #ifndef MCC_RUNTIME_SCHEDULER_H
 #define MCC_RUNTIME_SCHEDULER_H
 

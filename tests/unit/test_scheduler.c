@@ -38,6 +38,7 @@ typedef struct world {
     bool drafts;
     int64_t finished, cancelled, expired, failed, refused, shared, tokens, decoded;
     int64_t drafted, kept; /* tokens */
+    uint64_t preempted;    /* before this step */
 } world;
 
 static world w;
@@ -153,6 +154,29 @@ static void verify(const rt_plan_item *item) {
 /* --- a step --------------------------------------------------------------------------------------
  */
 
+/* Of what decoding leaves of a step, the most urgent prompt gets half, or all that it needs; of
+ * that, those that had to compute one token only may have taken theirs. */
+static void check_shares(const rt_plan *plan, rt_seq *const *before, int n_before) {
+    int32_t decoding = 0, short_ones = 0;
+    const rt_plan_item *urgent = NULL;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_plan_item *item = &plan->items[i];
+        int64_t left = item->seq->n_ids - item->first;
+        decoding += left == 1;
+        for (int k = 0; k < n_before; k++)
+            short_ones += left == 1 && before[k] == item->seq;
+        if (left > 1 && (!urgent || item->seq->urgency < urgent->seq->urgency ||
+                         (item->seq->urgency == urgent->seq->urgency &&
+                          item->seq->number < urgent->seq->number)))
+            urgent = item;
+    }
+    if (urgent) {
+        int64_t left = urgent->seq->n_ids - urgent->first;
+        int32_t half = (w.options.max_batch - decoding + 1) / 2;
+        ck_assert_int_ge(urgent->n + short_ones, left < half ? left : half);
+    }
+}
+
 /* The rules that hold for every plan. `before` is what was waiting, `n_before` of it. */
 static void check_plan(const rt_plan *plan, rt_seq *const *before, int n_before) {
     int32_t tokens = 0;
@@ -185,16 +209,19 @@ static void check_plan(const rt_plan *plan, rt_seq *const *before, int n_before)
             ck_assert_int_ge(q->item, 0);
         ck_assert(bound || q->item >= 0);
     }
-    /* Nobody overtakes: of those that waited, none runs while a more urgent one that could does
-     * not. Who is held back waits for a more urgent one that runs. */
-    const rt_seq *left = NULL;
+    /* Nobody overtakes but who is shorter: of those that waited, none runs while a more urgent one
+     * that could, and has no more to compute, does not. Who is held back waits for a more urgent
+     * one that runs. */
+    int64_t least = INT64_MAX;
     for (int i = 0; i < n_before; i++) {
         if (before[i]->held_back)
             ck_assert(before[i]->state == RT_SEQ_WAITING && first->state == RT_SEQ_RUNNING);
-        else if (before[i]->state == RT_SEQ_WAITING && !left)
-            left = before[i];
-        ck_assert(!left || before[i]->state == RT_SEQ_WAITING);
+        else if (before[i]->state == RT_SEQ_WAITING)
+            least = before[i]->n_ids < least ? before[i]->n_ids : least;
+        ck_assert(before[i]->state == RT_SEQ_WAITING || before[i]->n_ids < least);
     }
+    if (stats.preemptions == w.preempted) /* else who decodes may have lost its place */
+        check_shares(plan, before, n_before);
 }
 
 static void check_cache(void) {
@@ -240,6 +267,7 @@ static bool step(double seconds, bool fails) {
             before[n_before++] = q;
     if (w.drafts)
         draft();
+    w.preempted = rt_scheduler_get_stats(w.scheduler).preemptions;
     rt_plan *plan = rt_scheduler_plan(w.scheduler);
     check_plan(plan, before, n_before);
     copy_pages();
@@ -423,17 +451,82 @@ START_TEST(prompts_fill_what_decoding_leaves) {
     start(&r[2], 50, 2);
     for (int k = 0; k < 3; k++)
         ck_assert(rt_scheduler_add(w.scheduler, &r[k].seq));
-    step(1, false); /* 3 + 17 */
+    step(1, false); /* 3 + 7, the more urgent half, and 10 of the shorter one */
     ck_assert_int_eq(r[0].seq.n_ids, 4);
-    ck_assert_int_eq(r[1].seq.computed, 17);
-    ck_assert_int_eq(r[2].seq.state, RT_SEQ_WAITING);
-    step(1, false); /* 1 + 19 */
+    ck_assert_int_eq(r[1].seq.computed, 7);
+    ck_assert_int_eq(r[2].seq.computed, 10);
+    step(1, false); /* 1 + 10 + 9 */
     ck_assert_int_eq(r[0].seq.n_ids, 5);
-    ck_assert_int_eq(r[1].seq.computed, 36);
-    step(1, false);
-    step(1, false); /* 1 + 15 + 4 */
-    ck_assert_int_eq(r[1].seq.n_ids, 71);
-    ck_assert_int_eq(r[2].seq.computed, 4);
+    ck_assert_int_eq(r[1].seq.computed, 17);
+    ck_assert_int_eq(r[2].seq.computed, 19);
+    for (int i = 0; i < 4; i++)
+        step(1, false); /* 1 + 10 + 9, in the last 1 + 10 + 4 + 5 */
+    ck_assert_int_eq(r[1].seq.computed, 62);
+    ck_assert_int_eq(r[2].seq.n_ids, 51);
+    unmake();
+}
+END_TEST
+
+/* Prompts of one length are computed one after the other: at once, all would end last. */
+START_TEST(equal_prompts_take_turns) {
+    static request r[3];
+    make(3, 20, 0);
+    for (int k = 0; k < 3; k++) {
+        for (int i = 0; i < 60; i++)
+            r[k].ids[i] = 100 * k + i;
+        start(&r[k], 60, 1);
+        ck_assert(rt_scheduler_add(w.scheduler, &r[k].seq));
+    }
+    for (int i = 1; i <= 9; i++) {
+        step(1, false);
+        ck_assert_int_eq(w.finished, i / 3);
+    }
+    unmake();
+}
+END_TEST
+
+/* Long prompts fill every step. One that is more urgent than all, or shorter, has tokens in the
+ * next step, as many as half of what decoding leaves. */
+START_TEST(who_is_urgent_or_short_starts_at_once) {
+    enum { LONGS = 6 };
+    static request longs[LONGS], r;
+    const char *seed = getenv("MCC_TEST_SEED");
+    state = (seed ? strtoull(seed, NULL, 10) : 1) * 100 + 50;
+    make(MAX_SEQS, MAX_BATCH, 0);
+    memset(longs, 0, sizeof longs);
+    for (int round = 0; round < (test_full() ? 5000 : 1000); round++) {
+        for (int k = 0; k < LONGS; k++) {
+            if (longs[k].live)
+                continue;
+            for (int i = 0; i < 390; i++)
+                longs[k].ids[i] = (int32_t)below(50);
+            start(&longs[k], 250 + below(100), 1 + below(40));
+            ck_assert(rt_scheduler_add(w.scheduler, &longs[k].seq));
+        }
+        bool urgent = below(2);
+        int64_t n = urgent ? 1 + below(350) : 1 + below(10);
+        for (int i = 0; i < n; i++)
+            r.ids[i] = (int32_t)below(50);
+        start(&r, n, 2 + below(3));
+        r.seq.priority = urgent ? -1000 : 1000;
+        ck_assert(rt_scheduler_add(w.scheduler, &r.seq));
+        int32_t decoding = 0, ready = 0;
+        for (int k = 0; k < LONGS; k++)
+            decoding += longs[k].seq.n_ids - longs[k].seq.computed == 1;
+        step(0.1, false);
+        for (int k = 0; k < LONGS; k++) /* had still less to compute, perhaps */
+            ready += longs[k].seq.n_ids == longs[k].seq.n_prompt + 1;
+        int32_t half = (MAX_BATCH - decoding) / 2;
+        if (urgent)
+            ck_assert_int_ge(r.seq.computed, n < half ? n : half);
+        else
+            ck_assert(r.seq.computed == n || ready > 0);
+        while (r.live)
+            step(0.1, false);
+        for (int i = below(5); i > 0; i--)
+            step(0.1, false);
+    }
+    ck_assert_int_gt(w.finished, 1000);
     unmake();
 }
 END_TEST
@@ -556,6 +649,8 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, random_arrivals, 0, 4);
     tcase_add_test(t, nobody_starves);
     tcase_add_test(t, prompts_fill_what_decoding_leaves);
+    tcase_add_test(t, equal_prompts_take_turns);
+    tcase_add_test(t, who_is_urgent_or_short_starts_at_once);
     tcase_add_test(t, what_was_planned_can_be_preempted);
     tcase_add_test(t, pages_go_from_hand_to_hand);
     tcase_add_test(t, samples_share_a_prompt);
