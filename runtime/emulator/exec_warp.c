@@ -159,6 +159,13 @@ emu_next emu_meet(emu_warp *w, const emu_op *op, uint32_t mask, uint32_t members
     if (missing & w->active)
         return emu_fault(w, op, __builtin_ctz(missing & w->active),
                          "lanes %08x wait for this one, whose guard does not hold", mask);
+    for (int i = 0; i < w->n_groups; i++)
+        if (w->groups[i].pc == w->pc) { /* some are here and blocked: together they look again */
+            w->active |= w->groups[i].mask;
+            w->groups[i] = w->groups[--w->n_groups];
+            find_wait(w);
+            return EMU_WAIT;
+        }
     add_group(w, w->pc, w->active, true);
     if (pick(w))
         return EMU_WAIT;

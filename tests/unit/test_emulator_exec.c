@@ -124,6 +124,20 @@ START_TEST(a_lane_waits_for_another_of_its_warp) {
 }
 END_TEST
 
+START_TEST(a_lane_comes_late_to_those_that_wait_for_it) {
+    /* A loop with two ways back: the others are at its .sync instruction while lane 0 does more. */
+    uint32_t out[32];
+    run_block(KERNEL("mov.u32 %r1, %r0;\nmov.u32 %r2, 0;\nmov.u32 %r3, 0;\nHEAD:\n"
+                     "shfl.sync.idx.b32 %r4, %r1, 0, 31, -1;\nadd.u32 %r3, %r3, %r4;\n"
+                     "add.u32 %r2, %r2, 1;\nsetp.eq.u32 %p1, %r2, 4;\n@%p1 bra DONE;\n"
+                     "setp.ne.u32 %p2, %r0, 0;\n@%p2 bra HEAD;\nadd.u32 %r1, %r1, 10;\n"
+                     "bra HEAD;\nDONE:\nst.global.u32 [%rd1], %r3;"),
+              32, NULL, out);
+    for (int i = 0; i < 32; i++)
+        SAME(out[i], 0 + 10 + 20 + 30, i);
+}
+END_TEST
+
 /* --- memory -------------------------------------------------------------------------------------
  */
 
@@ -508,6 +522,7 @@ static Suite *suite(void) {
     tcase_add_test(c, guards_keep_registers);
     tcase_add_test(c, branches_by_index);
     tcase_add_test(c, a_lane_waits_for_another_of_its_warp);
+    tcase_add_test(c, a_lane_comes_late_to_those_that_wait_for_it);
     suite_add_tcase(s, c);
     c = tcase_create("memory");
     tcase_add_test(c, vectors_and_narrow_elements);
