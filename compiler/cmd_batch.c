@@ -56,6 +56,7 @@ typedef struct job {
     uint64_t first;
     int32_t n, left;
     bool logprobs;
+    bool lost; /* with the device: it may do better another time */
     sample *samples;
     int64_t prompt_tokens, cached_tokens, completion_tokens;
 } job;
@@ -77,6 +78,8 @@ typedef struct batch {
     int64_t prompt_tokens, cached_tokens, completion_tokens;
     double seconds;
     char step_error[512]; /* of the last step that failed */
+    bool device_failed;   /* in the last step */
+    int64_t n_lost;       /* requests without a result for that */
 } batch;
 
 /* --- results -------------------------------------------------------------------------------------
@@ -107,6 +110,11 @@ static int add_result(batch *b, const job *at) {
     bool failed = false;
     for (int32_t i = 0; i < at->n; i++)
         failed = failed || at->samples[i].reason == MCC_FINISH_ERROR;
+    if (at->lost) {
+        b->n_lost++;
+        cJSON_Delete(j);
+        return EXIT_FINE;
+    }
     if (failed) {
         cJSON_AddStringToObject(j, "error", b->step_error);
         return batch_results_add(&b->results, at->line, j);
@@ -248,6 +256,7 @@ static int take_event(batch *b, const mcc_event *event) {
     if (event->kind != MCC_EVENT_FINISHED)
         return EXIT_FINE;
     s->reason = event->finish_reason;
+    at->lost = at->lost || (s->reason == MCC_FINISH_ERROR && b->device_failed);
     at->prompt_tokens = event->prompt_tokens;
     if (event->request == at->first)
         at->cached_tokens = event->cached_tokens;
@@ -263,8 +272,10 @@ static int take_event(batch *b, const mcc_event *event) {
 static int step(batch *b) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_status status = mcc_engine_step(b->engine, NULL, &error);
-    if (status == MCC_DEVICE_FAILED) /* these requests may do better another time */
+    bool failed = status == MCC_DEVICE_FAILED;
+    if (failed && b->device_failed) /* nor could it be set up again */
         return output_fail(&error);
+    b->device_failed = failed;
     if (status != MCC_OK)
         snprintf(b->step_error, sizeof b->step_error, "%s", error.text);
     for (;;) {
@@ -356,7 +367,13 @@ static int print_summary(const batch *b) {
         code = print_json(b, &stats);
     else
         print_table(b, &stats);
-    if (code == EXIT_FINE && b->results.n_errors > 0) {
+    if (b->n_lost > 0) {
+        fprintf(stderr,
+                "error: %" PRId64 " of the requests have no result, run it again for them: %s\n",
+                b->n_lost, b->step_error);
+        code = EXIT_FAILED;
+    }
+    if (b->results.n_errors > 0) {
         fprintf(stderr, "error: %" PRId64 " of the requests are errors: see \"error\" in %s\n",
                 b->results.n_errors, b->output_path);
         code = EXIT_FAILED;

@@ -34,7 +34,8 @@ typedef struct rt_device_stats {
 
 typedef struct rt_device_ops {
     /* Runs the step that the block holds. With rows asked for, it is complete on return; without,
-     * it may still be at work. False when the device failed: no later step works then either. */
+     * it may still be at work. False when it failed: what the KV cache holds is lost then, and the
+     * next call sets the device up again, or fails, too. */
     bool (*run)(rt_device *device, rt_error *error);
     /* Copies pages of the KV cache, in order, before the next step. False as `run`. */
     bool (*copy_pages)(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error);

@@ -5,7 +5,11 @@
  * its arrays, and of buffers, weights and KV layers. So the launches of a decode step (one token of
  * each of at most B sequences) are captured as a CUDA graph, one for each B = 1, 2, 4, …, when a
  * step first needs it; its grids are those of B sequences, and kernels leave the blocks alone that
- * lie beyond the step's T, which they read from the block. Other steps are plain launches. */
+ * lie beyond the step's T, which they read from the block. Other steps are plain launches.
+ *
+ * A kernel that faults takes its context with it: no call in it works any more. So after a failure
+ * all that the device has is let go, the context too, and the next step makes it anew, weights
+ * included; what the KV cache held is lost. */
 #include "runtime/device_cuda.h"
 
 #include "runtime/cuda_memory.h"
@@ -39,8 +43,7 @@ typedef struct device_cuda {
     bool null;
     rt_cuda_driver driver;
     CUdevice gpu;
-    CUcontext context;
-    bool retained; /* the primary context */
+    CUcontext context; /* the primary one; NULL: not retained */
     uint32_t arch;
     char name[160];    /* "NVIDIA L4 (sm_89)" */
     rt_cuda_code code; /* of this architecture */
@@ -65,11 +68,18 @@ typedef struct device_cuda {
         *sampled;   /* pinned, room for all rows; NULL: the artifact's steps do not sample */
     CUevent *marks; /* [n_launches + 1] before and after launches that are measured; else NULL */
     double *launch_seconds;
-    bool failed;
+    rt_device_options options; /* that it was made with: it is made anew after a failure */
+    rt_kv_options kv_options;
+    bool failed;           /* nothing is there but the driver, until the next step */
     rt_error failure;      /* why */
     uint64_t calls_before; /* the call at work */
+    uint64_t step_calls;   /* of the next step, for its page copies, or of the step at work */
     rt_device_stats stats;
 } device_cuda;
+
+/* Makes, in a new context, all that steps need; and lets it go. */
+static bool attach(device_cuda *d, rt_error *error);
+static void detach(device_cuda *d);
 
 static bool ok(const device_cuda *d, CUresult result, const char *what, rt_error *error) {
     return rt_cuda_ok(&d->driver, result, what, error);
@@ -293,8 +303,6 @@ static bool run_null(device_cuda *d) {
 
 static bool run_step(device_cuda *d, rt_error *error) {
     int32_t R = d->block->step->R;
-    if (d->block->logits && !make_logits(d, R, error))
-        return false;
     if (d->null)
         return run_null(d);
     if (!send_block(d, error) || !submit_step(d, error) || (R > 0 && !fetch_results(d, error)))
@@ -307,41 +315,58 @@ static bool run_step(device_cuda *d, rt_error *error) {
            read_marks(d, error);
 }
 
-/* Makes the context current, unless the device has failed; then end() follows. */
-static bool begin(device_cuda *d, rt_error *error) {
-    if (d->failed)
-        return rt_fail(error, d->failure.code, "the device failed in an earlier step: %.400s",
-                       d->failure.text);
-    d->calls_before = d->driver.calls;
-    d->failed = !ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context),
-                    "making the context current", &d->failure);
-    return !d->failed || rt_fail(error, d->failure.code, "%s", d->failure.text);
+/* A failed context takes no more work. It is let go at once, so that it is gone when all have done
+ * so that share it, the process's primary context. */
+static bool lose(device_cuda *d, const rt_error *failure, rt_error *error) {
+    d->failed = true;
+    d->failure = *failure;
+    detach(d);
+    return rt_fail(error, failure->code, "%s", failure->text);
 }
 
-static bool end(device_cuda *d, bool good, rt_error *error) {
+/* Makes the context current, after a failure with all that was in it made anew; then end() follows.
+ */
+static bool begin(device_cuda *d, rt_error *error) {
+    rt_error failure = {0};
+    d->calls_before = d->driver.calls;
+    if (d->failed && !attach(d, &failure))
+        return rt_fail(error, failure.code, "%.230s (the GPU is set up again after: %.200s)",
+                       failure.text, d->failure.text);
+    d->failed = false;
+    return ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context), "making the context current",
+              &failure) ||
+           lose(d, &failure, error);
+}
+
+static void end(device_cuda *d) {
     CUcontext ours;
     RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
-    uint64_t calls = d->driver.calls - d->calls_before;
-    d->stats.last_driver_calls += calls;
-    d->stats.driver_calls += calls;
-    d->failed = !good;
-    return good || rt_fail(error, d->failure.code, "%s", d->failure.text);
+    d->step_calls += d->driver.calls - d->calls_before;
 }
 
 static bool run(rt_device *device, rt_error *error) {
     device_cuda *d = (device_cuda *)device;
-    d->stats.last_launches = d->stats.last_driver_calls = d->stats.last_results_bytes = 0;
+    rt_error failure = {0};
+    d->stats.last_launches = d->stats.last_results_bytes = 0;
     if (!begin(d, error))
         return false;
-    bool good = run_step(d, &d->failure);
+    bool room = !d->block->logits || make_logits(d, d->block->step->R, &failure);
+    bool good = room && run_step(d, &failure);
+    end(d);
     d->stats.launches += d->stats.last_launches;
     d->stats.results_bytes += d->stats.last_results_bytes;
-    return end(d, good, error);
+    d->stats.driver_calls += d->step_calls;
+    d->stats.last_driver_calls = d->step_calls;
+    d->step_calls = 0;
+    if (!room && failure.code == MCC_OUT_OF_MEMORY) /* the context is as it was */
+        return rt_fail(error, failure.code, "%s", failure.text);
+    return good || lose(d, &failure, error);
 }
 
 /* In the stream, behind the steps that wrote them. */
 static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error) {
     device_cuda *d = (device_cuda *)device;
+    rt_error failure = {0};
     if (!begin(d, error))
         return false;
     bool good = true;
@@ -354,10 +379,11 @@ static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_er
                 d,
                 RT_CUDA(&d->driver, cuMemcpyDtoDAsync_v2, layer + (uint64_t)c->to * g->layer_bytes,
                         layer + (uint64_t)c->from * g->layer_bytes, g->layer_bytes, d->stream),
-                "copying a page", &d->failure);
+                "copying a page", &failure);
         }
     }
-    return end(d, good, error);
+    end(d);
+    return good || lose(d, &failure, error);
 }
 
 static float *logits(rt_device *device) {
@@ -555,22 +581,6 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
                           error);
 }
 
-static bool create(device_cuda *d, bool emulator, int ordinal, const rt_device_options *o,
-                   rt_error *error) {
-    if (!rt_cuda_open(&d->driver, emulator, error) || !find_gpu(d, ordinal, error) ||
-        !ok(d, RT_CUDA(&d->driver, cuDevicePrimaryCtxRetain, &d->context, d->gpu),
-            "making a context", error))
-        return false;
-    d->retained = true;
-    if (!ok(d, RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context), "making the context current",
-            error))
-        return false;
-    CUcontext ours;
-    bool good = fill(d, o, error);
-    RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
-    return good;
-}
-
 /* With the context current. Errors have been reported, or come too late to matter. */
 static void empty(device_cuda *d) {
     rt_cuda_driver *driver = &d->driver;
@@ -598,9 +608,8 @@ static void empty(device_cuda *d) {
     rt_cuda_modules_unload(&d->modules, driver);
 }
 
-static void destroy(rt_device *device) {
-    device_cuda *d = (device_cuda *)device;
-    if (d->retained) {
+static void detach(device_cuda *d) {
+    if (d->context) {
         CUcontext ours;
         bool current = RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context) == CUDA_SUCCESS;
         empty(d);
@@ -608,14 +617,46 @@ static void destroy(rt_device *device) {
             RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
         RT_CUDA(&d->driver, cuDevicePrimaryCtxRelease_v2, d->gpu);
     }
-    rt_cuda_close(&d->driver);
+    d->context = NULL;
+    d->stream = NULL;
+    memset(d->graphs, 0, sizeof d->graphs);
+    memset(d->uploads, 0, sizeof d->uploads);
+    d->logits = NULL;
+    d->logits_rows = 0;
+    d->sampled = NULL;
     rt_cuda_select_free(&d->code);
-    free(d->marks);
-    free(d->values);
-    free(d->params);
-    free(d->first_param);
-    free(d->first_function);
-    free(d->variants);
+    void *owned[] = {d->marks,       d->values,         d->params,
+                     d->first_param, d->first_function, d->variants};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        free(owned[i]);
+    d->marks = NULL;
+    d->values = NULL;
+    d->params = NULL;
+    d->first_param = d->first_function = d->variants = NULL;
+}
+
+static bool attach(device_cuda *d, rt_error *error) {
+    rt_cuda_driver *driver = &d->driver;
+    if (!ok(d, RT_CUDA(driver, cuDevicePrimaryCtxRetain, &d->context, d->gpu), "making a context",
+            error)) {
+        d->context = NULL;
+        return false;
+    }
+    CUcontext ours;
+    bool current = ok(d, RT_CUDA(driver, cuCtxPushCurrent_v2, d->context),
+                      "making the context current", error);
+    bool good = current && fill(d, &d->options, error);
+    if (current)
+        RT_CUDA(driver, cuCtxPopCurrent_v2, &ours);
+    if (!good)
+        detach(d);
+    return good;
+}
+
+static void destroy(rt_device *device) {
+    device_cuda *d = (device_cuda *)device;
+    detach(d);
+    rt_cuda_close(&d->driver);
     free(d);
 }
 
@@ -633,13 +674,17 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
         return NULL;
     }
     d->device.ops = &ops;
+    d->options = *options;
+    d->kv_options = *options->kv_options;
+    d->options.kv_options = &d->kv_options;
     d->artifact = options->artifact;
     d->kv = options->kv;
     d->block = options->block;
     d->null = options->null;
     d->launch_seconds = options->launch_seconds;
     d->vocab_size = options->artifact->tables.header->vocab_size;
-    if (!create(d, emulator, ordinal, options, error)) {
+    if (!rt_cuda_open(&d->driver, emulator, error) || !find_gpu(d, ordinal, error) ||
+        !attach(d, error)) {
         destroy(&d->device);
         return NULL;
     }

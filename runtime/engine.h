@@ -95,8 +95,9 @@ struct mcc_engine {
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;
     int32_t n_unfinished;
-    bool stepping;  /* kernels run: see above */
-    bool eval_held; /* evaluation's sequences have pages */
+    bool stepping;       /* kernels run: see above */
+    bool some_cancelled; /* requests, meanwhile */
+    bool eval_held;      /* evaluation's sequences have pages */
     uint64_t last_id;
     char *event_text;       /* of the last event polled: room for the longest */
     double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
@@ -122,6 +123,13 @@ void rt_engine_finish(mcc_engine *engine, rt_request *request, int32_t reason);
 /* The same for one that rt_request_add has finished. */
 void rt_engine_finished(mcc_engine *engine, rt_request *request);
 void rt_engine_free_requests(mcc_engine *engine);
+
+/* --- engine_step.c; with the mutex ---------------------------------------------------------------
+ */
+
+/* The device has lost what the KV cache held: requests that have not failed are computed again, and
+ * evaluation's sequences are empty. */
+void rt_engine_lose_cache(mcc_engine *engine);
 
 /* --- request.c -----------------------------------------------------------------------------------
  */

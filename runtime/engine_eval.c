@@ -95,8 +95,10 @@ static bool eval(mcc_engine *e, const mcc_eval_step *step, rt_error *error) {
     for (int32_t i = 0; i < step->n_rows; i++)
         rt_step_add_row(&e->block, step->output_rows[i]);
     rt_step_finish(&e->block, e->kv);
-    if (!e->device->ops->run(e->device, error))
+    if (!e->device->ops->run(e->device, error)) {
+        rt_engine_lose_cache(e);
         return false;
+    }
     for (int32_t begin = 0, end; begin < step->n_tokens; begin = end) {
         end = sequence_end(step, begin);
         int32_t slot = step->sequences[begin], first = step->positions[begin];

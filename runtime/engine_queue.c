@@ -164,7 +164,7 @@ mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error *error)
     rt_engine_lock(engine);
     rt_request *r = find_request(engine, id);
     if (r && !r->finished && engine->stepping && r->seq.state == RT_SEQ_RUNNING)
-        r->cancelled = true;
+        r->cancelled = engine->some_cancelled = true;
     else if (r && !r->finished)
         rt_engine_finish(engine, r, MCC_FINISH_CANCELLED);
     rt_engine_unlock(engine);

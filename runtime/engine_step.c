@@ -16,6 +16,13 @@ static void drop_eval(mcc_engine *e) {
     e->eval_held = false;
 }
 
+void rt_engine_lose_cache(mcc_engine *e) {
+    rt_scheduler_lose_cache(e->scheduler);
+    drop_eval(e);
+    rt_kv_forget(e->kv);
+    rt_kv_copies_made(e->kv);
+}
+
 /* What the logits of a row are changed by before a token is chosen: only the host does that. */
 static bool samples_on_host(const rt_request *r) {
     return r->repetition_penalty != 1;
@@ -177,6 +184,17 @@ static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *erro
     return all;
 }
 
+/* Those that were cancelled meanwhile and had no part in the step. */
+static void end_cancelled(mcc_engine *e) {
+    rt_seq *seq = e->some_cancelled ? rt_scheduler_next(e->scheduler, NULL) : NULL;
+    for (rt_seq *next; seq; seq = next) {
+        next = rt_scheduler_next(e->scheduler, seq);
+        if (request_of(seq)->cancelled)
+            rt_engine_finish(e, request_of(seq), MCC_FINISH_CANCELLED);
+    }
+    e->some_cancelled = false;
+}
+
 /* The scheduler has something to do whenever a request is unfinished: else it, or the KV cache, is
  * broken, and nothing would ever end. */
 static bool nothing_planned(mcc_engine *e, rt_error *error) {
@@ -222,7 +240,11 @@ static bool step(mcc_engine *e, rt_error *error) {
     e->device->ops->stats(e->device, &e->device_stats);
     rt_scheduler_done(e->scheduler, ok);
     count(e, plan, rt_engine_now() - start);
+    bool lost = !ok;
     ok = hand_out(e, plan, ok, error);
+    end_cancelled(e);
+    if (lost)
+        rt_engine_lose_cache(e);
     return check_invariants(e, ok, error);
 }
 

@@ -421,9 +421,12 @@ MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error
 
 /* Runs one step: a token for each request that decodes, and beside them chunks of prompts, up to
  * max_num_batched_tokens. *unfinished (may be NULL) becomes the number of requests that are not
- * finished. Without any, it does nothing. Errors: DEVICE_FAILED (after which no step of this engine
- * works; destroy it), INTERNAL, OUT_OF_MEMORY; the requests concerned, those at work when the
- * device fails, are then finished with MCC_FINISH_ERROR. */
+ * finished. Without any, it does nothing. Errors: DEVICE_FAILED, OUT_OF_MEMORY,
+ * INTERNAL; the requests concerned, those at work when the device fails, are then finished with
+ * MCC_FINISH_ERROR. The engine remains usable: all others, and those that come, are computed by the
+ * next steps, the first of which sets a GPU that has failed up again (which takes as long as making
+ * the engine, and is an error of its own where the GPU is beyond that). Engines of one process
+ * share a GPU's context and lose it together: each fails in its next step. */
 MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
 
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
@@ -534,7 +537,8 @@ typedef struct mcc_eval_step {
 
 /* Runs it. Not while requests are unfinished; and the first step of a request forgets what the
  * sequences here hold. Errors: INVALID_ARGUMENT; CAPACITY, after which the
- * step's sequences may hold no more than what lies before their first positions; DEVICE_FAILED. */
+ * step's sequences may hold no more than what lies before their first positions; DEVICE_FAILED,
+ * after which no sequence holds anything. */
 MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_error *error);
 
 /* Forgets all that the engine's sequences hold, and what requests could reuse of it. Not while

@@ -400,6 +400,11 @@ rt_plan *rt_scheduler_plan(rt_scheduler *s) {
     return &s->plan;
 }
 
+void rt_scheduler_lose_cache(rt_scheduler *s) {
+    while (s->running.last)
+        preempt(s, s->running.last);
+}
+
 void rt_scheduler_done(rt_scheduler *s, bool ran) {
     for (int32_t i = 0; i < s->plan.n_items; i++) {
         rt_plan_item *item = &s->plan.items[i];

@@ -118,6 +118,10 @@ rt_plan *rt_scheduler_plan(rt_scheduler *scheduler);
  */
 void rt_scheduler_done(rt_scheduler *scheduler, bool ran);
 
+/* What the KV cache held is lost: all that run wait again, to be computed anew. Not between a plan
+ * and rt_scheduler_done. */
+void rt_scheduler_lose_cache(rt_scheduler *scheduler);
+
 /* Walks through all sequences, running ones first: NULL gives the first, NULL follows the last. */
 rt_seq *rt_scheduler_next(const rt_scheduler *scheduler, const rt_seq *seq);
 

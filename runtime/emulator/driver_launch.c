@@ -4,6 +4,7 @@
 #include "runtime/emulator/tensor.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,6 +182,11 @@ CUresult drv_kernel(CUcontext context, const drv_launch *l) {
                          .mma_sum = sum_of(context->gpu->row->major),
                          .threads = o->threads,
                          .counters = o->count ? &counters : NULL};
+    if (drv_options.fail > 0 && --drv_options.fail == 0) {
+        snprintf(error, sizeof error, "kernel %s: made to fail (MODELCC_EMULATOR_FAIL)",
+                 l->function->info.name);
+        return drv_stick(context, CUDA_ERROR_ILLEGAL_ADDRESS, error);
+    }
     double begin = o->count ? drv_now() : 0;
     if (!emu_run(&launch, error, sizeof error))
         return drv_stick(context, code_of(error), error);

@@ -127,6 +127,7 @@ bool drv_read_environment(void) {
     modelcc_emulator_options o = {.struct_size = sizeof o, .checks = EMU_CHECK_ALL};
     if (!read_number("MODELCC_EMULATOR_SEED", UINT64_MAX, &o.seed) ||
         !read_number("MODELCC_EMULATOR_APPROX", UINT64_MAX, &o.approx) ||
+        !read_number("MODELCC_EMULATOR_FAIL", UINT64_MAX, &o.fail) ||
         !read_number("MODELCC_EMULATOR_THREADS", 256, &threads) ||
         !read_number("MODELCC_EMULATOR_LIMIT", UINT64_MAX / 1000000, &limit) ||
         (checks && *checks && !parse_checks(checks, &o.checks)))

@@ -3,15 +3,17 @@
  *
  * A process that uses the emulator as a plain libcuda sets the same by its environment, read by
  * cuInit:
- *   MODELCC_EMULATOR_GPU       the devices, by names of gpus.def, commas between: "a100" (as
- * without) MODELCC_EMULATOR_CHECKS    "all" (as without), "none", or some of uninitialised,
- * shared-races, async, global-races, commas between MODELCC_EMULATOR_SEED      a number that warps
- * and blocks take turns by; 0: in order (as without) MODELCC_EMULATOR_APPROX    a number that moves
- * the results of approximate functions within what PTX allows; 0: correctly rounded (as without)
+ *   MODELCC_EMULATOR_GPU       the devices, names of gpus.def, commas between: "a100" (as without)
+ *   MODELCC_EMULATOR_CHECKS    "all" (as without), "none", or some of uninitialised, shared-races,
+ *                              async, global-races, commas between
+ *   MODELCC_EMULATOR_SEED      a number that warps and blocks take turns by; 0: in order
+ *   MODELCC_EMULATOR_APPROX    a number that moves the results of approximate functions within what
+ *                              PTX allows; 0: correctly rounded (as without)
  *   MODELCC_EMULATOR_MMA       how tensor cores add floating-point products: "device" (as without),
  *                              like the devices' of that architecture; "exact", rounded once
  *   MODELCC_EMULATOR_THREADS   host threads of a kernel; as without: the processors there are
  *   MODELCC_EMULATOR_LIMIT     instructions a warp may run, in millions; 0: any number. Else 10000
+ *   MODELCC_EMULATOR_FAIL      n: the n-th kernel faults and with it its context; 0: none
  *   MODELCC_EMULATOR_COUNTERS  a file that gets the counters, as JSON, when the process ends
  * A value that is none of these makes cuInit fail and say so.
  *
@@ -37,6 +39,7 @@ typedef struct modelcc_emulator_options {
     int32_t count;     /* whether kernels are counted */
     int32_t exact_mma; /* tensor cores: EMU_MMA_EXACT, or as the device's */
     char gpu[128];     /* names, commas between */
+    uint64_t fail;     /* the kernel that faults, counted from 1 and from now on; 0: none */
 } modelcc_emulator_options;
 
 /* Reads and changes the settings; calls cuInit first. False where a device is unknown or a context

@@ -54,6 +54,24 @@ for device in cpu emulator; do
 done
 case="a batch on the CPU and the emulator"
 same batch-cpu.sorted batch-emulator.sorted
+# A kernel that faults costs the requests of its step; the GPU is set up again, those that come after
+# are served, and another run does the rest.
+export MODELCC_EMULATOR_FAIL=60
+expect 1 batch both.so --device emulator --input gpu.jsonl --output failed.jsonl --max-num-seqs 2 \
+    --max-num-batched-tokens 16
+unset MODELCC_EMULATOR_FAIL
+says "of the requests have no result, run it again for them.*made to fail (MODELCC_EMULATOR_FAIL)"
+case="a batch whose GPU fails"
+lines=$(wc -l <failed.jsonl)
+if [ "$lines" -ge 1 ] && [ "$lines" -lt 4 ]; then pass; else fail "$lines results"; fi
+expect 0 batch both.so --device emulator --input gpu.jsonl --output failed.jsonl
+python3 - <<'EOF' >out
+import json
+def tokens(name):
+    return {r["line"]: [c["token_ids"] for c in r.get("choices", [r])] for r in map(json.loads, open(name))}
+print(json.dumps({"same": tokens("failed.jsonl") == tokens("batch-cpu.jsonl")}))
+EOF
+holds 'd["same"]'
 # Only code for GPUs.
 expect 0 build "$q4" $exact --target "$cuda" -q -o gpu.so
 expect 0 inspect gpu.so --json

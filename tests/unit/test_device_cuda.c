@@ -369,7 +369,7 @@ START_TEST(many_requests) {
     for (int r = 0; r < PROMPTS * SAMPLES; r++)
         ck_assert_int_eq(n[r], 20 + 25 * (r / SAMPLES) + TOKENS);
     mcc_engine_stats s = stats_of(engine);
-    ck_assert_int_ge(driver->captures, 3); /* of up to 2, 4, 7 sequences */
+    ck_assert_int_ge(driver->captures, 2); /* for different numbers of sequences */
     ck_assert_uint_eq(s.launches, (uint64_t)(driver->launches - before));
     ck_assert_int_gt(driver->device_copies, 0);
     mcc_engine_destroy(engine);
@@ -550,16 +550,18 @@ static mcc_status use(mcc_error *error) {
     int32_t unfinished = 1;
     while (status == MCC_OK && unfinished)
         status = mcc_engine_step(engine, &unfinished, error);
-    /* A failed step ends the requests that were at work, and the engine: those that wait fail in
-     * the next ones. */
-    int failed = 0;
-    while (engine && status != MCC_OK && unfinished)
-        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), status);
+    /* A failed step ends the requests that were at work. Those that wait are served. */
+    int failed = 0, ended = 0;
     mcc_event event = {.struct_size = sizeof event};
-    while (engine && status != MCC_OK && mcc_engine_next_event(engine, &event, NULL) == MCC_OK &&
-           event.kind != MCC_EVENT_NONE)
+    while (engine && status != MCC_OK && unfinished)
+        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
+    while (engine && mcc_engine_next_event(engine, &event, NULL) == MCC_OK &&
+           event.kind != MCC_EVENT_NONE) {
+        ended += event.kind == MCC_EVENT_FINISHED;
         failed += event.kind == MCC_EVENT_FINISHED && event.finish_reason == MCC_FINISH_ERROR;
-    ck_assert(!engine || status == MCC_OK || failed > 0);
+    }
+    ck_assert_int_eq(ended, engine ? 2 : 0);
+    ck_assert(!engine || (status != MCC_OK) == (failed > 0));
     static const int32_t ids[3] = {1, 2, 3}, positions[3] = {0, 0, 1}, sequences[3] = {0, 1, 1};
     static const int32_t rows[2] = {0, 2};
     mcc_eval_step step = {.struct_size = sizeof step,
@@ -573,8 +575,7 @@ static mcc_status use(mcc_error *error) {
         status = mcc_engine_eval(engine, &step, error);
     if (status != MCC_OK && engine) {
         mcc_error again = {.struct_size = sizeof again};
-        ck_assert_int_ne(mcc_engine_eval(engine, &step, &again), MCC_OK);
-        ck_assert_ptr_nonnull(strstr(again.text, "failed in an earlier step"));
+        ck_assert_msg(mcc_engine_eval(engine, &step, &again) == MCC_OK, "%s", again.text);
     }
     mcc_engine_destroy(engine);
     return status;
@@ -616,6 +617,93 @@ START_TEST(every_call_may_fail) {
 }
 END_TEST
 
+/* Everything fails for a while, at each call of a step in turn: requests at work end with an error,
+ * those that come are refused by each step until the GPU can be set up again, and then get the
+ * model's tokens, with nothing of the old cache. */
+START_TEST(an_engine_outlives_its_gpu) {
+    enum { TOKENS = 40 };
+    fill_prompt(50, 8);
+    mcc_request_params params = {.struct_size = sizeof params,
+                                 .flags = MCC_REQUEST_IGNORE_EOS,
+                                 .prompt_ids = prompt,
+                                 .n_prompt_ids = 50,
+                                 .max_tokens = TOKENS,
+                                 .n = 3};
+    mcc_engine *engine = make_engine(
+        (mcc_engine_options){.max_num_seqs = 4, .max_num_batched_tokens = 16, .device = "cuda"});
+    for (int n = 1; n < 60; n += 3) {
+        uint64_t id;
+        int32_t unfinished = 1;
+        mcc_error error = {.struct_size = sizeof error};
+        ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+        driver->fail_in = n;
+        driver->fail_with = CUDA_ERROR_ILLEGAL_ADDRESS;
+        int failures = 0, ended = 0, failed = 0;
+        while (unfinished)
+            failures += mcc_engine_step(engine, &unfinished, &error) != MCC_OK;
+        ck_assert_int_eq(driver->fail_in, 0);
+        ck_assert_int_eq(failures, 1);
+        ck_assert_ptr_nonnull(strstr(error.text, "made to fail"));
+        mcc_event event = {.struct_size = sizeof event};
+        while (!mcc_engine_next_event(engine, &event, NULL) && event.kind != MCC_EVENT_NONE)
+            if (event.kind == MCC_EVENT_FINISHED) {
+                ended++;
+                failed += event.finish_reason == MCC_FINISH_ERROR;
+                ck_assert(event.finish_reason == MCC_FINISH_ERROR ||
+                          event.completion_tokens == TOKENS);
+            }
+        ck_assert_int_eq(ended, 3);
+        ck_assert_int_gt(failed, 0);
+        check_request(engine, 50, 5);
+        ck_assert_msg(driver->bad_calls == 0, "%s", driver->bad_call);
+    }
+    /* Beyond repair: each step says so, and no request is left behind. */
+    uint64_t id;
+    int32_t unfinished = 3;
+    mcc_error error = {.struct_size = sizeof error};
+    ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+    driver->fail_in = 4;
+    ck_assert_int_eq(mcc_engine_step(engine, &unfinished, &error), MCC_DEVICE_FAILED);
+    while (unfinished > 0) {
+        driver->fail_in = 1 + unfinished;
+        int32_t before = unfinished;
+        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, &error), MCC_DEVICE_FAILED);
+        ck_assert_int_lt(unfinished, before);
+        ck_assert_ptr_nonnull(strstr(error.text, "set up again after: "));
+    }
+    driver->fail_in = 0;
+    check_request(engine, 50, 5);
+    mcc_engine_destroy(engine);
+    check_clean();
+}
+END_TEST
+
+/* Copies of pages count among the calls of the step that they precede. */
+START_TEST(page_copies_are_counted) {
+    mcc_engine *engine = make_engine(
+        (mcc_engine_options){.max_num_seqs = 2, .max_num_batched_tokens = 64, .device = "cuda"});
+    fill_prompt(20, 8);
+    mcc_request_params params = {.struct_size = sizeof params,
+                                 .flags = MCC_REQUEST_IGNORE_EOS,
+                                 .prompt_ids = prompt,
+                                 .n_prompt_ids = 20,
+                                 .max_tokens = 9,
+                                 .n = 2};
+    uint64_t id, sum = 0;
+    int32_t unfinished = 1;
+    ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+    uint64_t before = stats_of(engine).driver_calls;
+    while (unfinished) {
+        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
+        sum += stats_of(engine).last_driver_calls;
+    }
+    ck_assert_int_gt(driver->device_copies, 0);
+    ck_assert_uint_eq(stats_of(engine).driver_calls - before, sum);
+    mcc_engine_destroy(engine);
+    check_clean();
+}
+END_TEST
+
 static Suite *suite(void) {
     Suite *s = suite_create("device cuda");
     TCase *t = tcase_create("device cuda");
@@ -636,6 +724,8 @@ static Suite *suite(void) {
     tcase_add_test(t, nothing_is_run_on_the_null_device);
     tcase_add_test(t, memory_says_what_would_fit);
     tcase_add_test(t, every_call_may_fail);
+    tcase_add_test(t, an_engine_outlives_its_gpu);
+    tcase_add_test(t, page_copies_are_counted);
     suite_add_tcase(s, t);
     return s;
 }

@@ -89,6 +89,7 @@ static const struct {
     {"MODELCC_EMULATOR_GPU", "a100,vaxgpu", "no GPU \"vaxgpu\" to emulate: known are a100,"},
     {"MODELCC_EMULATOR_CHECKS", "races", "has \"races\": known are all,"},
     {"MODELCC_EMULATOR_SEED", "x", "MODELCC_EMULATOR_SEED=x is no number"},
+    {"MODELCC_EMULATOR_FAIL", "now", "MODELCC_EMULATOR_FAIL=now is no number"},
     {"MODELCC_EMULATOR_THREADS", "300", "is no number from 0 to 256"},
     {"MODELCC_EMULATOR_LIMIT", "-1", "is no number"},
     {"MODELCC_EMULATOR_MMA", "fast", "neither device nor exact"},
