@@ -70,7 +70,8 @@ const char *mcc_status_name(mcc_status status) {
                                         "buffer too small",
                                         "internal error",
                                         "no device",
-                                        "device failed"};
+                                        "device failed",
+                                        "draining"};
     if (status < 0 || (size_t)status >= sizeof names / sizeof *names)
         return "unknown status";
     return names[status];

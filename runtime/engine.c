@@ -65,6 +65,8 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
 }
 
 static void set_limits(mcc_engine *e, const mcc_engine_options *o) {
+    e->on_event = o->on_event;
+    e->on_event_context = o->on_event_context;
     const mcc_tables *t = e->artifact->tables.header;
     e->vocab_size = (int32_t)t->vocab_size;
     e->max_seqs = o->max_num_seqs > 0 ? o->max_num_seqs : 1;

@@ -46,6 +46,7 @@ typedef struct rt_request {
     uint32_t flags; /* MCC_REQUEST_ */
     bool finished;
     bool cancelled; /* to be finished after the step */
+    void *user_data;
     int32_t finish_reason;
     int64_t max_ids; /* prompt and output at most */
 
@@ -97,9 +98,12 @@ struct mcc_engine {
     int32_t n_unfinished;
     bool stepping;       /* kernels run: see above */
     bool some_cancelled; /* requests, meanwhile */
+    bool draining;       /* no more requests are taken */
     bool eval_held;      /* evaluation's sequences have pages */
     uint64_t last_id;
-    char *event_text;       /* of the last event polled: room for the longest */
+    char *event_text; /* of the last event taken: room for the longest */
+    void (*on_event)(void *context, const mcc_event *event); /* NULL: they are polled */
+    void *on_event_context;
     double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
     mcc_engine_stats stats;
     rt_device_stats device_stats; /* after the last step */
@@ -123,6 +127,8 @@ void rt_engine_finish(mcc_engine *engine, rt_request *request, int32_t reason);
 /* The same for one that rt_request_add has finished. */
 void rt_engine_finished(mcc_engine *engine, rt_request *request);
 void rt_engine_free_requests(mcc_engine *engine);
+/* Gives on_event all events that there are, without the mutex while it runs. */
+void rt_engine_deliver(mcc_engine *engine);
 
 /* --- engine_step.c; with the mutex ---------------------------------------------------------------
  */

@@ -113,15 +113,20 @@ static rt_request *create_samples(const mcc_engine *e, const mcc_request_params 
     return first;
 }
 
-/* With the mutex: all of them, or none. Returns the first one's id, or 0 without room for them. */
-static uint64_t enqueue(mcc_engine *e, rt_request *first, double deadline_seconds) {
+/* With the mutex: all of them, or none. *id becomes the first one's. */
+static bool enqueue(mcc_engine *e, rt_request *first, double deadline_seconds, uint64_t *id,
+                    rt_error *error) {
     double now = rt_engine_now();
     int64_t n = 0;
     for (rt_request *r = first; r; r = r->next)
         n++;
+    if (e->draining)
+        return rt_fail(error, MCC_DRAINING, "the engine takes no more requests: it is drained");
     if (rt_scheduler_get_stats(e->scheduler).waiting + n > e->max_waiting)
-        return 0;
-    uint64_t id = e->last_id + 1;
+        return rt_fail(error, MCC_CAPACITY,
+                       "the queue is full: max_num_waiting is %" PRId32 "; try again later",
+                       e->max_waiting);
+    *id = e->last_id + 1;
     for (rt_request *r = first, *next; r; r = next) {
         next = r->next;
         r->id = ++e->last_id;
@@ -132,7 +137,7 @@ static uint64_t enqueue(mcc_engine *e, rt_request *first, double deadline_second
         rt_scheduler_add(e->scheduler, &r->seq);
         e->n_unfinished++;
     }
-    return id;
+    return true;
 }
 
 mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *params, uint64_t *id,
@@ -146,16 +151,24 @@ mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *para
     if (!first)
         return rt_report(&e, error);
     rt_engine_lock(engine);
-    uint64_t given = enqueue(engine, first, local.deadline_seconds);
+    bool taken = enqueue(engine, first, local.deadline_seconds, id, &e);
     rt_engine_unlock(engine);
-    if (given) {
-        *id = given;
+    if (taken)
         return MCC_OK;
-    }
     free_list(first);
-    return rt_refuse(error, MCC_CAPACITY,
-                     "the queue is full: max_num_waiting is %" PRId32 "; try again later",
-                     engine->max_waiting);
+    return rt_report(&e, error);
+}
+
+mcc_status mcc_engine_drain(mcc_engine *engine, double seconds, mcc_error *error) {
+    if (!engine || !(seconds >= 0))
+        return rt_refuse(error, MCC_INVALID_ARGUMENT,
+                         "%s: engine must be set, and seconds 0 (no limit) or more", __func__);
+    rt_engine_lock(engine);
+    engine->draining = true;
+    if (seconds > 0)
+        rt_scheduler_limit(engine->scheduler, rt_engine_now() + seconds);
+    rt_engine_unlock(engine);
+    return MCC_OK;
 }
 
 mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error *error) {
@@ -209,6 +222,7 @@ static void take_text(mcc_engine *e, rt_request *r, int64_t until, mcc_event *ev
 /* A request's next event. After the last one the request is gone. */
 static void take_event(mcc_engine *e, rt_request *r, mcc_event *event) {
     event->request = r->id;
+    event->user_data = r->user_data;
     if (r->polled < r->seq.n_ids - r->seq.n_prompt) {
         int64_t i = r->polled++;
         event->kind = MCC_EVENT_TOKEN;
@@ -231,34 +245,55 @@ static void take_event(mcc_engine *e, rt_request *r, mcc_event *event) {
     }
 }
 
-static bool event_has_size(const mcc_event *event) {
-    return event->struct_size >= sizeof event->struct_size + sizeof event->kind;
+static mcc_event no_event(void) {
+    return (mcc_event){
+        .struct_size = sizeof(mcc_event), .kind = MCC_EVENT_NONE, .token_id = -1, .text = ""};
+}
+
+void rt_engine_deliver(mcc_engine *e) {
+    while (e->ready_first) {
+        mcc_event event = no_event();
+        take_event(e, e->ready_first, &event);
+        if (event.kind == MCC_EVENT_NONE)
+            continue;
+        rt_engine_unlock(e);
+        e->on_event(e->on_event_context, &event);
+        rt_engine_lock(e);
+    }
+}
+
+static mcc_status check_poll(const mcc_engine *e, const mcc_event *event, const char *function,
+                             mcc_error *error) {
+    if (!e || !event || event->struct_size < sizeof event->struct_size + sizeof event->kind)
+        return rt_refuse(error, MCC_INVALID_ARGUMENT,
+                         "%s: engine, and event with its struct_size, must be set", function);
+    if (e->on_event)
+        return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: on_event gets this engine's events",
+                         function);
+    return MCC_OK;
 }
 
 mcc_status mcc_engine_poll(mcc_engine *engine, uint64_t id, mcc_event *event, mcc_error *error) {
-    if (!engine || !event)
-        return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: engine and event must be set", __func__);
-    mcc_event local = {.kind = MCC_EVENT_NONE, .token_id = -1, .text = ""};
+    mcc_status status = check_poll(engine, event, __func__, error);
+    if (status)
+        return status;
+    mcc_event local = no_event();
     rt_engine_lock(engine);
     rt_request *r = find_request(engine, id);
-    bool sized = event_has_size(event);
-    if (r && sized)
+    if (r)
         take_event(engine, r, &local);
     rt_engine_unlock(engine);
     if (!r)
         return no_request(error, id);
-    if (!sized)
-        return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: event->struct_size must be set",
-                         __func__);
     rt_give_struct(&local, sizeof local, event);
     return MCC_OK;
 }
 
 mcc_status mcc_engine_next_event(mcc_engine *engine, mcc_event *event, mcc_error *error) {
-    if (!engine || !event || !event_has_size(event))
-        return rt_refuse(error, MCC_INVALID_ARGUMENT,
-                         "%s: engine, and event with its struct_size, must be set", __func__);
-    mcc_event local = {.kind = MCC_EVENT_NONE, .token_id = -1, .text = ""};
+    mcc_status status = check_poll(engine, event, __func__, error);
+    if (status)
+        return status;
+    mcc_event local = no_event();
     rt_engine_lock(engine);
     while (local.kind == MCC_EVENT_NONE && engine->ready_first)
         take_event(engine, engine->ready_first, &local);

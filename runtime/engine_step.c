@@ -254,6 +254,8 @@ mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *e
     rt_error e = {0};
     rt_engine_lock(engine);
     bool ok = step(engine, &e);
+    if (engine->on_event)
+        rt_engine_deliver(engine);
     if (unfinished)
         *unfinished = engine->n_unfinished;
     rt_engine_unlock(engine);

@@ -79,7 +79,8 @@ enum {
     MCC_BUFFER_TOO_SMALL = 10, /* the size needed has been stored */
     MCC_INTERNAL = 11,         /* a bug in the runtime or in the artifact's code */
     MCC_NO_DEVICE = 12,        /* no such GPU, no driver, or none that the artifact has code for */
-    MCC_DEVICE_FAILED = 13     /* the GPU or its driver reported an error while it worked */
+    MCC_DEVICE_FAILED = 13,    /* the GPU or its driver reported an error while it worked */
+    MCC_DRAINING = 14          /* the engine takes no more requests: mcc_engine_drain */
 };
 
 /* What went wrong, for a person: lower case, found versus needed, and what to do. */
@@ -304,6 +305,7 @@ MCC_API mcc_status mcc_pool_create(int32_t threads, mcc_pool **pool, mcc_error *
 MCC_API void mcc_pool_destroy(mcc_pool *pool);
 
 typedef struct mcc_engine mcc_engine;
+struct mcc_event;
 
 enum {
     MCC_ENGINE_NULL_DEVICE = 1, /* run no kernels, all logits are 0: measures what the engine itself
@@ -338,6 +340,13 @@ typedef struct mcc_engine_options {
                            artifact has code for it, else "cuda" */
     int32_t max_num_waiting; /* requests that wait; beyond them none is taken. 0: 4096 */
     int32_t reserved;
+    /* Gets every event, as soon as the step that made it is done: in the thread that steps, before
+     * mcc_engine_step returns. It may submit and cancel requests and read statistics, but not step,
+     * and what it is given is valid until it returns. Events are then not polled. The first one
+     * may come before mcc_request_submit has returned in another thread: user_data tells whose it
+     * is. NULL: events are polled. */
+    void (*on_event)(void *context, const struct mcc_event *event);
+    void *on_event_context;
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
@@ -399,6 +408,7 @@ typedef struct mcc_request_params {
      * drafts prove wrong, and does nothing with a repetition penalty. 0: none; at most 64 */
     int32_t num_speculative_tokens;
     uint32_t reserved2;
+    void *user_data; /* the caller's, handed back in each event */
 } mcc_request_params;
 
 /* Hands a request to the engine, which copies what it needs. Requests start in the order given by
@@ -410,8 +420,8 @@ typedef struct mcc_request_params {
  * *id … *id + n - 1. The caller polls each until it is finished. From any thread, also while
  * another steps.
  * Errors: INVALID_ARGUMENT, UNSUPPORTED (no tokenizer or template), CAPACITY (the prompt leaves no
- * room in max_model_len; or max_num_waiting requests wait already: try again later), OUT_OF_MEMORY.
- */
+ * room in max_model_len; or max_num_waiting requests wait already: try again later), OUT_OF_MEMORY,
+ * DRAINING. */
 MCC_API mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *params,
                                       uint64_t *id, mcc_error *error);
 
@@ -421,13 +431,19 @@ MCC_API mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error
 
 /* Runs one step: a token for each request that decodes, and beside them chunks of prompts, up to
  * max_num_batched_tokens. *unfinished (may be NULL) becomes the number of requests that are not
- * finished. Without any, it does nothing. Errors: DEVICE_FAILED, OUT_OF_MEMORY,
+ * finished. Without any, it computes nothing. Errors: DEVICE_FAILED, OUT_OF_MEMORY,
  * INTERNAL; the requests concerned, those at work when the device fails, are then finished with
  * MCC_FINISH_ERROR. The engine remains usable: all others, and those that come, are computed by the
  * next steps, the first of which sets a GPU that has failed up again (which takes as long as making
  * the engine, and is an error of its own where the GPU is beyond that). Engines of one process
  * share a GPU's context and lose it together: each fails in its next step. */
 MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *error);
+
+/* Before the engine goes: from now on it takes no requests (mcc_request_submit: DRAINING). Those
+ * that are there go on, and the caller steps until none is unfinished; what is then not finished
+ * after `seconds` (0: no limit) ends where it is with MCC_FINISH_DEADLINE. From any thread; again,
+ * to shorten the time. Errors: INVALID_ARGUMENT. */
+MCC_API mcc_status mcc_engine_drain(mcc_engine *engine, double seconds, mcc_error *error);
 
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
 enum {
@@ -459,10 +475,11 @@ typedef struct mcc_event {
     int32_t preemptions;       /* how often it had to wait for room in the KV cache */
     int32_t reserved2;
     uint64_t request; /* whose event it is */
+    void *user_data;  /* as the request had it */
 } mcc_event;
 
 /* Takes a request's next event: kind is MCC_EVENT_NONE when there is none yet. After
- * MCC_EVENT_FINISHED the request is gone. Errors: NOT_FOUND. */
+ * MCC_EVENT_FINISHED the request is gone. Errors: NOT_FOUND; INVALID_ARGUMENT with on_event. */
 MCC_API mcc_status mcc_engine_poll(mcc_engine *engine, uint64_t id, mcc_event *event,
                                    mcc_error *error);
 

@@ -231,6 +231,7 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
         return NULL;
     }
     r->flags = p->flags;
+    r->user_data = p->user_data;
     r->seq.priority = p->priority;
     r->seq.salt = p->cache_salt;
     r->max_drafts = p->num_speculative_tokens;

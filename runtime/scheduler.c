@@ -143,6 +143,13 @@ rt_seq *rt_scheduler_expired(const rt_scheduler *s, double now) {
     return seq;
 }
 
+void rt_scheduler_limit(rt_scheduler *s, double time) {
+    for (rt_seq *seq = rt_scheduler_next(s, NULL); seq; seq = rt_scheduler_next(s, seq)) {
+        s->n_deadlines += isinf(seq->deadline);
+        seq->deadline = seq->deadline < time ? seq->deadline : time;
+    }
+}
+
 rt_scheduler_stats rt_scheduler_get_stats(const rt_scheduler *s) {
     rt_scheduler_stats stats = s->stats;
     stats.running = s->running.n;

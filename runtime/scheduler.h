@@ -109,6 +109,9 @@ void rt_scheduler_remove(rt_scheduler *scheduler, rt_seq *seq);
  */
 rt_seq *rt_scheduler_expired(const rt_scheduler *scheduler, double now);
 
+/* No deadline is after `time`. */
+void rt_scheduler_limit(rt_scheduler *scheduler, double time);
+
 /* Plans a step; pages are reserved. n_items is 0 when nothing can be done. The plan is valid until
  * the next one. */
 rt_plan *rt_scheduler_plan(rt_scheduler *scheduler);
