@@ -65,8 +65,7 @@ typedef struct batch {
     generate_options common;
     const char *input_path, *output_path;
     bool json;
-    mcc_artifact *artifact;
-    mcc_engine *engine;
+    generate_model model;
     FILE *input;
     batch_results results;
     int64_t n_lines, at; /* of the input; the next one, from 0 */
@@ -162,7 +161,7 @@ static int submit(batch *b, int64_t line, const batch_request *r) {
         clear_job(at);
         return output_fail_memory();
     }
-    mcc_status status = mcc_request_submit(b->engine, &r->params, &at->first, &error);
+    mcc_status status = mcc_request_submit(b->model.engine, &r->params, &at->first, &error);
     if (status == MCC_OK) {
         b->n_jobs++;
         return EXIT_FINE;
@@ -271,7 +270,7 @@ static int take_event(batch *b, const mcc_event *event) {
 
 static int step(batch *b) {
     mcc_error error = {.struct_size = sizeof error};
-    mcc_status status = mcc_engine_step(b->engine, NULL, &error);
+    mcc_status status = mcc_engine_step(b->model.engine, NULL, &error);
     bool failed = status == MCC_DEVICE_FAILED;
     if (failed && b->device_failed) /* nor could it be set up again */
         return output_fail(&error);
@@ -280,7 +279,7 @@ static int step(batch *b) {
         snprintf(b->step_error, sizeof b->step_error, "%s", error.text);
     for (;;) {
         mcc_event event = {.struct_size = sizeof event};
-        if (mcc_engine_next_event(b->engine, &event, &error))
+        if (mcc_engine_next_event(b->model.engine, &event, &error))
             return output_fail(&error);
         if (event.kind == MCC_EVENT_NONE)
             return EXIT_FINE;
@@ -361,7 +360,7 @@ static void print_table(const batch *b, const mcc_engine_stats *s) {
 
 static int print_summary(const batch *b) {
     mcc_engine_stats stats = {.struct_size = sizeof stats};
-    mcc_engine_get_stats(b->engine, &stats, NULL);
+    mcc_engine_get_stats(b->model.engine, &stats, NULL);
     int code = EXIT_FINE;
     if (b->json)
         code = print_json(b, &stats);
@@ -416,7 +415,7 @@ static int run_batch(batch *b) {
     b->jobs = calloc((size_t)b->job_capacity, sizeof *b->jobs);
     int code = b->jobs ? open_input(b) : output_fail_memory();
     if (code == EXIT_FINE)
-        code = generate_open(&b->common, &b->artifact, &b->engine);
+        code = generate_open(&b->common, &b->model);
     if (code == EXIT_FINE)
         code = batch_results_open(&b->results, b->output_path, b->n_lines);
     if (code == EXIT_FINE)
@@ -431,8 +430,7 @@ static int run_batch(batch *b) {
     free(b->text);
     if (b->input)
         fclose(b->input);
-    mcc_engine_destroy(b->engine);
-    mcc_artifact_close(b->artifact);
+    generate_close(&b->model);
     return code;
 }
 
@@ -474,7 +472,7 @@ int cmd_batch(int argc, char **argv) {
             b.json = true;
             break;
         case 'h':
-            printf("%s%s%s", help, generate_help, examples);
+            printf("%s%s%s%s", help, generate_help, speculative_help, examples);
             return EXIT_FINE;
         default:
             code = generate_option("batch", &b.common, option, optarg);

@@ -30,8 +30,7 @@ typedef struct chat {
     generate_options common;
     char *system; /* NULL: none; malloc'ed */
     bool json, terminal;
-    mcc_artifact *artifact;
-    mcc_engine *engine;
+    generate_model model;
     int64_t max_len;
     cJSON *messages;
 } chat;
@@ -90,7 +89,7 @@ static int answer(chat *c, const char *line) {
         return output_fail_memory();
     c->common.params.messages = text;
     generation g;
-    int code = generate(c->engine, &c->common.params, c->json ? NULL : stdout, &g);
+    int code = generate(c->model.engine, &c->common.params, c->json ? NULL : stdout, &g);
     free(text);
     if (code != EXIT_FINE) {
         if (g.status == MCC_CAPACITY)
@@ -189,13 +188,13 @@ static int converse(chat *c) {
 }
 
 static int run_chat(chat *c) {
-    int code = generate_open(&c->common, &c->artifact, &c->engine);
+    int code = generate_open(&c->common, &c->model);
     if (code != EXIT_FINE)
         return code;
     mcc_artifact_info info = {.struct_size = sizeof info};
     mcc_engine_stats stats = {.struct_size = sizeof stats};
-    mcc_artifact_get_info(c->artifact, &info, NULL);
-    mcc_engine_get_stats(c->engine, &stats, NULL);
+    mcc_artifact_get_info(c->model.artifact, &info, NULL);
+    mcc_engine_get_stats(c->model.engine, &stats, NULL);
     c->max_len = stats.max_model_len;
     if (!info.has_chat_template || !info.has_tokenizer) {
         fprintf(stderr,
@@ -211,8 +210,7 @@ static int run_chat(chat *c) {
         code = converse(c);
     }
     cJSON_Delete(c->messages);
-    mcc_engine_destroy(c->engine);
-    mcc_artifact_close(c->artifact);
+    generate_close(&c->model);
     return code;
 }
 
@@ -235,7 +233,7 @@ int cmd_chat(int argc, char **argv) {
             c.json = true;
             break;
         case 'h':
-            printf("%s%s%s", help, generate_help, more_help);
+            printf("%s%s%s%s", help, generate_help, speculative_help, more_help);
             return EXIT_FINE;
         default:
             code = generate_option("chat", &c.common, option, optarg);

@@ -79,14 +79,13 @@ static void print_ids(const generation *g) {
 }
 
 static int run_prompt(run_options *o) {
-    mcc_artifact *artifact;
-    mcc_engine *engine;
-    int code = generate_open(&o->common, &artifact, &engine);
+    generate_model model;
+    int code = generate_open(&o->common, &model);
     if (code != EXIT_FINE)
         return code;
     mcc_request_params *p = &o->common.params;
     mcc_artifact_info info = {.struct_size = sizeof info};
-    mcc_artifact_get_info(artifact, &info, NULL);
+    mcc_artifact_get_info(model.artifact, &info, NULL);
     char *messages = NULL;
     int32_t *ids = NULL;
     if (o->ids) {
@@ -114,7 +113,7 @@ static int run_prompt(run_options *o) {
     }
     generation g = {0};
     if (code == EXIT_FINE)
-        code = generate(engine, p, o->json ? NULL : stdout, &g);
+        code = generate(model.engine, p, o->json ? NULL : stdout, &g);
     if (code == EXIT_FINE && o->json)
         code = print_json(&g);
     else if (code == EXIT_FINE && !info.has_tokenizer)
@@ -126,8 +125,7 @@ static int run_prompt(run_options *o) {
     generation_free(&g);
     free(messages);
     free(ids);
-    mcc_engine_destroy(engine);
-    mcc_artifact_close(artifact);
+    generate_close(&model);
     return code;
 }
 
@@ -153,7 +151,7 @@ int cmd_run(int argc, char **argv) {
             o.json = true;
             break;
         case 'h':
-            printf("%s%s%s", help, generate_help, examples);
+            printf("%s%s%s%s", help, generate_help, speculative_help, examples);
             return EXIT_FINE;
         default: {
             int code = generate_option("run", &o.common, option, optarg);

@@ -9,9 +9,6 @@ const char generate_help[] =
     "      --temperature X        0 takes the most probable token (default)\n"
     "      --top-k N --top-p X --min-p X --repetition-penalty X --seed N\n"
     "      --stop TEXT            end before this text; may be repeated\n"
-    "      --num-speculative-tokens N   draft up to N tokens by prompt lookup: the same text, "
-    "sooner where\n"
-    "                             it repeats itself or the prompt (default 0)\n"
     "      --ignore-eos           go on when the model says it is done\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --max-model-len N      tokens of context (default: the model's)\n"
@@ -27,6 +24,7 @@ void generate_defaults(generate_options *o) {
     /* A small model may go on for ever: without a limit that would be its whole context. */
     enum { MAX_TOKENS = 512 };
     *o = (generate_options){.params = {.struct_size = sizeof o->params, .max_tokens = MAX_TOKENS}};
+    speculative_defaults(&o->speculative);
 }
 
 static int bad(const char *command, const char *option, const char *value, const char *expected) {
@@ -110,23 +108,31 @@ int generate_option(const char *command, generate_options *o, int option, const 
         o->device = value;
         return EXIT_FINE;
     case GENERATE_FIRST + 14:
-        if (!command_number(value, 0, 64, &n))
-            return bad(command, "--num-speculative-tokens", value, "0 to 64");
-        p->num_speculative_tokens = (int32_t)n;
-        return EXIT_FINE;
+        return speculative_tokens(command, value, &o->speculative);
+    case GENERATE_FIRST + 15:
+        return speculative_draft(command, value, &o->speculative);
+    case GENERATE_FIRST + 16:
+        return speculative_config(command, value, &o->speculative);
     default:
         return EXIT_USAGE;
     }
 }
 
-int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine) {
+void generate_close(generate_model *m) {
+    mcc_engine_destroy(m->engine);
+    mcc_artifact_close(m->draft);
+    mcc_artifact_close(m->artifact);
+    *m = (generate_model){0};
+}
+
+int generate_open(generate_options *o, generate_model *m) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_artifact_options artifact_options = {.struct_size = sizeof artifact_options,
                                              .flags = (o->check ? MCC_OPEN_CHECK : 0) |
                                                       (o->huge_pages ? MCC_OPEN_HUGE_PAGES : 0),
                                              .target = o->target};
-    *engine = NULL;
-    if (mcc_artifact_open(o->artifact, &artifact_options, artifact, &error))
+    *m = (generate_model){0};
+    if (mcc_artifact_open(o->artifact, &artifact_options, &m->artifact, &error))
         return output_fail(&error);
     mcc_engine_options engine_options = {.struct_size = sizeof engine_options,
                                          .threads = o->threads,
@@ -136,11 +142,13 @@ int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine
                                          .max_num_waiting = o->max_num_waiting,
                                          .kv_cache_memory_bytes = o->kv_cache_memory_bytes,
                                          .device = o->device};
-    if (!mcc_engine_create(*artifact, &engine_options, engine, &error))
-        return EXIT_FINE;
-    mcc_artifact_close(*artifact);
-    *artifact = NULL;
-    return output_fail(&error);
+    o->params.num_speculative_tokens = speculative_count(&o->speculative);
+    int code = speculative_open(&o->speculative, &artifact_options, &engine_options, &m->draft);
+    if (code == EXIT_FINE && mcc_engine_create(m->artifact, &engine_options, &m->engine, &error))
+        code = output_fail(&error);
+    if (code != EXIT_FINE)
+        generate_close(m);
+    return code;
 }
 
 void generation_free(generation *g) {

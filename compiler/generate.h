@@ -4,6 +4,7 @@
 #define MCC_COMPILER_GENERATE_H
 
 #include "compiler/command.h"
+#include "compiler/speculative.h"
 #include "runtime/modelcc.h"
 
 #include <stdio.h>
@@ -20,6 +21,7 @@ typedef struct generate_options {
     int max_num_seqs, max_num_waiting; /* 0: the engine's defaults; no options of run and chat */
     uint64_t kv_cache_memory_bytes;    /* the same */
     bool check, huge_pages;
+    speculative_options speculative;
     mcc_request_params params; /* sampling and stops; the prompt is set by the caller */
     const char *stops[GENERATE_MAX_STOPS];
 } generate_options;
@@ -41,8 +43,10 @@ enum { GENERATE_FIRST = 1000 };
         {"target", required_argument, NULL, GENERATE_FIRST + 10},                                  \
         {"check", no_argument, NULL, GENERATE_FIRST + 11},                                         \
         {"huge-pages", no_argument, NULL, GENERATE_FIRST + 12},                                    \
-        {"device", required_argument, NULL, GENERATE_FIRST + 13}, {                                \
-        "num-speculative-tokens", required_argument, NULL, GENERATE_FIRST + 14                     \
+        {"device", required_argument, NULL, GENERATE_FIRST + 13},                                  \
+        {"num-speculative-tokens", required_argument, NULL, GENERATE_FIRST + 14},                  \
+        {"draft", required_argument, NULL, GENERATE_FIRST + 15}, {                                 \
+        "speculative-config", required_argument, NULL, GENERATE_FIRST + 16                         \
     }
 extern const char generate_help[];
 
@@ -50,8 +54,16 @@ void generate_defaults(generate_options *o);
 /* Takes one option; EXIT_FINE, or EXIT_USAGE after a message. */
 int generate_option(const char *command, generate_options *o, int option, const char *value);
 
-/* Opens the artifact and makes an engine of it. EXIT_FINE or EXIT_FAILED, after a message. */
-int generate_open(const generate_options *o, mcc_artifact **artifact, mcc_engine **engine);
+/* A model that is ready to run. */
+typedef struct generate_model {
+    mcc_artifact *artifact, *draft; /* draft: NULL without a draft model */
+    mcc_engine *engine;
+} generate_model;
+
+/* Opens the artifact, and a draft model, and makes an engine of them. EXIT_FINE or EXIT_FAILED,
+ * after a message. Sets the num_speculative_tokens of o->params. */
+int generate_open(generate_options *o, generate_model *model);
+void generate_close(generate_model *model); /* zeroed or opened */
 
 /* The outcome of one request. Arrays are malloc'ed. */
 typedef struct generation {

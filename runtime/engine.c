@@ -1,5 +1,6 @@
 #include "runtime/engine.h"
 #include "runtime/cpu.h"
+#include "runtime/lookup.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -55,6 +56,19 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
         return rt_fail(error, MCC_INVALID_ARGUMENT,
                        "max_num_waiting is %" PRId32 ", expected 1 to %d (0: %d)",
                        o->max_num_waiting, MAX_WAITING, DEFAULT_WAITING);
+    if (o->prompt_lookup_min < 0 || o->prompt_lookup_max < 0 ||
+        o->prompt_lookup_max > RT_LOOKUP_LONGEST ||
+        (o->prompt_lookup_max > 0 && o->prompt_lookup_min > o->prompt_lookup_max) ||
+        (o->prompt_lookup_max == 0 && o->prompt_lookup_min > RT_LOOKUP_MAX))
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "prompt_lookup_min is %" PRId32 " and prompt_lookup_max %" PRId32
+                       ", expected 1 <= min <= max <= %d (0: %d and %d)",
+                       o->prompt_lookup_min, o->prompt_lookup_max, RT_LOOKUP_LONGEST, RT_LOOKUP_MIN,
+                       RT_LOOKUP_MAX);
+    if (o->draft && (o->prompt_lookup_min > 0 || o->prompt_lookup_max > 0))
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "prompt_lookup_min and prompt_lookup_max are for drafts by prompt lookup, "
+                       "but there is a draft model");
     int64_t trained = a->tables.header->max_model_len;
     if (o->max_model_len < 0 || o->max_model_len > trained)
         return rt_fail(error, MCC_INVALID_ARGUMENT,
@@ -150,9 +164,13 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->sample_space = malloc(rt_sample_bytes(e->vocab_size));
     e->penalized = malloc((size_t)e->vocab_size * sizeof *e->penalized);
     e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
+    e->draft_jobs = malloc((size_t)e->max_seqs * sizeof *e->draft_jobs);
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
-    if (!e->scheduler || !e->sample_space || !e->penalized || !e->sampled || !e->event_text)
+    if (!e->scheduler || !e->sample_space || !e->penalized || !e->sampled || !e->event_text ||
+        !e->draft_jobs)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
+    if (!rt_engine_make_proposer(e, o, &name, error))
+        return false;
 
     e->device->ops->stats(e->device, &e->device_stats);
     e->stats = (mcc_engine_stats){
@@ -191,6 +209,8 @@ void mcc_engine_destroy(mcc_engine *engine) {
     if (!engine)
         return;
     rt_engine_free_requests(engine);
+    if (engine->proposer)
+        engine->proposer->ops->destroy(engine->proposer);
     rt_scheduler_destroy(engine->scheduler);
     rt_device_destroy(engine->device);
     rt_step_block_destroy(&engine->block);
@@ -202,6 +222,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
     free(engine->sample_space);
     free(engine->penalized);
     free(engine->sampled);
+    free(engine->draft_jobs);
     free(engine->event_text);
     free(engine->launch_seconds);
     free(engine);

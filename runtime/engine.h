@@ -4,6 +4,7 @@
  *   engine.c        making engines, statistics
  *   engine_queue.c  requests come, are cancelled, and their events are taken: from any thread
  *   engine_step.c   steps: plan, run, sample
+ *   engine_draft.c  drafts for the steps, and what became of them
  *   engine_eval.c   evaluation: steps as the caller wants them
  *   request.c       one request: its tokens, its text
  *
@@ -16,12 +17,13 @@
 
 #include "runtime/device.h"
 #include "runtime/loader.h"
-#include "runtime/lookup.h"
+#include "runtime/proposer.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <pthread.h>
+#include <stddef.h>
 
 typedef struct rt_stop {
     const char *text;
@@ -67,7 +69,8 @@ typedef struct rt_request {
     int64_t polled;     /* output tokens whose events have been taken */
     double prefill_seconds, decode_seconds;
     int32_t max_drafts; /* tokens of a draft at most; 0: none */
-    rt_lookup lookup;
+    void *draft_state;  /* the proposer's, with max_drafts */
+    const rt_proposer *proposer;
 } rt_request;
 
 /* What a row of a step became. */
@@ -92,6 +95,9 @@ struct mcc_engine {
     void *sample_space;  /* for the sampler */
     float *penalized;    /* [vocab_size] logits after the repetition penalty */
     rt_sampled *sampled; /* [max_batched] of the step's rows */
+    rt_proposer *proposer;
+    rt_draft_job *draft_jobs; /* [max_seqs] */
+    int n_draft_jobs;
 
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;
@@ -136,6 +142,33 @@ void rt_engine_deliver(mcc_engine *engine);
 /* The device has lost what the KV cache held: requests that have not failed are computed again, and
  * evaluation's sequences are empty. */
 void rt_engine_lose_cache(mcc_engine *engine);
+
+/* --- engine_draft.c ------------------------------------------------------------------------------
+ */
+
+/* Makes the proposer that the options ask for. */
+bool rt_engine_make_proposer(mcc_engine *engine, const mcc_engine_options *options,
+                             const rt_device_name *device, rt_error *error);
+
+/* Before the plan, with the mutex: how many drafts would follow the requests' last tokens. */
+void rt_engine_offer_drafts(mcc_engine *engine);
+
+/* After the plan, with the mutex: gathers the sequences that the proposer follows. */
+void rt_engine_gather_drafts(mcc_engine *engine, const rt_plan *plan);
+
+/* Then, without the mutex: has the drafts written that the plan has room for, and takes those out
+ * of it that there are not. False when the proposer's device failed. */
+bool rt_engine_propose(mcc_engine *engine, rt_plan *plan, rt_error *error);
+
+/* What became of an item's drafts, before its tokens are added: the first `kept` were right. */
+void rt_engine_settle_drafts(mcc_engine *engine, const rt_plan_item *item, int32_t kept);
+
+static inline rt_request *rt_request_of(rt_seq *seq) {
+    return (rt_request *)((char *)seq - offsetof(rt_request, seq));
+}
+
+/* Whether what a row's logits are changed by before a token is chosen is done by the host. */
+bool rt_request_samples_on_host(const rt_request *request);
 
 /* --- request.c -----------------------------------------------------------------------------------
  */

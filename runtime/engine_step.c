@@ -2,12 +2,7 @@
 #include "runtime/engine.h"
 
 #include <inttypes.h>
-#include <stddef.h>
 #include <string.h>
-
-static rt_request *request_of(rt_seq *seq) {
-    return (rt_request *)((char *)seq - offsetof(rt_request, seq));
-}
 
 /* Evaluation's sequences make room for requests. */
 static void drop_eval(mcc_engine *e) {
@@ -21,10 +16,11 @@ void rt_engine_lose_cache(mcc_engine *e) {
     drop_eval(e);
     rt_kv_forget(e->kv);
     rt_kv_copies_made(e->kv);
+    if (e->proposer->ops->reset)
+        e->proposer->ops->reset(e->proposer);
 }
 
-/* What the logits of a row are changed by before a token is chosen: only the host does that. */
-static bool samples_on_host(const rt_request *r) {
+bool rt_request_samples_on_host(const rt_request *r) {
     return r->repetition_penalty != 1;
 }
 
@@ -46,7 +42,7 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
     rt_step_begin(&e->block);
     for (int32_t i = 0; i < plan->n_items; i++) {
         const rt_plan_item *item = &plan->items[i];
-        const rt_request *r = request_of(item->seq);
+        const rt_request *r = rt_request_of(item->seq);
         int32_t begin = e->block.step->T;
         rt_step_add(&e->block, item->seq->slot, item->seq->ids + item->first, item->n,
                     (int32_t)item->first);
@@ -54,27 +50,11 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
             rt_step_add_row(&e->block, begin + k);
             if (device)
                 sample_on_device(e, r, item->first + k + 1);
-            host = host || samples_on_host(r);
+            host = host || rt_request_samples_on_host(r);
         }
     }
     e->block.logits = host;
     rt_step_finish(&e->block, e->kv);
-}
-
-/* What may follow the requests' last tokens, for the step to verify. */
-static void draft(mcc_engine *e) {
-    rt_seq *seq = rt_scheduler_next(e->scheduler, NULL);
-    for (; seq && seq->state == RT_SEQ_RUNNING; seq = seq->next) {
-        rt_request *r = request_of(seq);
-        seq->n_drafts = 0;
-        if (r->max_drafts == 0 || samples_on_host(r) || seq->computed != seq->n_ids - 1)
-            continue;
-        /* The token after the drafts must fit, too. */
-        int64_t room = r->max_ids - seq->n_ids - 1;
-        int32_t most = room < r->max_drafts ? (int32_t)room : r->max_drafts;
-        seq->n_drafts =
-            rt_lookup_draft(&r->lookup, seq->ids, seq->n_ids, most, seq->ids + seq->n_ids);
-    }
 }
 
 static bool run_block(mcc_engine *e, rt_error *error) {
@@ -88,7 +68,7 @@ static bool run_block(mcc_engine *e, rt_error *error) {
 /* The token at `position`: the device's choice, or the host's from a row of logits. */
 static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t position,
                    rt_sampled *to) {
-    if (e->device->samples && !samples_on_host(r)) {
+    if (e->device->samples && !rt_request_samples_on_host(r)) {
         const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
         to->id = (int32_t)s->id;
         to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
@@ -114,7 +94,7 @@ static void sample_rows(mcc_engine *e, rt_plan *plan) {
         int64_t next =
             item->first + item->n - item->n_rows + 1; /* the first row's token is there */
         for (int32_t k = 0; k < item->n_rows; k++) {
-            sample(e, request_of(item->seq), row + k, next + k, &e->sampled[row + k]);
+            sample(e, rt_request_of(item->seq), row + k, next + k, &e->sampled[row + k]);
             if (k + 1 < item->n_rows && e->sampled[row + k].id != seq->ids[next + k]) {
                 item->n_valid = k + 1;
                 break;
@@ -132,7 +112,7 @@ static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
     e->stats.last_prefill_tokens = prefill;
     e->stats.last_decode_tokens = plan->n_decode;
     for (int32_t i = 0; i < plan->n_items; i++) {
-        rt_request *r = request_of(plan->items[i].seq);
+        rt_request *r = rt_request_of(plan->items[i].seq);
         bool prompt = plan->items[i].first < r->seq.n_prompt;
         *(prompt ? &r->prefill_seconds : &r->decode_seconds) += seconds;
     }
@@ -156,11 +136,10 @@ static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_erro
 
 /* The tokens of an item's rows: one, and those that follow drafts that were right. */
 static bool add_tokens(mcc_engine *e, const rt_plan_item *item, int32_t row, rt_error *error) {
-    rt_request *r = request_of(item->seq);
+    rt_request *r = rt_request_of(item->seq);
     int32_t drafted = item->n_rows - 1, n = drafted > 0 ? item->n_valid : 1;
-    e->stats.draft_tokens += (uint64_t)drafted;
-    e->stats.accepted_tokens += (uint64_t)(n - 1);
-    rt_lookup_learn(&r->lookup, drafted, n - 1);
+    if (drafted > 0)
+        rt_engine_settle_drafts(e, item, n - 1);
     for (int32_t k = 0; k < n && !r->finished; k++)
         if (!add_token(e, r, &e->sampled[row + k], error))
             return false;
@@ -174,7 +153,7 @@ static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *erro
     bool all = ok;
     for (int32_t i = 0; i < plan->n_items; i++) {
         const rt_plan_item *item = &plan->items[i];
-        rt_request *r = request_of(item->seq);
+        rt_request *r = rt_request_of(item->seq);
         if (r->cancelled || !ok)
             rt_engine_finish(e, r, r->cancelled ? MCC_FINISH_CANCELLED : MCC_FINISH_ERROR);
         else if (item->n_rows > 0)
@@ -189,8 +168,8 @@ static void end_cancelled(mcc_engine *e) {
     rt_seq *seq = e->some_cancelled ? rt_scheduler_next(e->scheduler, NULL) : NULL;
     for (rt_seq *next; seq; seq = next) {
         next = rt_scheduler_next(e->scheduler, seq);
-        if (request_of(seq)->cancelled)
-            rt_engine_finish(e, request_of(seq), MCC_FINISH_CANCELLED);
+        if (rt_request_of(seq)->cancelled)
+            rt_engine_finish(e, rt_request_of(seq), MCC_FINISH_CANCELLED);
     }
     e->some_cancelled = false;
 }
@@ -201,7 +180,7 @@ static bool nothing_planned(mcc_engine *e, rt_error *error) {
     if (e->n_unfinished == 0)
         return true;
     for (rt_seq *seq; (seq = rt_scheduler_next(e->scheduler, NULL));)
-        rt_engine_finish(e, request_of(seq), MCC_FINISH_ERROR);
+        rt_engine_finish(e, rt_request_of(seq), MCC_FINISH_ERROR);
     return rt_fail(error, MCC_INTERNAL, "requests are unfinished, but none can be computed");
 }
 
@@ -221,18 +200,22 @@ static bool check_invariants(mcc_engine *e, bool ok, rt_error *error) {
 static bool step(mcc_engine *e, rt_error *error) {
     double start = rt_engine_now();
     for (rt_seq *seq; (seq = rt_scheduler_expired(e->scheduler, start));)
-        rt_engine_finish(e, request_of(seq), MCC_FINISH_DEADLINE);
+        rt_engine_finish(e, rt_request_of(seq), MCC_FINISH_DEADLINE);
     if (e->n_unfinished == 0)
         return true;
     drop_eval(e);
-    draft(e);
+    rt_engine_offer_drafts(e);
     rt_plan *plan = rt_scheduler_plan(e->scheduler);
     if (plan->n_items == 0)
         return nothing_planned(e, error);
-    fill_block(e, plan);
+    rt_engine_gather_drafts(e, plan);
     e->stepping = true;
     rt_engine_unlock(e);
-    bool ok = run_block(e, error);
+    bool ok = rt_engine_propose(e, plan, error);
+    if (ok) {
+        fill_block(e, plan);
+        ok = run_block(e, error);
+    }
     if (ok)
         sample_rows(e, plan);
     rt_engine_lock(e);

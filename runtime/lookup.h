@@ -1,27 +1,32 @@
 /* Drafts by prompt lookup: what followed the last few tokens when they came before is likely to
  * follow again, in code that is edited, in quotes and lists (Saxena 2023, "Prompt lookup
- * decoding"). A step computes the drafts beside the token they follow, and those that the model
- * chooses itself are kept: the output is the same, token by token, with a seed too, as a choice
- * depends on logits, seed and position alone. */
+ * decoding").
+ *
+ * Each request has an index of its tokens: a hash table of the n-grams of `min` tokens, each with
+ * a chain of the places where it was, the last first (as in LZ77 compressors). It grows with the
+ * tokens, and its memory is allocated with the request. A look-up visits a limited number of
+ * places, so its time does not depend on the length of the text. */
 #ifndef MCC_RUNTIME_LOOKUP_H
 #define MCC_RUNTIME_LOOKUP_H
 
-#include <stdint.h>
+#include "runtime/proposer.h"
 
-/* How many tokens to draft, and whether at all, by what became of the drafts so far. Zero is a
- * good beginning. */
-typedef struct rt_lookup {
-    int32_t length; /* of the next draft; 0: as long as allowed */
-    int32_t pause;  /* tokens to go without a draft */
-    int32_t misses; /* drafts in a row of which nothing was kept */
-} rt_lookup;
+enum { RT_LOOKUP_MIN = 2, RT_LOOKUP_MAX = 16, RT_LOOKUP_LONGEST = 64 };
+
+/* A proposer that looks for the last `max` tokens, then fewer, at least `min`: 1 <= min <= max <=
+ * RT_LOOKUP_LONGEST. NULL when out of memory. */
+rt_proposer *rt_lookup_create(int32_t min, int32_t max);
+
+typedef struct rt_lookup rt_lookup;
+
+/* An index for up to `max_ids` tokens; NULL when out of memory. */
+rt_lookup *rt_lookup_open(int32_t min, int64_t max_ids);
+void rt_lookup_close(rt_lookup *lookup);
 
 /* Drafts up to `most` tokens that could follow ids[0 … n-1] into `draft`, which may lie right
- * behind them; returns their number. Takes time linear in n. */
-int32_t rt_lookup_draft(rt_lookup *lookup, const int32_t *ids, int64_t n, int32_t most,
-                        int32_t *draft);
-
-/* Of `drafted` tokens, `kept` were right. */
-void rt_lookup_learn(rt_lookup *lookup, int32_t drafted, int32_t kept);
+ * behind them; returns their number. Of the ids, those of the last call have not changed. `*match`
+ * becomes the number of tokens that were found again, at most `max`; 0: none. */
+int32_t rt_lookup_draft(rt_lookup *lookup, const int32_t *ids, int64_t n, int32_t max, int32_t most,
+                        int32_t *draft, int32_t *match);
 
 #endif

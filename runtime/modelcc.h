@@ -347,6 +347,14 @@ typedef struct mcc_engine_options {
      * is. NULL: events are polled. */
     void (*on_event)(void *context, const struct mcc_event *event);
     void *on_event_context;
+    /* Speculative decoding, for requests with num_speculative_tokens: a smaller model drafts the
+     * tokens. It must have the same vocabulary, run on the same device, and outlive the engine; it
+     * gets a KV cache of its own, beside kv_cache_memory_bytes and limited in proportion. NULL:
+     * drafts are by prompt lookup, see mcc_request_params. */
+    const mcc_artifact *draft;
+    /* Prompt lookup looks for the last prompt_lookup_max tokens, then fewer, at least
+     * prompt_lookup_min. 0: 16 and 2; at most 64 */
+    int32_t prompt_lookup_max, prompt_lookup_min;
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
@@ -402,10 +410,11 @@ typedef struct mcc_request_params {
                   seed + 1, … 0: 1 */
     double deadline_seconds; /* from now: then it ends where it is, MCC_FINISH_DEADLINE. 0: none */
     uint64_t cache_salt; /* requests with different salts share nothing that is in the KV cache */
-    /* Speculative decoding by prompt lookup: up to so many tokens that followed when the last ones
-     * came before are computed in one step with the next token, and kept as far as they are what
-     * the model chooses. The tokens are the same as without. It drafts less, or pauses, where
-     * drafts prove wrong, and does nothing with a repetition penalty. 0: none; at most 64 */
+    /* Speculative decoding: up to so many tokens are drafted, by the engine's draft model, or
+     * without one by prompt lookup: what followed when the last tokens came before. They are
+     * computed in one step with the next token, and kept as far as they are what the model
+     * chooses: the tokens are the same as without, with a seed too. It does nothing with a
+     * repetition penalty. 0: none; at most 64 */
     int32_t num_speculative_tokens;
     uint32_t reserved2;
     void *user_data; /* the caller's, handed back in each event */

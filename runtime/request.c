@@ -207,6 +207,14 @@ static bool set_output(const mcc_engine *e, rt_request *r, rt_error *error) {
     return true;
 }
 
+static bool set_drafts(const mcc_engine *e, rt_request *r, rt_error *error) {
+    r->proposer = r->max_drafts > 0 ? e->proposer : NULL;
+    if (!r->proposer || !r->proposer->ops->open)
+        return true;
+    r->draft_state = r->proposer->ops->open(r->proposer, &r->seq, r->max_ids);
+    return r->draft_state || no_memory(error);
+}
+
 rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params *p,
                               rt_error *error) {
     uint32_t known = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS | MCC_REQUEST_NO_CACHE;
@@ -237,7 +245,8 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
     r->max_drafts = p->num_speculative_tokens;
     r->seq.no_cache = p->flags & MCC_REQUEST_NO_CACHE;
     if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
-        !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error)) {
+        !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error) ||
+        !set_drafts(engine, r, error)) {
         rt_request_free(r);
         return NULL;
     }
@@ -247,6 +256,8 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
 void rt_request_free(rt_request *r) {
     if (!r)
         return;
+    if (r->proposer && r->proposer->ops->close)
+        r->proposer->ops->close(r->draft_state);
     for (int32_t i = 0; i < r->n_stops; i++)
         free((char *)r->stops[i].text);
     free(r->stops);

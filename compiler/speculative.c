@@ -1,0 +1,126 @@
+#include "compiler/speculative.h"
+#include "compiler/output.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char speculative_help[] =
+    "      --num-speculative-tokens N   draft up to N tokens, by prompt lookup or a draft model: "
+    "the same\n"
+    "                             text, sooner where drafts are right (default 0; with a draft "
+    "model 8)\n"
+    "      --draft DRAFT.so       a smaller model with the same tokenizer drafts them\n"
+    "      --speculative-config JSON   the same as vLLM takes it: {\"method\": \"ngram\" or "
+    "\"draft_model\",\n"
+    "                             \"model\", \"num_speculative_tokens\", \"prompt_lookup_min\", "
+    "\"prompt_lookup_max\"}\n";
+
+void speculative_defaults(speculative_options *o) {
+    *o = (speculative_options){.n = -1};
+}
+
+int32_t speculative_count(const speculative_options *o) {
+    return o->n >= 0 ? o->n : o->model[0] ? SPECULATIVE_DEFAULT : 0;
+}
+
+int speculative_tokens(const char *command, const char *number, speculative_options *o) {
+    long long n;
+    if (!command_number(number, 0, SPECULATIVE_MAX, &n))
+        return command_usage(command, "--num-speculative-tokens %s: expected 0 to %d", number,
+                             SPECULATIVE_MAX);
+    o->n = (int32_t)n;
+    return EXIT_FINE;
+}
+
+int speculative_draft(const char *command, const char *path, speculative_options *o) {
+    if (!*path || strlen(path) >= sizeof o->model)
+        return command_usage(command, "--draft: expected the file of a model");
+    strcpy(o->model, path);
+    return EXIT_FINE;
+}
+
+/* --- JSON ----------------------------------------------------------------------------------------
+ */
+
+static int bad(const char *command, const char *what) {
+    return command_usage(command, "--speculative-config: %s", what);
+}
+
+static bool take_number(const cJSON *item, int32_t least, int32_t *out) {
+    if (!cJSON_IsNumber(item) || item->valuedouble < least || item->valuedouble > SPECULATIVE_MAX ||
+        item->valuedouble != (double)item->valueint)
+        return false;
+    *out = item->valueint;
+    return true;
+}
+
+static int take_item(const char *command, const cJSON *item, speculative_options *o,
+                     const char **method) {
+    char text[200];
+    const char *name = item->string, *expected = NULL;
+    if (strcmp(name, "method") == 0) {
+        *method = cJSON_GetStringValue(item);
+        if (!*method || (strcmp(*method, "ngram") != 0 && strcmp(*method, "draft_model") != 0))
+            expected = "\"ngram\" or \"draft_model\"";
+    } else if (strcmp(name, "model") == 0) {
+        const char *model = cJSON_GetStringValue(item);
+        if (model && *model && strlen(model) < sizeof o->model)
+            strcpy(o->model, model);
+        else
+            expected = "the file of a model";
+    } else if (strcmp(name, "num_speculative_tokens") == 0) {
+        expected = take_number(item, 0, &o->n) ? NULL : "0 to 64";
+    } else if (strcmp(name, "prompt_lookup_min") == 0) {
+        expected = take_number(item, 1, &o->prompt_lookup_min) ? NULL : "1 to 64";
+    } else if (strcmp(name, "prompt_lookup_max") == 0) {
+        expected = take_number(item, 1, &o->prompt_lookup_max) ? NULL : "1 to 64";
+    } else {
+        snprintf(text, sizeof text,
+                 "%.60s is not supported; there are method, model, num_speculative_tokens, "
+                 "prompt_lookup_min and prompt_lookup_max",
+                 name);
+        return bad(command, text);
+    }
+    if (!expected)
+        return EXIT_FINE;
+    snprintf(text, sizeof text, "%s: expected %s", name, expected);
+    return bad(command, text);
+}
+
+int speculative_config(const char *command, const char *json, speculative_options *o) {
+    cJSON *config = cJSON_Parse(json);
+    const char *method = NULL;
+    int code = cJSON_IsObject(config)
+                   ? EXIT_FINE
+                   : bad(command, "expected a JSON object, such as {\"method\": \"ngram\", "
+                                  "\"num_speculative_tokens\": 8}");
+    for (const cJSON *item = config ? config->child : NULL; item && code == EXIT_FINE;
+         item = item->next)
+        code = take_item(command, item, o, &method);
+    bool lookup = method && strcmp(method, "ngram") == 0;
+    if (code == EXIT_FINE && lookup && o->model[0])
+        code = bad(command, "method ngram has no model");
+    else if (code == EXIT_FINE && method && !lookup && !o->model[0])
+        code = bad(command, "method draft_model needs a model");
+    else if (code == EXIT_FINE && !o->model[0] && o->n < 0)
+        code = bad(command, "num_speculative_tokens must be set");
+    cJSON_Delete(config);
+    return code;
+}
+
+/* --- opening -------------------------------------------------------------------------------------
+ */
+
+int speculative_open(const speculative_options *o, const mcc_artifact_options *options,
+                     mcc_engine_options *engine, mcc_artifact **draft) {
+    mcc_error error = {.struct_size = sizeof error};
+    *draft = NULL;
+    engine->prompt_lookup_min = o->prompt_lookup_min;
+    engine->prompt_lookup_max = o->prompt_lookup_max;
+    if (!o->model[0] || speculative_count(o) == 0)
+        return EXIT_FINE;
+    if (mcc_artifact_open(o->model, options, draft, &error))
+        return output_fail(&error);
+    engine->draft = *draft;
+    return EXIT_FINE;
+}
