@@ -21,6 +21,8 @@ typedef struct batch_request {
     const char *stops[BATCH_MAX_STOPS];
     int32_t stop_ids[BATCH_MAX_STOPS];
     int32_t *prompt_ids; /* malloc'ed */
+    int32_t *bias_ids;   /* the same */
+    float *biases;       /* the same */
     char *messages;      /* cJSON's */
     char error[256];     /* why it is not a request; "" when it is one */
 } batch_request;

@@ -102,6 +102,44 @@ static bool stop_ids(batch_request *r, const cJSON *field) {
     return ok || wrong(r, "stop_token_ids: expected a list of at most %d", BATCH_MAX_STOPS);
 }
 
+/* {"TOKEN ID": BIAS, …}, as OpenAI and vLLM take it; ids are checked by the engine. */
+static bool logit_bias(batch_request *r, const cJSON *field) {
+    int n = cJSON_IsObject(field) ? cJSON_GetArraySize(field) : 0;
+    const cJSON *one;
+    r->bias_ids = malloc(((size_t)n + 1) * sizeof *r->bias_ids);
+    r->biases = malloc(((size_t)n + 1) * sizeof *r->biases);
+    if (!r->bias_ids || !r->biases)
+        return wrong(r, "out of memory");
+    r->params.logit_bias_ids = r->bias_ids;
+    r->params.logit_bias = r->biases;
+    r->params.n_logit_bias = 0;
+    cJSON_ArrayForEach(one, field) {
+        long long id;
+        if (!cJSON_IsObject(field) || !command_number(one->string, 0, INT32_MAX, &id) ||
+            !cJSON_IsNumber(one) || !(fabs(one->valuedouble) <= 100))
+            return wrong(r, "logit_bias: \"%.40s\": expected token ids with biases of -100 to 100",
+                         one->string ? one->string : "");
+        r->bias_ids[r->params.n_logit_bias] = (int32_t)id;
+        r->biases[r->params.n_logit_bias++] = (float)one->valuedouble;
+    }
+    return cJSON_IsObject(field) || wrong(r, "logit_bias: expected {\"TOKEN ID\": BIAS, …}");
+}
+
+/* true or false as in OpenAI's chat completions, beside top_logprobs; or that number itself. */
+static bool take_logprobs(batch_request *r, const cJSON *field) {
+    int64_t n = 0;
+    if (cJSON_IsBool(field)) {
+        r->params.top_logprobs = cJSON_IsTrue(field) ? r->params.top_logprobs : 0;
+        return flag(r, field, MCC_REQUEST_LOGPROBS);
+    }
+    if (!cJSON_IsNumber(field))
+        return wrong(r, "logprobs: expected true, false or a number of top_logprobs");
+    r->params.flags |= MCC_REQUEST_LOGPROBS;
+    bool ok = whole(r, field, 0, MCC_MAX_TOP_LOGPROBS, &n);
+    r->params.top_logprobs = (int32_t)n;
+    return ok;
+}
+
 /* --- fields --------------------------------------------------------------------------------------
  */
 
@@ -135,8 +173,21 @@ static bool take_field(batch_request *r, const cJSON *field) {
     if (strcmp(name, "ignore_eos") == 0)
         return flag(r, field, MCC_REQUEST_IGNORE_EOS);
     if (strcmp(name, "logprobs") == 0)
-        return flag(r, field, MCC_REQUEST_LOGPROBS);
-    if (strcmp(name, "top_k") == 0) {
+        return take_logprobs(r, field);
+    if (strcmp(name, "typical_p") == 0)
+        return positive(r, field, &p->typical_p);
+    if (strcmp(name, "presence_penalty") == 0)
+        return real(r, field, &p->presence_penalty);
+    if (strcmp(name, "frequency_penalty") == 0)
+        return real(r, field, &p->frequency_penalty);
+    if (strcmp(name, "logit_bias") == 0)
+        return logit_bias(r, field);
+    if (strcmp(name, "top_logprobs") == 0) {
+        const cJSON *on = cJSON_GetObjectItemCaseSensitive(r->json, "logprobs");
+        ok = cJSON_IsTrue(on) ? whole(r, field, 0, MCC_MAX_TOP_LOGPROBS, &n)
+                              : wrong(r, "top_logprobs: only with \"logprobs\": true");
+        p->top_logprobs = (int32_t)n;
+    } else if (strcmp(name, "top_k") == 0) {
         ok = whole(r, field, 0, INT32_MAX, &n);
         p->top_k = (int32_t)n;
     } else if (strcmp(name, "seed") == 0) {
@@ -229,8 +280,11 @@ void batch_request_read(batch_request *r, const char *line, size_t bytes,
 void batch_request_clear(batch_request *r) {
     cJSON_Delete(r->json);
     free(r->prompt_ids);
+    free(r->bias_ids);
+    free(r->biases);
     cJSON_free(r->messages);
     r->json = r->id = NULL;
-    r->prompt_ids = NULL;
+    r->prompt_ids = r->bias_ids = NULL;
+    r->biases = NULL;
     r->messages = NULL;
 }

@@ -17,9 +17,12 @@ static const char help[] =
     "(text\n"
     "or token ids) or \"messages\", and if need be \"id\", max_tokens, temperature, top_k, top_p, "
     "min_p,\n"
-    "repetition_penalty, seed, stop, stop_token_ids, ignore_eos, logprobs, priority, n (samples). "
-    "What a\n"
-    "line does not say is as the options below say. A result is a line with the input's \"line\" "
+    "typical_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias (ids to "
+    "biases), seed,\n"
+    "stop, stop_token_ids, ignore_eos, logprobs (true, or the number of top_logprobs), priority, n "
+    "(samples).\n"
+    "What a line does not say is as the options below say. A result is a line with the input's "
+    "\"line\" "
     "and\n"
     "\"id\", and text, token_ids, finish_reason, … or \"error\"; with n, \"choices\" of these. "
     "Results come\n"
@@ -32,17 +35,20 @@ static const char help[] =
     "      --kv-cache-memory-bytes N   of the KV cache (default: what these need at full length, "
     "at\n"
     "                             most half of the memory of the machine or the cgroup)\n"
+    "      --logprobs N           tokens' log-probabilities and those of the N most probable ones, "
+    "0 "
+    "to 20\n"
     "      --json                 the summary as one JSON object\n";
 static const char examples[] =
     "\nexamples:\n"
     "  modelcc batch smollm2.so --input requests.jsonl --output results.jsonl\n"
     "  echo '{\"id\": 1, \"prompt\": \"Once upon a time\", \"max_tokens\": 50}' > requests.jsonl\n";
 
-enum { DEFAULT_SEQS = 32, OPT_INPUT = 256, OPT_OUTPUT, OPT_SEQS, OPT_KV, OPT_JSON };
+enum { DEFAULT_SEQS = 32, OPT_INPUT = 256, OPT_OUTPUT, OPT_SEQS, OPT_KV, OPT_JSON, OPT_LOGPROBS };
 
 typedef struct sample {
     int32_t *ids;
-    float *logprobs;
+    logprobs logprobs;
     int64_t n, capacity;
     char *text;
     uint64_t text_bytes;
@@ -56,7 +62,8 @@ typedef struct job {
     uint64_t first;
     int32_t n, left;
     bool logprobs;
-    bool lost; /* with the device: it may do better another time */
+    bool lost;   /* with the device: it may do better another time */
+    char *error; /* of the step in which the first of them failed; NULL: none; malloc'ed */
     sample *samples;
     int64_t prompt_tokens, cached_tokens, completion_tokens;
 } job;
@@ -96,34 +103,31 @@ static int add_error(batch *b, int64_t line, const cJSON *id, const char *text) 
     return batch_results_add(&b->results, line, j);
 }
 
-static void describe(cJSON *j, const job *at, const sample *s) {
+static void describe(cJSON *j, const batch *b, const job *at, const sample *s) {
     cJSON_AddStringToObject(j, "text", s->text ? s->text : "");
-    cJSON_AddItemToObject(j, "token_ids", cJSON_CreateIntArray(s->ids, (int)s->n));
+    cJSON_AddItemToObject(j, "token_ids", output_ids(s->ids, s->n));
     if (at->logprobs)
-        cJSON_AddItemToObject(j, "logprobs", cJSON_CreateFloatArray(s->logprobs, (int)s->n));
+        cJSON_AddItemToObject(j, "logprobs", logprobs_json(&s->logprobs, b->model.artifact));
     cJSON_AddStringToObject(j, "finish_reason", generate_finish_name(s->reason));
 }
 
 static int add_result(batch *b, const job *at) {
     cJSON *j = begin_result(at->id);
-    bool failed = false;
-    for (int32_t i = 0; i < at->n; i++)
-        failed = failed || at->samples[i].reason == MCC_FINISH_ERROR;
     if (at->lost) {
         b->n_lost++;
         cJSON_Delete(j);
         return EXIT_FINE;
     }
-    if (failed) {
-        cJSON_AddStringToObject(j, "error", b->step_error);
+    if (at->error) {
+        cJSON_AddStringToObject(j, "error", at->error);
         return batch_results_add(&b->results, at->line, j);
     }
     if (at->n == 1)
-        describe(j, at, &at->samples[0]);
+        describe(j, b, at, &at->samples[0]);
     cJSON *choices = at->n > 1 ? cJSON_AddArrayToObject(j, "choices") : NULL;
     for (int32_t i = 0; i < at->n && choices; i++) {
         cJSON *choice = cJSON_CreateObject();
-        describe(choice, at, &at->samples[i]);
+        describe(choice, b, at, &at->samples[i]);
         cJSON_AddItemToArray(choices, choice);
     }
     cJSON_AddNumberToObject(j, "prompt_tokens", (double)at->prompt_tokens);
@@ -141,10 +145,11 @@ static int add_result(batch *b, const job *at) {
 static void clear_job(job *at) {
     for (int32_t i = 0; at->samples && i < at->n; i++) {
         free(at->samples[i].ids);
-        free(at->samples[i].logprobs);
+        logprobs_free(&at->samples[i].logprobs);
         free(at->samples[i].text);
     }
     free(at->samples);
+    free(at->error);
     cJSON_Delete(at->id);
 }
 
@@ -153,7 +158,7 @@ static int submit(batch *b, int64_t line, const batch_request *r) {
     job *at = &b->jobs[b->n_jobs];
     *at = (job){.line = line,
                 .n = r->params.n > 0 ? r->params.n : 1,
-                .logprobs = r->params.flags & MCC_REQUEST_LOGPROBS};
+                .logprobs = logprobs_wanted(&r->params)};
     at->left = at->n;
     at->samples = calloc((size_t)at->n, sizeof *at->samples);
     at->id = r->id ? cJSON_Duplicate(r->id, true) : NULL;
@@ -161,6 +166,8 @@ static int submit(batch *b, int64_t line, const batch_request *r) {
         clear_job(at);
         return output_fail_memory();
     }
+    for (int32_t i = 0; i < at->n; i++)
+        at->samples[i].logprobs.n_top = r->params.top_logprobs;
     mcc_status status = mcc_request_submit(b->model.engine, &r->params, &at->first, &error);
     if (status == MCC_OK) {
         b->n_jobs++;
@@ -214,23 +221,17 @@ static int take_line(batch *b, bool *end) {
 /* --- events --------------------------------------------------------------------------------------
  */
 
-static bool append_token(sample *s, const mcc_event *event, bool logprobs) {
+static bool append_token(sample *s, const mcc_event *event, bool with_logprobs) {
     if (s->n == s->capacity) {
         int64_t capacity = 2 * s->capacity + 16;
         int32_t *ids = realloc(s->ids, (size_t)capacity * sizeof *ids);
         if (!ids)
             return false;
         s->ids = ids;
-        float *grown = logprobs ? realloc(s->logprobs, (size_t)capacity * sizeof *grown) : NULL;
-        if (logprobs && !grown)
-            return false;
-        s->logprobs = grown;
         s->capacity = capacity;
     }
-    if (logprobs)
-        s->logprobs[s->n] = event->logprob;
     s->ids[s->n++] = event->token_id;
-    return true;
+    return !with_logprobs || logprobs_add(&s->logprobs, event);
 }
 
 static bool append_text(sample *s, const mcc_event *event) {
@@ -256,6 +257,8 @@ static int take_event(batch *b, const mcc_event *event) {
         return EXIT_FINE;
     s->reason = event->finish_reason;
     at->lost = at->lost || (s->reason == MCC_FINISH_ERROR && b->device_failed);
+    if (s->reason == MCC_FINISH_ERROR && !at->error && !(at->error = strdup(b->step_error)))
+        return output_fail_memory();
     at->prompt_tokens = event->prompt_tokens;
     if (event->request == at->first)
         at->cached_tokens = event->cached_tokens;
@@ -441,6 +444,7 @@ int cmd_batch(int argc, char **argv) {
         {"max-num-seqs", required_argument, NULL, OPT_SEQS},
         {"kv-cache-memory-bytes", required_argument, NULL, OPT_KV},
         {"json", no_argument, NULL, OPT_JSON},
+        {"logprobs", required_argument, NULL, OPT_LOGPROBS},
         {"help", no_argument, NULL, 'h'},
         GENERATE_LONG_OPTIONS,
         {0}};
@@ -470,6 +474,9 @@ int cmd_batch(int argc, char **argv) {
             break;
         case OPT_JSON:
             b.json = true;
+            break;
+        case OPT_LOGPROBS:
+            code = generate_logprobs_option("batch", &b.common, optarg);
             break;
         case 'h':
             printf("%s%s%s%s", help, generate_help, speculative_help, examples);

@@ -18,19 +18,23 @@ static const char help[] =
     "      --system TEXT          a system message before it\n"
     "      --prompt-ids LIST      token ids, separated by commas, instead of text\n"
     "      --raw                  no chat template\n"
-    "      --json                 one JSON object instead of streamed text\n";
+    "      --json                 one JSON object instead of streamed text\n"
+    "      --logprobs N           with --json: each token's log-probability and those of the N "
+    "most\n"
+    "                             probable ones, 0 to 20\n";
 static const char examples[] =
     "\nexamples:\n"
     "  modelcc run smollm2.so -p \"What is a compiler?\"\n"
     "  modelcc run smollm2.so --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 -n 100\n";
 
-enum { OPT_SYSTEM = 256, OPT_IDS, OPT_RAW, OPT_JSON };
+enum { OPT_SYSTEM = 256, OPT_IDS, OPT_RAW, OPT_JSON, OPT_LOGPROBS };
 
 static const struct option long_options[] = {{"prompt", required_argument, NULL, 'p'},
                                              {"system", required_argument, NULL, OPT_SYSTEM},
                                              {"prompt-ids", required_argument, NULL, OPT_IDS},
                                              {"raw", no_argument, NULL, OPT_RAW},
                                              {"json", no_argument, NULL, OPT_JSON},
+                                             {"logprobs", required_argument, NULL, OPT_LOGPROBS},
                                              {"help", no_argument, NULL, 'h'},
                                              GENERATE_LONG_OPTIONS,
                                              {0}};
@@ -54,12 +58,14 @@ static cJSON *add_message(cJSON *list, const char *role, const char *content) {
     return list;
 }
 
-static int print_json(const generation *g) {
+static int print_json(const mcc_artifact *artifact, const mcc_request_params *params,
+                      const generation *g) {
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "text", g->text);
-    cJSON_AddItemToObject(j, "token_ids", cJSON_CreateIntArray(g->ids, (int)g->n_ids));
-    cJSON_AddItemToObject(j, "prompt_token_ids",
-                          cJSON_CreateIntArray(g->prompt_ids, (int)g->n_prompt_ids));
+    cJSON_AddItemToObject(j, "token_ids", output_ids(g->ids, g->n_ids));
+    if (logprobs_wanted(params))
+        cJSON_AddItemToObject(j, "logprobs", logprobs_json(&g->logprobs, artifact));
+    cJSON_AddItemToObject(j, "prompt_token_ids", output_ids(g->prompt_ids, g->n_prompt_ids));
     cJSON_AddStringToObject(j, "finish_reason", generate_finish_name(g->finish_reason));
     cJSON *t = cJSON_AddObjectToObject(j, "timings");
     cJSON_AddNumberToObject(t, "prefill_seconds", g->prefill_seconds);
@@ -115,7 +121,7 @@ static int run_prompt(run_options *o) {
     if (code == EXIT_FINE)
         code = generate(model.engine, p, o->json ? NULL : stdout, &g);
     if (code == EXIT_FINE && o->json)
-        code = print_json(&g);
+        code = print_json(model.artifact, p, &g);
     else if (code == EXIT_FINE && !info.has_tokenizer)
         print_ids(&g);
     else if (code == EXIT_FINE && (g.text_bytes == 0 || g.text[g.text_bytes - 1] != '\n'))
@@ -150,6 +156,12 @@ int cmd_run(int argc, char **argv) {
         case OPT_JSON:
             o.json = true;
             break;
+        case OPT_LOGPROBS: {
+            int code = generate_logprobs_option("run", &o.common, optarg);
+            if (code != EXIT_FINE)
+                return code;
+            break;
+        }
         case 'h':
             printf("%s%s%s%s", help, generate_help, speculative_help, examples);
             return EXIT_FINE;
@@ -167,6 +179,8 @@ int cmd_run(int argc, char **argv) {
     if (o.ids && (o.prompt || o.system))
         return command_usage("run", "--prompt-ids is all of the prompt: no %s beside it",
                              o.prompt ? "-p" : "--system");
+    if (logprobs_wanted(&o.common.params) && !o.json)
+        return command_usage("run", "--logprobs: only --json prints them");
     if (o.raw && o.system)
         return command_usage("run", "--system and --raw exclude each other: a system message goes "
                                     "into the chat template");

@@ -1,13 +1,16 @@
 #include "compiler/generate.h"
 #include "compiler/output.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char generate_help[] =
     "  -n, --max-tokens N         tokens to generate at most (default 512)\n"
     "      --temperature X        0 takes the most probable token (default)\n"
-    "      --top-k N --top-p X --min-p X --repetition-penalty X --seed N\n"
+    "      --top-k N --top-p X --min-p X --typical-p X --seed N\n"
+    "      --repetition-penalty X --presence-penalty X --frequency-penalty X\n"
+    "      --logit-bias ID:X[,…]  add X, -100 to 100, to the logits of these token ids\n"
     "      --stop TEXT            end before this text; may be repeated\n"
     "      --ignore-eos           go on when the model says it is done\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
@@ -29,6 +32,36 @@ void generate_defaults(generate_options *o) {
 
 static int bad(const char *command, const char *option, const char *value, const char *expected) {
     return command_usage(command, "%s %s: expected %s", option, value, expected);
+}
+
+/* Adds ID:X,ID:X to the biases. */
+static bool take_biases(generate_options *o, const char *text) {
+    mcc_request_params *p = &o->params;
+    p->logit_bias_ids = o->bias_ids;
+    p->logit_bias = o->biases;
+    for (char *end = (char *)text; *text; text = end + (*end == ',')) {
+        errno = 0;
+        long id = strtol(text, &end, 10);
+        if (*text < '0' || *text > '9' || *end != ':' || errno || id > INT32_MAX ||
+            p->n_logit_bias == GENERATE_MAX_BIASES)
+            return false;
+        text = end + 1;
+        double bias = strtod(text, &end);
+        if (end == text || (*end && *end != ',') || !(bias >= -100 && bias <= 100))
+            return false;
+        o->bias_ids[p->n_logit_bias] = (int32_t)id;
+        o->biases[p->n_logit_bias++] = (float)bias;
+    }
+    return p->n_logit_bias > 0;
+}
+
+int generate_logprobs_option(const char *command, generate_options *o, const char *value) {
+    long long n;
+    if (!command_number(value, 0, MCC_MAX_TOP_LOGPROBS, &n))
+        return bad(command, "--logprobs", value, "0 to 20");
+    o->params.flags |= MCC_REQUEST_LOGPROBS;
+    o->params.top_logprobs = (int32_t)n;
+    return EXIT_FINE;
 }
 
 int generate_option(const char *command, generate_options *o, int option, const char *value) {
@@ -113,6 +146,26 @@ int generate_option(const char *command, generate_options *o, int option, const 
         return speculative_draft(command, value, &o->speculative);
     case GENERATE_FIRST + 16:
         return speculative_config(command, value, &o->speculative);
+    case GENERATE_FIRST + 17:
+        if (!command_real(value, -2, 2, &x))
+            return bad(command, "--presence-penalty", value, "-2 to 2");
+        p->presence_penalty = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 18:
+        if (!command_real(value, -2, 2, &x))
+            return bad(command, "--frequency-penalty", value, "-2 to 2");
+        p->frequency_penalty = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 19:
+        if (!command_real(value, 0, 1, &x) || x == 0)
+            return bad(command, "--typical-p", value, "above 0, at most 1");
+        p->typical_p = (float)x;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 20:
+        return take_biases(o, value)
+                   ? EXIT_FINE
+                   : bad(command, "--logit-bias", value,
+                         "token ids and biases of -100 to 100 as ID:X,ID:X, at most 300");
     default:
         return EXIT_USAGE;
     }
@@ -155,6 +208,7 @@ void generation_free(generation *g) {
     free(g->ids);
     free(g->text);
     free(g->prompt_ids);
+    logprobs_free(&g->logprobs);
     *g = (generation){0};
 }
 
@@ -196,8 +250,8 @@ static bool read_prompt(const mcc_engine *engine, uint64_t id, generation *g) {
 }
 
 /* Takes the request's events until there is none; *finished when it ended. */
-static bool take_events(mcc_engine *engine, uint64_t id, FILE *stream, generation *g,
-                        bool *finished, mcc_error *error) {
+static bool take_events(mcc_engine *engine, uint64_t id, const mcc_request_params *params,
+                        FILE *stream, generation *g, bool *finished, mcc_error *error) {
     mcc_event event = {.struct_size = sizeof event};
     while (!*finished) {
         if (mcc_engine_poll(engine, id, &event, error))
@@ -206,7 +260,8 @@ static bool take_events(mcc_engine *engine, uint64_t id, FILE *stream, generatio
             return true;
         bool ok = append_text(g, event.text, event.text_bytes);
         if (event.kind == MCC_EVENT_TOKEN)
-            ok = ok && append_id(g, event.token_id);
+            ok = ok && append_id(g, event.token_id) &&
+                 (!logprobs_wanted(params) || logprobs_add(&g->logprobs, &event));
         if (!ok) {
             snprintf(error->text, sizeof error->text, "out of memory for the generated text");
             return false;
@@ -230,7 +285,7 @@ static bool take_events(mcc_engine *engine, uint64_t id, FILE *stream, generatio
 int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream, generation *out) {
     mcc_error error = {.struct_size = sizeof error};
     uint64_t id;
-    *out = (generation){0};
+    *out = (generation){.logprobs = {.n_top = params->top_logprobs}};
     out->status = mcc_request_submit(engine, params, &id, &error);
     if (out->status)
         return output_fail(&error);
@@ -247,7 +302,7 @@ int generate(mcc_engine *engine, const mcc_request_params *params, FILE *stream,
         } else if (mcc_engine_step(engine, NULL, &error)) {
             return output_fail(&error);
         }
-        if (!take_events(engine, id, stream, out, &finished, &error))
+        if (!take_events(engine, id, params, stream, out, &finished, &error))
             return output_fail(&error);
     }
     return append_text(out, "", 0) ? EXIT_FINE : EXIT_FAILED;

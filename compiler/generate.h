@@ -4,12 +4,13 @@
 #define MCC_COMPILER_GENERATE_H
 
 #include "compiler/command.h"
+#include "compiler/logprobs.h"
 #include "compiler/speculative.h"
 #include "runtime/modelcc.h"
 
 #include <stdio.h>
 
-enum { GENERATE_MAX_STOPS = 16 };
+enum { GENERATE_MAX_STOPS = 16, GENERATE_MAX_BIASES = 300 };
 
 typedef struct generate_options {
     const char *artifact;
@@ -24,6 +25,8 @@ typedef struct generate_options {
     speculative_options speculative;
     mcc_request_params params; /* sampling and stops; the prompt is set by the caller */
     const char *stops[GENERATE_MAX_STOPS];
+    int32_t bias_ids[GENERATE_MAX_BIASES];
+    float biases[GENERATE_MAX_BIASES];
 } generate_options;
 
 /* getopt_long codes of the options below start here; a command's own are smaller. */
@@ -45,14 +48,20 @@ enum { GENERATE_FIRST = 1000 };
         {"huge-pages", no_argument, NULL, GENERATE_FIRST + 12},                                    \
         {"device", required_argument, NULL, GENERATE_FIRST + 13},                                  \
         {"num-speculative-tokens", required_argument, NULL, GENERATE_FIRST + 14},                  \
-        {"draft", required_argument, NULL, GENERATE_FIRST + 15}, {                                 \
-        "speculative-config", required_argument, NULL, GENERATE_FIRST + 16                         \
+        {"draft", required_argument, NULL, GENERATE_FIRST + 15},                                   \
+        {"speculative-config", required_argument, NULL, GENERATE_FIRST + 16},                      \
+        {"presence-penalty", required_argument, NULL, GENERATE_FIRST + 17},                        \
+        {"frequency-penalty", required_argument, NULL, GENERATE_FIRST + 18},                       \
+        {"typical-p", required_argument, NULL, GENERATE_FIRST + 19}, {                             \
+        "logit-bias", required_argument, NULL, GENERATE_FIRST + 20                                 \
     }
 extern const char generate_help[];
 
 void generate_defaults(generate_options *o);
 /* Takes one option; EXIT_FINE, or EXIT_USAGE after a message. */
 int generate_option(const char *command, generate_options *o, int option, const char *value);
+/* Takes the value of --logprobs, of commands that print them. The same. */
+int generate_logprobs_option(const char *command, generate_options *o, const char *value);
 
 /* A model that is ready to run. */
 typedef struct generate_model {
@@ -76,6 +85,7 @@ typedef struct generation {
     mcc_status status; /* of submitting it: MCC_CAPACITY when the prompt does not fit */
     int finish_reason; /* MCC_FINISH_ */
     int64_t prompt_tokens, cached_tokens;
+    logprobs logprobs; /* where the parameters ask for them */
     double prefill_seconds, decode_seconds;
 } generation;
 

@@ -68,6 +68,11 @@ output_spread output_spread_of(const double *samples, int n) {
     return s;
 }
 
+/* cJSON makes none of NULL, which a list of none may be. */
+cJSON *output_ids(const int32_t *ids, int64_t n) {
+    return n > 0 ? cJSON_CreateIntArray(ids, (int)n) : cJSON_CreateArray();
+}
+
 int32_t *output_take_ids(const cJSON *list, int64_t *n) {
     int count = cJSON_GetArraySize(list);
     int32_t *ids = malloc(((size_t)count + 1) * sizeof *ids);

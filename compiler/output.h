@@ -36,6 +36,8 @@ output_spread output_spread_of(const double *samples, int n);
 int32_t *output_take_ids(const cJSON *list, int64_t *n);
 /* The same from "1,2,3" or "[1, 2, 3]". */
 int32_t *output_parse_ids(const char *text, int64_t *n);
+/* The other way: an array, also of none. NULL when memory is short. */
+cJSON *output_ids(const int32_t *ids, int64_t n);
 /* Those of a text, by the artifact's tokenizer; flags are mcc_tokenize's. NULL with *error filled.
  */
 int32_t *output_tokenize(const mcc_artifact *artifact, const char *text, uint64_t bytes,

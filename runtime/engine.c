@@ -162,11 +162,11 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
                                       .aging = aging_seconds};
     e->scheduler = rt_scheduler_create(e->kv, &scheduler);
     e->sample_space = malloc(rt_sample_bytes(e->vocab_size));
-    e->penalized = malloc((size_t)e->vocab_size * sizeof *e->penalized);
+    e->adjusted = malloc((size_t)e->vocab_size * sizeof *e->adjusted);
     e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
     e->draft_jobs = malloc((size_t)e->max_seqs * sizeof *e->draft_jobs);
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
-    if (!e->scheduler || !e->sample_space || !e->penalized || !e->sampled || !e->event_text ||
+    if (!e->scheduler || !e->sample_space || !e->adjusted || !e->sampled || !e->event_text ||
         !e->draft_jobs)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
@@ -220,7 +220,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
     if (engine->has_mutex)
         pthread_mutex_destroy(&engine->mutex);
     free(engine->sample_space);
-    free(engine->penalized);
+    free(engine->adjusted);
     free(engine->sampled);
     free(engine->draft_jobs);
     free(engine->event_text);

@@ -3,10 +3,12 @@
  *
  *   engine.c        making engines, statistics
  *   engine_queue.c  requests come, are cancelled, and their events are taken: from any thread
- *   engine_step.c   steps: plan, run, sample
+ *   engine_step.c   steps: plan, run, hand out
  *   engine_draft.c  drafts for the steps, and what became of them
+ *   engine_sample.c tokens are chosen
  *   engine_eval.c   evaluation: steps as the caller wants them
  *   request.c       one request: its tokens, its text
+ *   adjust.c        what one changes logits by
  *
  * Threads. The mutex guards all that changes after rt_engine_create, except what a step needs while
  * its kernels run: the step block, the device, the KV cache and the scheduler's plan are the
@@ -15,6 +17,7 @@
 #ifndef MCC_RUNTIME_ENGINE_H
 #define MCC_RUNTIME_ENGINE_H
 
+#include "runtime/adjust.h"
 #include "runtime/device.h"
 #include "runtime/loader.h"
 #include "runtime/proposer.h"
@@ -53,10 +56,7 @@ typedef struct rt_request {
     int64_t max_ids; /* prompt and output at most */
 
     rt_sampling sampling;
-    float repetition_penalty;
-    uint8_t *seen;     /* with a penalty: a bit for each token id in ids */
-    int32_t *seen_ids; /* the same as a list */
-    int64_t n_seen;
+    rt_adjust adjust;
     rt_stop *stops;
     int32_t n_stops;
     int32_t *stop_ids;
@@ -66,6 +66,8 @@ typedef struct rt_request {
     rt_output_text text;
     int64_t *text_ends; /* [max_ids - n_prompt] where each output token's text ends */
     float *logprobs;    /* the same, with MCC_REQUEST_LOGPROBS */
+    int32_t n_top;      /* top_logprobs */
+    mcc_logprob *top;   /* the same [][n_top]; less than that end with the token -1 */
     int64_t polled;     /* output tokens whose events have been taken */
     double prefill_seconds, decode_seconds;
     int32_t max_drafts; /* tokens of a draft at most; 0: none */
@@ -77,6 +79,7 @@ typedef struct rt_request {
 typedef struct rt_sampled {
     int32_t id; /* -1: none could be chosen */
     float logprob;
+    mcc_logprob top[MCC_MAX_TOP_LOGPROBS]; /* as many as the request asks for; as rt_request.top */
 } rt_sampled;
 
 enum { RT_REQUEST_BUCKETS = 1024 };
@@ -93,7 +96,7 @@ struct mcc_engine {
     int32_t vocab_size, n_slots, max_seqs, eval_seqs, max_batched, max_waiting;
     int64_t max_len;
     void *sample_space;  /* for the sampler */
-    float *penalized;    /* [vocab_size] logits after the repetition penalty */
+    float *adjusted;     /* [vocab_size] logits that a request has changed */
     rt_sampled *sampled; /* [max_batched] of the step's rows */
     rt_proposer *proposer;
     rt_draft_job *draft_jobs; /* [max_seqs] */
@@ -163,12 +166,20 @@ bool rt_engine_propose(mcc_engine *engine, rt_plan *plan, rt_error *error);
 /* What became of an item's drafts, before its tokens are added: the first `kept` were right. */
 void rt_engine_settle_drafts(mcc_engine *engine, const rt_plan_item *item, int32_t kept);
 
+/* --- engine_sample.c -----------------------------------------------------------------------------
+ */
+
+/* Whether only the host can choose a request's tokens: of a row's logits. */
+bool rt_engine_samples_on_host(const rt_request *request);
+/* Asks the device, which samples, for the token at `position`: of the row added last. */
+void rt_engine_sample_on_device(mcc_engine *engine, const rt_request *request, int64_t position);
+/* Chooses the tokens of the step that has run, of drafts as long as the one before was right:
+ * engine->sampled, and the items' n_valid. */
+void rt_engine_sample(mcc_engine *engine, rt_plan *plan);
+
 static inline rt_request *rt_request_of(rt_seq *seq) {
     return (rt_request *)((char *)seq - offsetof(rt_request, seq));
 }
-
-/* Whether what a row's logits are changed by before a token is chosen is done by the host. */
-bool rt_request_samples_on_host(const rt_request *request);
 
 /* --- request.c -----------------------------------------------------------------------------------
  */
@@ -182,9 +193,9 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
                               rt_error *error);
 void rt_request_free(rt_request *request);
 
-/* Appends an output token, with its text and log-probability, and finishes the request if that ends
- * it. False when out of memory (only when the caller does not poll). */
-bool rt_request_add(rt_request *request, int32_t id, float logprob, rt_error *error);
+/* Appends an output token, with its text and log-probabilities, and finishes the request if that
+ * ends it. False when out of memory (only when the caller does not poll). */
+bool rt_request_add(rt_request *request, const rt_sampled *token, rt_error *error);
 
 /* Finishes it; text that was held back is released. */
 void rt_request_finish(rt_request *request, int32_t reason);

@@ -49,7 +49,7 @@ bool rt_engine_make_proposer(mcc_engine *e, const mcc_engine_options *o,
  */
 
 static bool drafts(const rt_request *r) {
-    return r->max_drafts > 0 && !rt_request_samples_on_host(r);
+    return r->max_drafts > 0 && !rt_adjust_has_memory(&r->adjust);
 }
 
 void rt_engine_offer_drafts(mcc_engine *e) {

@@ -228,6 +228,11 @@ static void take_event(mcc_engine *e, rt_request *r, mcc_event *event) {
         event->kind = MCC_EVENT_TOKEN;
         event->token_id = r->seq.ids[r->seq.n_prompt + i];
         event->logprob = r->logprobs ? r->logprobs[i] : 0;
+        if (r->top)
+            event->top_logprobs = r->top + i * r->n_top;
+        while (event->n_top_logprobs < r->n_top &&
+               event->top_logprobs[event->n_top_logprobs].token_id >= 0)
+            event->n_top_logprobs++;
         take_text(e, r, r->text_ends[i], event);
     } else if (r->finished) {
         event->kind = MCC_EVENT_FINISHED;

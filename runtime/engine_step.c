@@ -1,4 +1,4 @@
-/* Steps: the scheduler says what to compute, the device computes it, tokens are chosen. */
+/* Steps: the scheduler says what to compute, the device computes it, requests get their tokens. */
 #include "runtime/engine.h"
 
 #include <inttypes.h>
@@ -20,22 +20,6 @@ void rt_engine_lose_cache(mcc_engine *e) {
         e->proposer->ops->reset(e->proposer);
 }
 
-bool rt_request_samples_on_host(const rt_request *r) {
-    return r->repetition_penalty != 1;
-}
-
-/* Lets the device choose a token from the row added last. */
-static void sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
-    const rt_sampling *s = &r->sampling;
-    rt_step_sample_row(&e->block, &(mcc_step_sampling){.temperature = s->temperature,
-                                                       .top_p = s->top_p,
-                                                       .min_p = s->min_p,
-                                                       .top_k = s->top_k,
-                                                       .seed = s->seed,
-                                                       .position = (int32_t)position,
-                                                       .sum = r->logprobs != NULL});
-}
-
 /* Where the device samples, logits are copied only if a row needs the host. */
 static void fill_block(mcc_engine *e, const rt_plan *plan) {
     bool device = e->device->samples, host = !device;
@@ -49,8 +33,8 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
         for (int32_t k = item->n - item->n_rows; k < item->n; k++) {
             rt_step_add_row(&e->block, begin + k);
             if (device)
-                sample_on_device(e, r, item->first + k + 1);
-            host = host || rt_request_samples_on_host(r);
+                rt_engine_sample_on_device(e, r, item->first + k + 1);
+            host = host || rt_engine_samples_on_host(r);
         }
     }
     e->block.logits = host;
@@ -63,45 +47,6 @@ static bool run_block(mcc_engine *e, rt_error *error) {
     bool ok = n == 0 || e->device->ops->copy_pages(e->device, copies, n, error);
     rt_kv_copies_made(e->kv);
     return ok && e->device->ops->run(e->device, error);
-}
-
-/* The token at `position`: the device's choice, or the host's from a row of logits. */
-static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t position,
-                   rt_sampled *to) {
-    if (e->device->samples && !rt_request_samples_on_host(r)) {
-        const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
-        to->id = (int32_t)s->id;
-        to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
-        return;
-    }
-    const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
-    const float *logits = raw;
-    if (r->repetition_penalty != 1) {
-        memcpy(e->penalized, raw, (size_t)e->vocab_size * sizeof *raw);
-        rt_penalize(e->penalized, r->seen_ids, r->n_seen, r->repetition_penalty);
-        logits = e->penalized;
-    }
-    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, e->sample_space);
-    to->logprob = r->logprobs && to->id >= 0 ? rt_logprob(raw, e->vocab_size, to->id) : 0;
-}
-
-/* Chooses tokens, of drafts as long as the one before was right. */
-static void sample_rows(mcc_engine *e, rt_plan *plan) {
-    int32_t row = 0;
-    for (int32_t i = 0; i < plan->n_items; i++) {
-        rt_plan_item *item = &plan->items[i];
-        const rt_seq *seq = item->seq;
-        int64_t next =
-            item->first + item->n - item->n_rows + 1; /* the first row's token is there */
-        for (int32_t k = 0; k < item->n_rows; k++) {
-            sample(e, rt_request_of(item->seq), row + k, next + k, &e->sampled[row + k]);
-            if (k + 1 < item->n_rows && e->sampled[row + k].id != seq->ids[next + k]) {
-                item->n_valid = k + 1;
-                break;
-            }
-        }
-        row += item->n_rows;
-    }
 }
 
 static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
@@ -124,7 +69,7 @@ static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_erro
                                      "no token can be chosen for position %" PRId64
                                      " of request %" PRIu64 ": all logits are NaN or -infinity",
                                      r->seq.n_ids, r->id)
-                           : rt_request_add(r, s->id, s->logprob, error);
+                           : rt_request_add(r, s, error);
     e->stats.generated_tokens += added;
     rt_engine_make_ready(e, r);
     if (!added)
@@ -217,7 +162,7 @@ static bool step(mcc_engine *e, rt_error *error) {
         ok = run_block(e, error);
     }
     if (ok)
-        sample_rows(e, plan);
+        rt_engine_sample(e, plan);
     rt_engine_lock(e);
     e->stepping = false;
     e->device->ops->stats(e->device, &e->device_stats);

@@ -283,6 +283,12 @@ MCC_API mcc_status mcc_detokenize(const mcc_artifact *artifact, const int32_t *i
                                   uint32_t flags, char *text, uint64_t capacity, uint64_t *bytes,
                                   mcc_error *error);
 
+/* Points *text at the bytes that a token stands for in a text (" world"; not zero-terminated, and
+ * not always whole characters); they belong to the artifact. Errors: UNSUPPORTED without a
+ * tokenizer, NOT_FOUND (no such token). */
+MCC_API mcc_status mcc_token_text(const mcc_artifact *artifact, int32_t id, const char **text,
+                                  uint64_t *bytes, mcc_error *error);
+
 /* Renders messages, a JSON array of {"role": …, "content": …}, with the model's chat template. The
  * result brings its own special tokens: tokenize it with MCC_TEXT_PARSE_SPECIAL alone, as requests
  * do. Zero-terminated when there is room; *bytes becomes its length. Errors: UNSUPPORTED without a
@@ -373,10 +379,12 @@ MCC_API void mcc_engine_destroy(mcc_engine *engine);
 
 enum {
     MCC_REQUEST_IGNORE_EOS = 1, /* go on when the model says it is done */
-    MCC_REQUEST_LOGPROBS = 2,   /* compute each token's log-probability (before temperature and
-                                   filters) */
-    MCC_REQUEST_NO_CACHE = 4    /* compute the whole prompt, even where the KV cache has it */
+    MCC_REQUEST_LOGPROBS = 2, /* compute each token's log-probability, by the model: before biases,
+                                 penalties, temperature and filters. So does top_logprobs */
+    MCC_REQUEST_NO_CACHE = 4  /* compute the whole prompt, even where the KV cache has it */
 };
+
+enum { MCC_MAX_TOP_LOGPROBS = 20 };
 
 /* One prompt and how to continue it. Exactly one of prompt_ids, prompt and messages is set. */
 typedef struct mcc_request_params {
@@ -389,8 +397,10 @@ typedef struct mcc_request_params {
     const char *messages; /* JSON array, rendered with the chat template */
     uint64_t messages_bytes;
     int64_t max_tokens; /* 0: up to max_model_len */
-    /* Sampling. Temperature 0 takes the most probable token, always. Otherwise, in this order:
-     * repetition penalty, temperature, top-k, top-p, min-p; the same seed gives the same tokens. */
+    /* Sampling, in this order: logit bias; repetition, frequency and presence penalty; temperature,
+     * of which 0 takes the most probable token, always; top-k, top-p, min-p, typical. The same seed
+     * gives the same tokens. What GPU code does not do (biases, penalties, typical_p, top_logprobs)
+     * is done on the CPU, of logits that are copied for that. */
     float temperature;
     int32_t top_k;            /* 0: all */
     float top_p;              /* in (0, 1]; 0 means 1: all */
@@ -414,10 +424,22 @@ typedef struct mcc_request_params {
      * without one by prompt lookup: what followed when the last tokens came before. They are
      * computed in one step with the next token, and kept as far as they are what the model
      * chooses: the tokens are the same as without, with a seed too. It does nothing with a
-     * repetition penalty. 0: none; at most 64 */
+     * penalty. 0: none; at most 64 */
     int32_t num_speculative_tokens;
     uint32_t reserved2;
     void *user_data; /* the caller's, handed back in each event */
+    /* In [-2, 2]; 0: none. Taken off the logits of tokens that are in the output: once, and as
+     * often as the token is there. */
+    float presence_penalty, frequency_penalty;
+    float typical_p;      /* in (0, 1]: keep the tokens whose surprise is nearest the expected one
+                             (locally typical sampling); 0 means 1: all */
+    int32_t top_logprobs; /* 0 to MCC_MAX_TOP_LOGPROBS: with each token's log-probability those of
+                             so many most probable ones */
+    /* [n_logit_bias] added to the logits of these tokens, -100 to 100; each id once. */
+    const int32_t *logit_bias_ids;
+    const float *logit_bias;
+    int32_t n_logit_bias;
+    uint32_t reserved3;
 } mcc_request_params;
 
 /* Hands a request to the engine, which copies what it needs. Requests start in the order given by
@@ -454,6 +476,12 @@ MCC_API mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_
  * to shorten the time. Errors: INVALID_ARGUMENT. */
 MCC_API mcc_status mcc_engine_drain(mcc_engine *engine, double seconds, mcc_error *error);
 
+/* A token and its log-probability. */
+typedef struct mcc_logprob {
+    int32_t token_id;
+    float logprob;
+} mcc_logprob;
+
 enum { MCC_EVENT_NONE = 0, MCC_EVENT_TOKEN = 1, MCC_EVENT_FINISHED = 2 };
 enum {
     MCC_FINISH_NONE = 0,
@@ -469,7 +497,7 @@ typedef struct mcc_event {
     int32_t kind;          /* MCC_EVENT_ */
     int32_t token_id;      /* of MCC_EVENT_TOKEN, else -1 */
     int32_t finish_reason; /* of MCC_EVENT_FINISHED: MCC_FINISH_ */
-    float logprob;         /* of the token, with MCC_REQUEST_LOGPROBS */
+    float logprob;         /* of the token, with MCC_REQUEST_LOGPROBS or top_logprobs */
     uint32_t reserved;
     const char *text; /* what this event adds to the text: whole characters, possibly none, also in
                          MCC_EVENT_FINISHED; zero-terminated; valid until the next event is taken
@@ -485,6 +513,11 @@ typedef struct mcc_event {
     int32_t reserved2;
     uint64_t request; /* whose event it is */
     void *user_data;  /* as the request had it */
+    /* With top_logprobs: those of the token's place, most probable first (of equals the lower id);
+     * valid until the next event is taken from the engine. */
+    const mcc_logprob *top_logprobs;
+    int32_t n_top_logprobs; /* as many as were asked for, if the model allows so many tokens */
+    uint32_t reserved3;
 } mcc_event;
 
 /* Takes a request's next event: kind is MCC_EVENT_NONE when there is none yet. After

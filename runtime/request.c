@@ -3,7 +3,6 @@
 #include "runtime/text.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,36 +106,23 @@ static bool set_prompt(const mcc_engine *e, const mcc_request_params *p, rt_requ
 /* --- parameters ----------------------------------------------------------------------------------
  */
 
-static void see(rt_request *r, int32_t id) {
-    if (!r->seen || (r->seen[id / 8] & 1 << id % 8))
-        return;
-    r->seen[id / 8] |= (uint8_t)(1 << id % 8);
-    r->seen_ids[r->n_seen++] = id;
-}
-
 static bool set_sampling(const mcc_engine *e, const mcc_request_params *p, rt_request *r,
                          rt_error *error) {
     r->sampling = (rt_sampling){.temperature = p->temperature,
                                 .top_k = p->top_k,
                                 .top_p = p->top_p == 0 ? 1 : p->top_p,
                                 .min_p = p->min_p,
-                                .seed = p->seed};
-    r->repetition_penalty = p->repetition_penalty == 0 ? 1 : p->repetition_penalty;
-    if (!rt_sampling_check(&r->sampling, error))
-        return false;
-    if (!(r->repetition_penalty > 0) || isinf(r->repetition_penalty))
-        return rt_fail(error, MCC_INVALID_ARGUMENT, "repetition_penalty is %g, expected above 0",
-                       (double)r->repetition_penalty);
-    if (r->repetition_penalty == 1)
-        return true;
-    int64_t most = r->max_ids < e->vocab_size ? r->max_ids : e->vocab_size;
-    r->seen = calloc((size_t)e->vocab_size / 8 + 1, 1);
-    r->seen_ids = malloc((size_t)most * sizeof *r->seen_ids);
-    if (!r->seen || !r->seen_ids)
-        return no_memory(error);
-    for (int64_t i = 0; i < r->seq.n_prompt; i++)
-        see(r, r->seq.ids[i]);
-    return true;
+                                .seed = p->seed,
+                                .typical_p = p->typical_p};
+    if (p->top_logprobs < 0 || p->top_logprobs > MCC_MAX_TOP_LOGPROBS)
+        return rt_fail(error, MCC_INVALID_ARGUMENT, "top_logprobs is %" PRId32 ", expected 0 to %d",
+                       p->top_logprobs, MCC_MAX_TOP_LOGPROBS);
+    r->n_top = p->top_logprobs;
+    if (r->n_top > 0)
+        r->flags |= MCC_REQUEST_LOGPROBS;
+    return rt_sampling_check(&r->sampling, error) &&
+           rt_adjust_create(&r->adjust, p, e->vocab_size, r->seq.ids, r->seq.n_prompt, r->max_ids,
+                            error);
 }
 
 static bool set_stops(const mcc_artifact *a, const mcc_request_params *p, rt_request *r,
@@ -202,7 +188,10 @@ static bool set_output(const mcc_engine *e, rt_request *r, rt_error *error) {
     r->text_ends = malloc(most * sizeof *r->text_ends);
     if (r->flags & MCC_REQUEST_LOGPROBS)
         r->logprobs = malloc(most * sizeof *r->logprobs);
-    if (!r->text.buffer || !r->text_ends || ((r->flags & MCC_REQUEST_LOGPROBS) && !r->logprobs))
+    if (r->n_top > 0)
+        r->top = malloc(most * (size_t)r->n_top * sizeof *r->top);
+    if (!r->text.buffer || !r->text_ends || ((r->flags & MCC_REQUEST_LOGPROBS) && !r->logprobs) ||
+        (r->n_top > 0 && !r->top))
         return no_memory(error);
     return true;
 }
@@ -262,12 +251,12 @@ void rt_request_free(rt_request *r) {
         free((char *)r->stops[i].text);
     free(r->stops);
     free(r->stop_ids);
-    free(r->seen);
-    free(r->seen_ids);
+    rt_adjust_destroy(&r->adjust);
     free(r->seq.ids);
     free(r->text.buffer);
     free(r->text_ends);
     free(r->logprobs);
+    free(r->top);
     free(r);
 }
 
@@ -342,7 +331,8 @@ void rt_request_finish(rt_request *r, int32_t reason) {
         r->text.released = r->text.end;
 }
 
-bool rt_request_add(rt_request *r, int32_t id, float logprob, rt_error *error) {
+bool rt_request_add(rt_request *r, const rt_sampled *token, rt_error *error) {
+    const int32_t id = token->id;
     int64_t i = r->seq.n_ids - r->seq.n_prompt;
     bool ends = false;
     for (int32_t s = 0; s < r->n_stop_ids; s++)
@@ -351,10 +341,12 @@ bool rt_request_add(rt_request *r, int32_t id, float logprob, rt_error *error) {
         return false;
     bool stopped = find_stop(r);
     r->seq.ids[r->seq.n_ids++] = id;
-    see(r, id);
+    rt_adjust_add(&r->adjust, id);
     r->text_ends[i] = r->text.released;
     if (r->logprobs)
-        r->logprobs[i] = logprob;
+        r->logprobs[i] = token->logprob;
+    if (r->top)
+        memcpy(r->top + i * r->n_top, token->top, (size_t)r->n_top * sizeof *r->top);
     if (stopped) {
         /* The text ends before the stop text: nothing is flushed after it. */
         r->finished = true;

@@ -4,6 +4,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- random stream -------------------------------------------------------------------------------
@@ -137,29 +138,53 @@ float rt_logprob_of(float logit, float greatest, float sum) {
     return (float)((double)logit - greatest - log((double)sum * 0x1p-30));
 }
 
-float rt_logprob(const float *logits, int32_t n, int32_t id) {
+bool rt_row_total(const float *logits, int32_t n, float *greatest, float *sum) {
     int32_t best = rt_argmax(logits, n);
     uint32_t weights[BLOCK];
     float copy[BLOCK];
-    uint64_t sum = 0;
+    uint64_t exact = 0;
     if (best < 0)
-        return -INFINITY;
+        return false;
+    *greatest = logits[best];
     for (int64_t b = 0; b < n; b += BLOCK)
-        sum += weigh(block_at(logits, n, (int32_t)b, copy), logits[best], 1, weights);
-    return rt_logprob_of(logits[id], logits[best], (float)sum);
+        exact += weigh(block_at(logits, n, (int32_t)b, copy), *greatest, 1, weights);
+    *sum = (float)exact;
+    return true;
+}
+
+float rt_logprob(const float *logits, int32_t n, int32_t id) {
+    float greatest, sum;
+    return rt_row_total(logits, n, &greatest, &sum) ? rt_logprob_of(logits[id], greatest, sum)
+                                                    : -INFINITY;
+}
+
+/* By insertion: few logits are greater than the least of those found so far. */
+int32_t rt_top(const float *logits, int32_t n, int32_t count, int32_t *ids) {
+    int32_t found = 0;
+    float least = -INFINITY; /* that a logit must exceed to be taken */
+    for (int64_t b = 0; b < n; b += BLOCK) {
+        float copy[BLOCK];
+        const float *block = block_at(logits, n, (int32_t)b, copy);
+        if (!(greatest_of(block) > least))
+            continue;
+        for (int i = 0; i < BLOCK; i++) {
+            if (!(block[i] > least))
+                continue;
+            int32_t at = found < count ? found++ : count - 1;
+            for (; at > 0 && logits[ids[at - 1]] < block[i]; at--)
+                ids[at] = ids[at - 1];
+            ids[at] = (int32_t)b + i;
+            if (found == count)
+                least = logits[ids[count - 1]];
+        }
+    }
+    return found;
 }
 
 void rt_mask(float *logits, int32_t n, const uint32_t *mask) {
     for (int32_t i = 0; i < n; i++)
         if (!(mask[i / 32] >> i % 32 & 1))
             logits[i] = -INFINITY;
-}
-
-void rt_penalize(float *logits, const int32_t *ids, int64_t count, float penalty) {
-    for (int64_t i = 0; i < count; i++) {
-        float *x = &logits[ids[i]];
-        *x = *x > 0 ? *x / penalty : *x * penalty;
-    }
 }
 
 bool rt_sampling_check(const rt_sampling *s, rt_error *error) {
@@ -175,6 +200,9 @@ bool rt_sampling_check(const rt_sampling *s, rt_error *error) {
     if (!(s->min_p >= 0 && s->min_p <= 1))
         return rt_fail(error, MCC_INVALID_ARGUMENT, "min_p is %g, expected 0 <= min_p <= 1",
                        (double)s->min_p);
+    if (!(s->typical_p >= 0 && s->typical_p <= 1))
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "typical_p is %g, expected 0 < typical_p <= 1 (0: 1)", (double)s->typical_p);
     return true;
 }
 
@@ -214,9 +242,13 @@ static row make_row(const float *logits, int32_t n, void *space) {
     return r;
 }
 
+static float inverse_of(float temperature) {
+    return 1 / (temperature > 0x1p-100f ? temperature : 0x1p-100f);
+}
+
 /* Computes the weights; returns their sum. */
 static uint64_t weigh_row(row *r, float greatest, float temperature) {
-    float inverse = 1 / (temperature > 0x1p-100f ? temperature : 0x1p-100f), copy[BLOCK];
+    float inverse = inverse_of(temperature), copy[BLOCK];
     uint64_t sum = 0;
     for (int32_t b = 0; b < r->blocks; b++) {
         const float *block = block_at(r->logits, r->n, b * BLOCK, copy);
@@ -332,6 +364,50 @@ static uint64_t limit_row(row *r, float threshold, uint32_t least) {
     return sum;
 }
 
+/* Surprises and their mean are below 2^24: f32 holds distances exactly, so they can be selected as
+ * logits are. */
+static const float surprise_units = 0x1p19f;
+
+static int32_t surprise_of(float logit, float greatest, float inverse) {
+    return (int32_t)rintf((greatest - logit) * inverse * surprise_units);
+}
+
+/* Leaves out the tokens that are not typical; returns the new sum. `sum` is that of the weights
+ * left. */
+static uint64_t keep_typical(row *r, const rt_sampling *p, float greatest, uint64_t sum) {
+    __extension__ typedef unsigned __int128 wide;
+    const float inverse = inverse_of(p->temperature);
+    wide surprise = 0;
+    for (int32_t i = 0; i < r->n; i++)
+        if (r->weights[i] > 0)
+            surprise +=
+                (wide)r->weights[i] * (uint32_t)surprise_of(r->logits[i], greatest, inverse);
+    const int32_t mean = (int32_t)(surprise / sum);
+    int32_t count = 0;
+    for (int32_t i = 0; i < r->n; i++) {
+        if (r->weights[i] == 0)
+            continue;
+        int32_t off = abs(surprise_of(r->logits[i], greatest, inverse) - mean);
+        r->candidates[count++] = (candidate){-(float)off, r->weights[i]};
+    }
+    const uint64_t fraction = (uint64_t)((double)p->typical_p * 0x1p64);
+    const float nearest = -select_logit(r->candidates, count, true, multiply_high(sum, fraction));
+    sum = 0;
+    for (int32_t b = 0; b < r->blocks; b++) {
+        int32_t begin = b * BLOCK, end = r->n - begin < BLOCK ? r->n : begin + BLOCK;
+        r->sums[b] = 0;
+        for (int32_t i = begin; i < end; i++) {
+            if (r->weights[i] == 0)
+                continue;
+            int32_t off = abs(surprise_of(r->logits[i], greatest, inverse) - mean);
+            r->weights[i] = (float)off <= nearest ? r->weights[i] : 0;
+            r->sums[b] += r->weights[i];
+        }
+        sum += r->sums[b];
+    }
+    return sum;
+}
+
 /* --- the draw ------------------------------------------------------------------------------------
  */
 
@@ -365,5 +441,7 @@ int32_t rt_sample(const rt_sampling *p, const float *logits, int32_t n, int64_t 
         threshold = threshold_of(&r, p, greatest, sum);
     if (threshold > -INFINITY || least > 0)
         sum = limit_row(&r, threshold, least);
+    if (p->typical_p > 0 && p->typical_p < 1)
+        sum = keep_typical(&r, p, greatest, sum);
     return find(&r, multiply_high(sum, rt_random(p->seed, position)));
 }

@@ -16,6 +16,12 @@
  *   up to more than floor(top_p * their sum) (nucleus sampling: Holtzman et al. 2020, section 3.1);
  *   min_p those of weight at least min_p * 2^30 (Nguyen et al. 2024, section 3). Equal logits are
  *   kept or left out together, as by vLLM and transformers.
+ * - typical_p then keeps the tokens whose surprise is near the expected one (locally typical
+ *   sampling: Meister et al. 2022, section 3, equation 10). Among the kept tokens, probability p,
+ *   the surprise -ln p is a constant less x = (l - greatest) * inverse, so no logarithm is needed:
+ *   with y = -x in units of 2^-19, rounded to an integer, and m = floor(sum of weight * y / sum of
+ *   weights), it keeps those with |y - m| <= D, the least D for which their weights add up to more
+ *   than floor(typical_p * their sum). GPUs do not do this: rows that need it are chosen from here.
  * - The draw inverts the cumulative distribution: u is a 64-bit number of the random stream, s the
  *   sum of the kept weights, and the choice is the first token, by id, at which the running sum of
  *   kept weights exceeds floor(u * s / 2^64). (Gumbel's trick would need a random number and a
@@ -37,6 +43,7 @@ typedef struct rt_sampling {
     float top_p;       /* 1: all */
     float min_p;       /* 0: all */
     uint64_t seed;
+    float typical_p; /* 0 or 1: all */
 } rt_sampling;
 
 /* Checks ranges; the error names the parameter. */
@@ -57,16 +64,20 @@ int32_t rt_argmax(const float *logits, int32_t n);
 /* Log-probability of token `id` under softmax(logits), to about 1e-6. */
 float rt_logprob(const float *logits, int32_t n, int32_t id);
 
-/* The same from the token's logit, the greatest of the row, and the sum of all weights for
- * temperature 1 rounded to f32. */
+/* The greatest logit of a row, and the sum of all weights for temperature 1: what rt_logprob_of
+ * needs. False when no logit is a number above -infinity. */
+bool rt_row_total(const float *logits, int32_t n, float *greatest, float *sum);
+
+/* The `count` greatest logits' tokens, greatest first, of equals the first; returns how many there
+ * are: fewer than `count` when so few are numbers above -infinity. count >= 1. */
+int32_t rt_top(const float *logits, int32_t n, int32_t count, int32_t *ids);
+
+/* The same as rt_logprob from the token's logit, the greatest of the row, and the sum of all
+ * weights for temperature 1 rounded to f32. */
 float rt_logprob_of(float logit, float greatest, float sum);
 
 /* Sets the logits of tokens to -infinity whose bit is clear: bit id % 32 of mask[id / 32]. */
 void rt_mask(float *logits, int32_t n, const uint32_t *mask);
-
-/* Divides positive logits of the `count` tokens `ids` by `penalty`, multiplies negative ones
- * (Keskar et al. 2019, CTRL, section 4.1). Each id must be there once. */
-void rt_penalize(float *logits, const int32_t *ids, int64_t count, float penalty);
 
 /* e^x in units of 2^-30 for x <= 0, to about 2 ulp of the f32 that it is computed in, and rounded
  * to an integer; 0 for x <= -21.5 and NaN. By the same operations on every machine. */

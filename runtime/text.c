@@ -57,6 +57,23 @@ mcc_status mcc_tokenize(const mcc_artifact *a, const char *text, uint64_t text_b
     return MCC_OK;
 }
 
+mcc_status mcc_token_text(const mcc_artifact *a, int32_t id, const char **text, uint64_t *bytes,
+                          mcc_error *error) {
+    rt_error e = {0};
+    size_t size;
+    if (!a || !text || !bytes)
+        return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: artifact, text and bytes must be set",
+                         __func__);
+    if (!rt_need_tokenizer(a, &e))
+        return rt_report(&e, error);
+    const char *piece = rt_tokenizer_piece(a->tokenizer, id, &size);
+    if (!piece)
+        return rt_refuse(error, MCC_NOT_FOUND, "the vocabulary has no token %" PRId32, id);
+    *text = piece;
+    *bytes = size;
+    return MCC_OK;
+}
+
 mcc_status mcc_detokenize(const mcc_artifact *a, const int32_t *ids, int64_t n, uint32_t flags,
                           char *text, uint64_t capacity, uint64_t *bytes, mcc_error *error) {
     rt_error e = {0};

@@ -66,7 +66,7 @@ python3 - <<'PY' && pass || fail "others"
 import json
 from results import results
 one, alone = results("one.jsonl"), json.load(open("out"))
-assert one[1]["id"] == "r1" and len(one[4]["choices"]) == 3 and len(one[4]["choices"][2]["logprobs"]) == len(one[4]["choices"][2]["token_ids"])
+assert one[1]["id"] == "r1" and len(one[4]["choices"]) == 3 and len(one[4]["choices"][2]["logprobs"]["content"]) == len(one[4]["choices"][2]["token_ids"])
 assert any(r["finish_reason"] == "length" for r in one if "finish_reason" in r)
 greedy = [json.loads(l) for l in open("requests.jsonl")]
 open("alone.jsonl", "w").write(json.dumps({"prompt": "the quick brown fox the quick brown fox jumps over ", "max_tokens": 8, "ignore_eos": True}) + "\n")

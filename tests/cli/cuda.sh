@@ -80,10 +80,11 @@ run gpu.so --device emulator && tokens
 expect 1 run gpu.so -p "Hello" --device cpu
 silent
 says "no code for a CPU"
-# Tokens are chosen on the GPU, and are the host's; with a penalty the host chooses, of logits.
+# Tokens are chosen on the GPU, and are the host's; with what the GPU does not do the host chooses, of logits.
 expect 0 build "$q4" $exact --target "$cuda" --sampling host -q -o host.so
 for how in "--temperature 0.9" "--temperature 1.2 --top-k 12 --top-p 0.9 --seed 5" \
-    "--temperature 0.7 --min-p 0.05 --seed 9" "--repetition-penalty 1.3"; do
+    "--temperature 0.7 --min-p 0.05 --seed 9" "--repetition-penalty 1.3" \
+    "--temperature 1.3 --typical-p 0.5 --seed 2" "--presence-penalty 1 --logit-bias 20:3,30:-50"; do
     run both.so --device cpu $how && cp out expected
     for artifact in both.so gpu.so host.so; do run "$artifact" --device emulator $how && tokens; done
 done
@@ -99,6 +100,8 @@ cat >mixed.jsonl <<'EOF'
 {"id": 1, "prompt": [9, 6], "max_tokens": 5, "temperature": 1, "seed": 4, "logprobs": true}
 {"id": 2, "prompt": [11], "max_tokens": 4, "temperature": 0.8, "top_k": 9, "top_p": 0.8, "min_p": 0.02}
 {"id": 3, "prompt": [5, 6, 7], "max_tokens": 2, "temperature": 2, "repetition_penalty": 1.4, "logprobs": true}
+{"id": 4, "prompt": [5, 9, 7], "max_tokens": 4, "logprobs": 3}
+{"id": 5, "prompt": [8, 6, 7], "max_tokens": 4, "temperature": 1.5, "typical_p": 0.4, "frequency_penalty": 0.9, "logit_bias": {"15": 2}}
 EOF
 for device in cpu emulator; do
     expect 0 batch both.so --device $device --input mixed.jsonl --output "mixed.$device" --json

@@ -67,7 +67,7 @@ typedef struct result {
     char text[8192];
     size_t text_bytes;
     mcc_event last;
-    float logprob_sum;
+    float logprob_sum; /* of the tokens, and of the most probable ones that were asked for */
 } result;
 
 static inline void take_events(mcc_engine *engine, uint64_t id, result *r) {
@@ -81,6 +81,8 @@ static inline void take_events(mcc_engine *engine, uint64_t id, result *r) {
         if (event.kind == MCC_EVENT_TOKEN) {
             r->ids[r->n++] = event.token_id;
             r->logprob_sum += event.logprob;
+            for (int32_t i = 0; i < event.n_top_logprobs; i++)
+                r->logprob_sum += event.top_logprobs[i].logprob;
         } else {
             ck_assert_int_eq(event.token_id, -1);
         }

@@ -208,7 +208,11 @@ static void run(gpu *g, const batch *b, bool sampling, mcc_step_sampled *out) {
 static void check_row(const batch *b, int r, const mcc_step_sampled *got) {
     const float *raw = b->logits + (size_t)r * (size_t)b->n;
     const mcc_step_sampling *p = &b->sampling[r];
-    rt_sampling s = {p->temperature, p->top_k, p->top_p, p->min_p, p->seed};
+    rt_sampling s = {.temperature = p->temperature,
+                     .top_k = p->top_k,
+                     .top_p = p->top_p,
+                     .min_p = p->min_p,
+                     .seed = p->seed};
     float *logits = malloc((size_t)b->n * sizeof *logits);
     void *space = malloc(rt_sample_bytes(b->n));
     memcpy(logits, raw, (size_t)b->n * sizeof *logits);

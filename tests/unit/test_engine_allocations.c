@@ -25,7 +25,8 @@ START_TEST(steps_allocate_nothing) {
     if (!COUNTING)
         TEST_SKIP("counting allocations: a sanitizer has its own malloc");
     static const struct {
-        float temperature, top_p, min_p, repetition_penalty;
+        float temperature, top_p, min_p, repetition_penalty, frequency_penalty, typical_p;
+        int32_t top_logprobs, n_logit_bias;
         int32_t top_k;
         uint32_t flags;
     } kinds[] = {
@@ -33,6 +34,8 @@ START_TEST(steps_allocate_nothing) {
         {.temperature = 5},
         {.temperature = 5, .top_p = 0.9f, .top_k = 20, .min_p = 0.01f},
         {.temperature = 5, .repetition_penalty = 1.5f, .flags = MCC_REQUEST_LOGPROBS},
+        {.frequency_penalty = 0.5f, .top_logprobs = 20, .n_logit_bias = 1},
+        {.temperature = 5, .typical_p = 0.7f},
     };
     char path[FAKE_PATH];
     write_model(path);
@@ -47,6 +50,8 @@ START_TEST(steps_allocate_nothing) {
     ck_assert_int_gt(atomic_load(&allocations), before); /* the counter counts */
 
     const char *stop = "~never~";
+    const int32_t bias_id = 7;
+    const float bias = 2;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         uint64_t id;
         mcc_request_params params = {.struct_size = sizeof params,
@@ -57,6 +62,12 @@ START_TEST(steps_allocate_nothing) {
                                      .top_k = kinds[k].top_k,
                                      .min_p = kinds[k].min_p,
                                      .repetition_penalty = kinds[k].repetition_penalty,
+                                     .frequency_penalty = kinds[k].frequency_penalty,
+                                     .typical_p = kinds[k].typical_p,
+                                     .top_logprobs = kinds[k].top_logprobs,
+                                     .logit_bias_ids = &bias_id,
+                                     .logit_bias = &bias,
+                                     .n_logit_bias = kinds[k].n_logit_bias,
                                      .stop = &stop,
                                      .n_stop = 1};
         ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
@@ -138,10 +149,16 @@ static mcc_status use_model(const char *path, mcc_error *error) {
     mcc_artifact_options open = {.struct_size = sizeof open, .flags = MCC_OPEN_CHECK};
     mcc_engine_options options = {.struct_size = sizeof options, .threads = 1, .max_num_seqs = 2};
     const char *stop = "~never~";
+    const int32_t bias_id = 7;
+    const float bias = 2;
     mcc_request_params params = {.struct_size = sizeof params,
                                  .flags = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS,
                                  .messages = "[{\"role\": \"user\", \"content\": \"ab\"}]",
                                  .repetition_penalty = 1.1f,
+                                 .logit_bias_ids = &bias_id,
+                                 .logit_bias = &bias,
+                                 .n_logit_bias = 1,
+                                 .top_logprobs = 2,
                                  .stop = &stop,
                                  .n_stop = 1,
                                  .n = 2,

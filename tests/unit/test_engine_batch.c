@@ -19,8 +19,10 @@ typedef struct job {
 
 static job *jobs; /* [MANY] */
 
-/* Prompts with common beginnings, short and long ones; greedy and sampled. */
+/* Prompts with common beginnings, short and long ones; greedy and sampled, in many ways. */
 static void make_jobs(uint32_t seed) {
+    static const int32_t bias_ids[] = {11, 5};
+    static const float bias[] = {3, -2};
     jobs = calloc(MANY, sizeof *jobs);
     ck_assert_ptr_nonnull(jobs);
     for (uint32_t i = 0; i < MANY; i++) {
@@ -39,6 +41,12 @@ static void make_jobs(uint32_t seed) {
                                          .max_tokens = 1 + (dice >> 4) % MOST_TOKENS,
                                          .temperature = i % 2 ? 20 : 0,
                                          .repetition_penalty = i % 6 == 2 ? 1.3f : 0,
+                                         .presence_penalty = i % 9 == 4 ? 0.7f : 0,
+                                         .typical_p = i % 8 == 7 ? 0.6f : 0,
+                                         .top_logprobs = i % 10 == 6 ? 4 : 0,
+                                         .logit_bias_ids = bias_ids,
+                                         .logit_bias = bias,
+                                         .n_logit_bias = i % 12 == 9 ? 2 : 0,
                                          .seed = dice,
                                          .cache_salt = i % 11 == 5,
                                          .num_speculative_tokens = i % 3 ? 1 + (int32_t)i % 7 : 0};
@@ -88,7 +96,8 @@ START_TEST(alone_or_among_others) {
         p.flags |= MCC_REQUEST_NO_CACHE;
         p.num_speculative_tokens = 0;
         generate(engine, p, &jobs[i].alone);
-        if (p.temperature == 0 && p.repetition_penalty == 0)
+        if (p.temperature == 0 && p.repetition_penalty == 0 && p.presence_penalty == 0 &&
+            p.n_logit_bias == 0)
             check_greedy(jobs[i].ids, p.n_prompt_ids, &jobs[i].alone);
         tokens += (uint64_t)p.n_prompt_ids;
     }

@@ -79,14 +79,53 @@ START_TEST(argmax_of_any_length) {
 }
 END_TEST
 
+/* Logits of several kinds: spread, few different values, all equal, with infinities and NaNs. */
+static void random_row(float *logits, int n, int kind) {
+    for (int i = 0; i < n; i++) {
+        float x = random_logit();
+        logits[i] = kind == 0   ? 3 * x
+                    : kind == 1 ? rintf(x)
+                    : kind == 2 ? 1.5f
+                    : kind == 3 ? 0.001f * x
+                                : x;
+        if (kind == 4 && random_logit() > 2)
+            logits[i] = random_logit() > 0 ? NAN : -INFINITY;
+        if (kind == 5)
+            logits[i] = random_logit() > 0 ? 0.0f : -0.0f;
+    }
+}
+
 typedef struct sorted {
     double p;
     int32_t id;
+    double off;
 } sorted;
 
 static int by_probability(const void *a, const void *b) {
     const sorted *x = a, *y = b;
     return x->p != y->p ? (x->p < y->p ? 1 : -1) : x->id - y->id;
+}
+
+static int by_offset(const void *a, const void *b) {
+    const sorted *x = a, *y = b;
+    return (x->off > y->off) - (x->off < y->off);
+}
+
+/* Puts those tokens first whose surprise is nearest the expected one, as many as it takes for the
+ * mass (Meister et al. 2022); returns how many. */
+static int typical(sorted *list, int n, double mass) {
+    double sum = 0, entropy = 0, running = 0;
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        sum += list[i].p;
+    for (int i = 0; i < n; i++)
+        entropy -= list[i].p / sum * log(list[i].p / sum);
+    for (int i = 0; i < n; i++)
+        list[i].off = fabs(-log(list[i].p / sum) - entropy);
+    qsort(list, (size_t)n, sizeof *list, by_offset);
+    while (kept < n && running <= mass)
+        running += list[kept++].p / sum;
+    return kept;
 }
 
 /* Which tokens the filters leave, and with what probability: straight from the definitions. */
@@ -96,7 +135,7 @@ static void reference(const rt_sampling *s, const float *logits, int n, double *
     for (int i = 0; i < n; i++)
         max = logits[i] > max ? logits[i] : max;
     for (int i = 0; i < n; i++)
-        list[i] = (sorted){exp((logits[i] - max) / s->temperature), i};
+        list[i] = (sorted){.p = exp((logits[i] - max) / s->temperature), .id = i};
     qsort(list, (size_t)n, sizeof *list, by_probability);
     int k = s->top_k > 0 && s->top_k < n ? s->top_k : n;
     for (int i = 0; i < k; i++)
@@ -109,6 +148,8 @@ static void reference(const rt_sampling *s, const float *logits, int n, double *
         kept = k;
     while (kept > 1 && list[kept - 1].p < s->min_p * list[0].p)
         kept--;
+    if (s->typical_p > 0)
+        kept = typical(list, kept, (double)s->typical_p);
     sum = 0;
     for (int i = 0; i < kept; i++)
         sum += list[i].p;
@@ -130,6 +171,10 @@ START_TEST(frequencies_match) {
         {.temperature = 0.01f, .top_p = 1},
         {.temperature = 3, .top_p = 1, .top_k = 39},
         {.temperature = 1, .top_p = 0.001f},
+        {.temperature = 1, .top_p = 1, .typical_p = 0.4f},
+        {.temperature = 2.5f, .top_p = 1, .typical_p = 0.9f},
+        {.temperature = 3, .top_p = 0.95f, .top_k = 25, .min_p = 0.01f, .typical_p = 0.5f},
+        {.temperature = 0.4f, .top_p = 1, .typical_p = 0.01f},
     };
     rt_sampling s = cases[_i];
     s.seed = 1000 + (uint64_t)_i;
@@ -150,6 +195,52 @@ START_TEST(frequencies_match) {
             ck_assert_double_le(fabs(drawn[i] - expected), 5 * sqrt(expected * (1 - p[i])) + 1);
     }
     free(space);
+}
+END_TEST
+
+/* Rows in which most tokens matter: no sum overflows, and each choice is a typical token. */
+START_TEST(typical_of_long_rows) {
+    enum { N = 262144 };
+    float *logits = malloc(N * sizeof *logits);
+    double *p = malloc(N * sizeof *p);
+    void *space = malloc(rt_sample_bytes(N));
+    for (int c = 0; c < 4; c++) {
+        rt_sampling s = {.temperature = c == 3 ? 0.5f : 1, .top_p = 1, .typical_p = 0.3f};
+        for (int i = 0; i < N; i++)
+            logits[i] = c == 0 ? (i == N / 3 ? 0 : -1) : c == 1 ? 0 : random_logit();
+        reference(&s, logits, N, p);
+        for (int d = 0; d < 30; d++) {
+            int32_t id = rt_sample(&s, logits, N, d, space);
+            ck_assert_int_ge(id, 0);
+            /* With equal ones, either all are kept or none: the reference cuts among them. */
+            if (c == 0)
+                ck_assert_int_ne(id, N / 3);
+            else if (c > 1)
+                ck_assert_double_gt(p[id], 0);
+        }
+    }
+    free(logits);
+    free(p);
+    free(space);
+}
+END_TEST
+
+/* Against a sort of all. */
+START_TEST(most_probable_ones) {
+    static float logits[3000];
+    static sorted list[3000];
+    for (int c = 0; c < 300; c++) {
+        int n = 1 + (int)((random_logit() + 6) * (c % 2 ? 3 : 249)), count = 1 + c % 20, there = 0;
+        random_row(logits, n, c % 6);
+        for (int i = 0; i < n; i++)
+            if (logits[i] > -INFINITY)
+                list[there++] = (sorted){.p = (double)logits[i], .id = i};
+        qsort(list, (size_t)there, sizeof *list, by_probability);
+        int32_t ids[20], found = rt_top(logits, n, count, ids);
+        ck_assert_int_eq(found, there < count ? there : count);
+        for (int i = 0; i < found; i++)
+            ck_assert_int_eq(ids[i], list[i].id);
+    }
 }
 END_TEST
 
@@ -233,22 +324,6 @@ static int32_t reference_sample(const rt_sampling *s, const float *logits, int n
     return id;
 }
 
-/* Logits of several kinds: spread, few different values, all equal, with infinities and NaNs. */
-static void random_row(float *logits, int n, int kind) {
-    for (int i = 0; i < n; i++) {
-        float x = random_logit();
-        logits[i] = kind == 0   ? 3 * x
-                    : kind == 1 ? rintf(x)
-                    : kind == 2 ? 1.5f
-                    : kind == 3 ? 0.001f * x
-                                : x;
-        if (kind == 4 && random_logit() > 2)
-            logits[i] = random_logit() > 0 ? NAN : -INFINITY;
-        if (kind == 5)
-            logits[i] = random_logit() > 0 ? 0.0f : -0.0f;
-    }
-}
-
 START_TEST(choices_are_the_interpreters) {
     static const int lengths[] = {1, 2, 7, 255, 256, 257, 1000, 3000, 49152, 262144};
     enum { MOST = 262144 };
@@ -300,13 +375,8 @@ START_TEST(masked_tokens_are_not_chosen) {
 }
 END_TEST
 
-START_TEST(penalty_and_logprob) {
-    float logits[4] = {2, -2, 1, 0};
-    const int32_t seen[2] = {0, 1};
-    rt_penalize(logits, seen, 2, 2);
-    ck_assert_float_eq(logits[0], 1);
-    ck_assert_float_eq(logits[1], -4);
-    ck_assert_float_eq(logits[2], 1);
+START_TEST(log_probabilities) {
+    const float logits[4] = {1, -4, 1, 0};
     double sum = exp(1) + exp(-4) + exp(1) + 1;
     for (int i = 0; i < 4; i++)
         ck_assert_double_le(fabs(rt_logprob(logits, 4, i) - log(exp(logits[i]) / sum)), 1e-6);
@@ -323,6 +393,8 @@ START_TEST(parameters_are_checked) {
         {.temperature = 1, .top_p = 1, .min_p = -0.1f},
         {.temperature = 1, .top_p = 1, .min_p = 1.5f},
         {.temperature = 1, .top_p = 1, .top_k = -1},
+        {.temperature = 1, .top_p = 1, .typical_p = -1},
+        {.temperature = 1, .top_p = 1, .typical_p = 1.01f},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         rt_error error = {0};
@@ -341,12 +413,14 @@ static Suite *suite(void) {
     tcase_add_test(t, philox_vectors);
     tcase_add_test(t, weights_are_close);
     tcase_add_test(t, argmax_of_any_length);
-    tcase_add_loop_test(t, frequencies_match, 0, 9);
+    tcase_add_loop_test(t, frequencies_match, 0, 13);
+    tcase_add_test(t, typical_of_long_rows);
+    tcase_add_test(t, most_probable_ones);
     tcase_add_test(t, same_seed_same_choice);
     tcase_add_test(t, greedy_and_broken_logits);
     tcase_add_loop_test(t, choices_are_the_interpreters, 0, 2);
     tcase_add_test(t, masked_tokens_are_not_chosen);
-    tcase_add_test(t, penalty_and_logprob);
+    tcase_add_test(t, log_probabilities);
     tcase_add_test(t, parameters_are_checked);
     suite_add_tcase(s, t);
     return s;

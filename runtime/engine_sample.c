@@ -1,0 +1,74 @@
+/* Tokens are chosen: by the device where it can, else here, of rows of logits. */
+#include "runtime/engine.h"
+
+#include <string.h>
+
+/* What kernels that sample (codegen/cuda/kernels/sample.cuh) do not do. */
+bool rt_engine_samples_on_host(const rt_request *r) {
+    bool typical = r->sampling.typical_p > 0 && r->sampling.typical_p < 1;
+    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0;
+}
+
+void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
+    const rt_sampling *s = &r->sampling;
+    rt_step_sample_row(&e->block, &(mcc_step_sampling){.temperature = s->temperature,
+                                                       .top_p = s->top_p,
+                                                       .min_p = s->min_p,
+                                                       .top_k = s->top_k,
+                                                       .seed = s->seed,
+                                                       .position = (int32_t)position,
+                                                       .sum = r->logprobs != NULL});
+}
+
+/* Log-probabilities: of the model, so of the row as it came. */
+static void measure(const mcc_engine *e, const rt_request *r, const float *row, rt_sampled *to) {
+    int32_t ids[MCC_MAX_TOP_LOGPROBS];
+    float greatest, sum;
+    if (!rt_row_total(row, e->vocab_size, &greatest, &sum))
+        return;
+    to->logprob = rt_logprob_of(row[to->id], greatest, sum);
+    int32_t n = r->n_top > 0 ? rt_top(row, e->vocab_size, r->n_top, ids) : 0;
+    for (int32_t i = 0; i < r->n_top; i++)
+        to->top[i] = i < n ? (mcc_logprob){ids[i], rt_logprob_of(row[ids[i]], greatest, sum)}
+                           : (mcc_logprob){.token_id = -1};
+}
+
+/* The token at `position`: the device's choice, or the host's from a row of logits. */
+static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t position,
+                   rt_sampled *to) {
+    if (e->device->samples && !rt_engine_samples_on_host(r)) {
+        const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
+        to->id = (int32_t)s->id;
+        to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
+        return;
+    }
+    const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
+    const float *logits = raw;
+    if (rt_adjust_changes(&r->adjust)) {
+        memcpy(e->adjusted, raw, (size_t)e->vocab_size * sizeof *raw);
+        rt_adjust_apply(&r->adjust, e->adjusted);
+        logits = e->adjusted;
+    }
+    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, e->sample_space);
+    to->logprob = 0;
+    if (r->logprobs && to->id >= 0)
+        measure(e, r, raw, to);
+}
+
+void rt_engine_sample(mcc_engine *e, rt_plan *plan) {
+    int32_t row = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        rt_plan_item *item = &plan->items[i];
+        const rt_request *r = rt_request_of(item->seq);
+        int64_t next =
+            item->first + item->n - item->n_rows + 1; /* the first row's token is there */
+        for (int32_t k = 0; k < item->n_rows; k++) {
+            sample(e, r, row + k, next + k, &e->sampled[row + k]);
+            if (k + 1 < item->n_rows && e->sampled[row + k].id != item->seq->ids[next + k]) {
+                item->n_valid = k + 1;
+                break;
+            }
+        }
+        row += item->n_rows;
+    }
+}
