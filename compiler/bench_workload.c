@@ -9,116 +9,103 @@
 #include <time.h>
 
 typedef struct request {
-    int64_t prompt, decode; /* tokens */
-    uint64_t seed;          /* of the prompt */
-    double due;             /* seconds after the beginning */
     uint64_t id;
     double came, first, last; /* seconds: it, its first token, its last */
 } request;
 
 typedef struct run {
     const bench_workload *w;
+    const char *model;
     mcc_engine *engine;
     int64_t vocab;
-    request *requests; /* [n_requests] */
-    int n_submitted, n_ended;
+    bench_request *wanted; /* [n] */
+    request *requests;     /* [n] */
+    int n, n_submitted, n_ended;
     int32_t *ids; /* of one prompt */
     /* Seconds, for each request: to the first token; from there on, a token; to the last. */
     double *ttft, *tpot, *e2e;
-    double *itl; /* between two tokens of a request; all of them */
+    double *itl;   /* between two tokens of a request; all of them */
+    double *times; /* of all tokens, after the beginning */
     int64_t n_itl, prompt_tokens, tokens;
     double start, seconds;
     mcc_engine_stats before, after;
 } run;
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-/* Half to one and a half of n, at least 1. */
-static int64_t around(int64_t n, uint64_t *state) {
-    return n / 2 + 1 + (int64_t)(next_random(state) % (uint64_t)(n > 0 ? n : 1));
-}
-
 /* --- preparing -----------------------------------------------------------------------------------
  */
 
 static int prepare(run *r) {
-    const bench_workload *w = r->w;
-    int64_t longest = 3 * (w->prompt + w->decode) / 2 + 2, tokens = 0, most = 0;
-    if (longest > r->before.max_model_len) {
-        fprintf(stderr,
-                "error: requests of up to %" PRId64 " tokens, but at most %" PRId64
-                " fit: --prompt-tokens or --decode-tokens less\n",
-                longest, r->before.max_model_len);
-        return EXIT_FAILED;
-    }
-    size_t n = (size_t)w->n_requests;
-    r->requests = calloc(n, sizeof *r->requests);
-    if (!r->requests)
-        return output_fail_memory();
-    uint64_t state = w->seed;
-    double at = 0;
-    for (size_t i = 0; i < n; i++) {
-        request *q = &r->requests[i];
-        q->prompt = around(w->prompt, &state);
-        q->decode = around(w->decode, &state);
-        q->seed = next_random(&state);
-        q->due = at;
-        /* Exponential gaps; the uniform number is in (0, 1]. */
-        if (w->arrivals == BENCH_POISSON)
-            at += -log((double)(next_random(&state) >> 11) * 0x1p-53 + 0x1p-54) / w->rate;
+    int64_t tokens = 0, most = 0;
+    int code = bench_requests_make(r->w, &r->wanted, &r->n);
+    if (code != EXIT_FINE)
+        return code;
+    for (int i = 0; i < r->n; i++) {
+        const bench_request *q = &r->wanted[i];
+        if (q->prompt + q->decode > r->before.max_model_len) {
+            fprintf(stderr,
+                    "error: a request of %" PRId64 " tokens, but at most %" PRId64
+                    " fit: %s fewer tokens\n",
+                    q->prompt + q->decode, r->before.max_model_len,
+                    r->w->trace ? "take a trace of"
+                                : "with --prompt-tokens or --decode-tokens ask for");
+            return EXIT_FAILED;
+        }
         tokens += q->decode;
         most = q->prompt > most ? q->prompt : most;
     }
+    size_t n = (size_t)r->n;
+    r->requests = calloc(n, sizeof *r->requests);
     r->ids = malloc((size_t)most * sizeof *r->ids);
     r->ttft = malloc(n * sizeof *r->ttft);
     r->tpot = malloc(n * sizeof *r->tpot);
     r->e2e = malloc(n * sizeof *r->e2e);
     r->itl = malloc((size_t)tokens * sizeof *r->itl);
-    return r->ids && r->ttft && r->tpot && r->e2e && r->itl ? EXIT_FINE : output_fail_memory();
+    r->times = malloc((size_t)tokens * sizeof *r->times);
+    return r->requests && r->ids && r->ttft && r->tpot && r->e2e && r->itl && r->times
+               ? EXIT_FINE
+               : output_fail_memory();
 }
 
 /* --- running -------------------------------------------------------------------------------------
  */
 
+static bool comes_in_time(const run *r) {
+    return r->w->arrivals == BENCH_POISSON || r->w->arrivals == BENCH_TRACE;
+}
+
 static int submit(run *r, double now) {
     mcc_error error = {.struct_size = sizeof error};
+    const bench_request *wanted = &r->wanted[r->n_submitted];
     request *q = &r->requests[r->n_submitted];
-    uint64_t state = q->seed;
-    for (int64_t i = 0; i < q->prompt; i++)
-        r->ids[i] = (int32_t)(next_random(&state) % (uint64_t)r->vocab);
+    bench_requests_prompt(wanted, r->vocab, r->ids);
     mcc_request_params params = {.struct_size = sizeof params,
                                  .flags = MCC_REQUEST_IGNORE_EOS,
                                  .prompt_ids = r->ids,
-                                 .n_prompt_ids = q->prompt,
-                                 .max_tokens = q->decode};
+                                 .n_prompt_ids = wanted->prompt,
+                                 .max_tokens = wanted->decode};
     if (mcc_request_submit(r->engine, &params, &q->id, &error))
         return output_fail(&error);
     /* Who comes while a step runs waits from then on, not from when it was let in. */
-    q->came = r->w->arrivals == BENCH_POISSON ? r->start + q->due : now;
+    q->came = comes_in_time(r) ? r->start + wanted->due : now;
     r->n_submitted++;
     return EXIT_FINE;
 }
 
 static bool one_is_due(const run *r, double now) {
     int there = r->n_submitted - r->n_ended;
-    if (r->n_submitted == r->w->n_requests)
+    if (r->n_submitted == r->n)
         return false;
-    if (r->w->arrivals == BENCH_POISSON)
-        return now >= r->start + r->requests[r->n_submitted].due;
+    if (comes_in_time(r))
+        return now >= r->start + r->wanted[r->n_submitted].due;
     int most = r->before.max_num_seqs;
     return r->w->arrivals == BENCH_CLOSED ? there < most : there == 0 || r->n_submitted % most != 0;
 }
 
 static void take_event(run *r, const mcc_event *event, double now) {
-    request *q = &r->requests[event->request - r->requests[0].id]; /* ids are given in order */
+    int64_t at = (int64_t)(event->request - r->requests[0].id); /* ids are given in order */
+    request *q = &r->requests[at];
     if (event->kind == MCC_EVENT_TOKEN) {
-        r->tokens++;
+        r->times[r->tokens++] = now - r->start;
         if (q->first == 0)
             q->first = now;
         else
@@ -127,10 +114,11 @@ static void take_event(run *r, const mcc_event *event, double now) {
         return;
     }
     int i = r->n_ended++;
-    r->prompt_tokens += q->prompt;
+    int64_t decode = r->wanted[at].decode;
+    r->prompt_tokens += r->wanted[at].prompt;
     r->ttft[i] = q->first - q->came;
     r->e2e[i] = q->last - q->came;
-    r->tpot[i] = q->decode > 1 ? (q->last - q->first) / (double)(q->decode - 1) : 0;
+    r->tpot[i] = decode > 1 ? (q->last - q->first) / (double)(decode - 1) : 0;
 }
 
 /* Until the next request comes. */
@@ -160,7 +148,7 @@ static int run_requests(run *r) {
     progress_phase(&p, "running");
     int code = EXIT_FINE;
     r->start = progress_now();
-    while (code == EXIT_FINE && r->n_ended < r->w->n_requests) {
+    while (code == EXIT_FINE && r->n_ended < r->n) {
         double now = progress_now();
         if (atomic_load(&command_cancelled)) {
             fprintf(stderr, "error: interrupted\n");
@@ -169,9 +157,9 @@ static int run_requests(run *r) {
             code = submit(r, now);
         } else if (r->n_submitted > r->n_ended) {
             code = step(r);
-            progress_update(&p, r->n_ended, r->w->n_requests, "requests");
+            progress_update(&p, r->n_ended, r->n, "requests");
         } else {
-            wait_for(r->start + r->requests[r->n_submitted].due - now);
+            wait_for(r->start + r->wanted[r->n_submitted].due - now);
         }
     }
     r->seconds = progress_now() - r->start;
@@ -220,54 +208,92 @@ static void print_percentiles(const char *what, percentiles p) {
     printf("  %-28s %10.2f %10.2f %10.2f %10.2f  ms\n", what, p.mean, p.p50, p.p90, p.p99);
 }
 
-static int print_results(run *r) {
-    static const char *const arrivals[] = {"closed", "static", "poisson"};
-    const bench_workload *w = r->w;
+static int plot(const run *r) {
+    char title[256];
+    snprintf(title, sizeof title,
+             "%.80s: %d requests, %s, at most %" PRId32 " at a time: %.1f tokens/s", r->model, r->n,
+             bench_arrivals_name(r->w->arrivals), r->after.max_num_seqs,
+             (double)r->tokens / r->seconds);
+    const bench_plot p = {.title = title,
+                          .token_times = r->times,
+                          .n_tokens = r->tokens,
+                          .seconds = r->seconds,
+                          .series = {{"first token", r->ttft, r->n_ended},
+                                     {"a token", r->tpot, r->n_ended},
+                                     {"between two", r->itl, r->n_itl},
+                                     {"whole request", r->e2e, r->n_ended}}};
+    return bench_plot_write(r->w->plot, &p);
+}
+
+static void print_table(const run *r, const percentiles p[4]) {
+    const mcc_engine_stats *s = &r->after;
     double total = (double)(r->prompt_tokens + r->tokens);
-    uint64_t steps = r->after.steps - r->before.steps;
-    uint64_t preemptions = r->after.preemptions - r->before.preemptions;
-    percentiles ttft = percentiles_of(r->ttft, r->n_ended);
-    percentiles tpot = percentiles_of(r->tpot, r->n_ended);
-    percentiles itl = percentiles_of(r->itl, r->n_itl);
-    percentiles e2e = percentiles_of(r->e2e, r->n_ended);
-    if (!w->json) {
-        printf("  %d requests, %s, at most %" PRId32 " at a time: %" PRId64
-               " tokens of prompts, %" PRId64 " generated, %.2f s\n",
-               w->n_requests, arrivals[w->arrivals], r->after.max_num_seqs, r->prompt_tokens,
-               r->tokens, r->seconds);
-        printf("  %-28s %10.2f  requests/s\n", "requests", w->n_requests / r->seconds);
-        printf("  %-28s %10.1f  tokens/s\n", "generated", (double)r->tokens / r->seconds);
-        printf("  %-28s %10.1f  tokens/s\n", "prompts and generated", total / r->seconds);
-        printf("  %-28s %10s %10s %10s %10s\n", "", "mean", "median", "p90", "p99");
-        print_percentiles("time to first token", ttft);
-        print_percentiles("time per token after it", tpot);
-        print_percentiles("between two tokens", itl);
-        print_percentiles("whole request", e2e);
-        printf("  %" PRIu64 " steps of %.1f tokens, %" PRIu64 " preemptions\n", steps,
-               total / (double)(steps ? steps : 1), preemptions);
-        return EXIT_FINE;
-    }
+    uint64_t steps = s->steps - r->before.steps;
+    char memory[24];
+    printf("  %d requests, %s, at most %" PRId32 " at a time: %" PRId64
+           " tokens of prompts, %" PRId64 " generated, %.2f s\n",
+           r->n, bench_arrivals_name(r->w->arrivals), s->max_num_seqs, r->prompt_tokens, r->tokens,
+           r->seconds);
+    printf("  %-28s %10.2f  requests/s\n", "requests", r->n / r->seconds);
+    printf("  %-28s %10.1f  tokens/s\n", "generated", (double)r->tokens / r->seconds);
+    printf("  %-28s %10.1f  tokens/s\n", "prompts and generated", total / r->seconds);
+    printf("  %-28s %10s %10s %10s %10s\n", "", "mean", "median", "p90", "p99");
+    print_percentiles("time to first token", p[0]);
+    print_percentiles("time per token after it", p[1]);
+    print_percentiles("between two tokens", p[2]);
+    print_percentiles("whole request", p[3]);
+    printf("  %" PRIu64 " steps of %.1f tokens, %" PRIu64 " tokens of prompts from the cache, "
+           "%" PRIu64 " preemptions\n",
+           steps, total / (double)(steps ? steps : 1), s->cached_tokens - r->before.cached_tokens,
+           s->preemptions - r->before.preemptions);
+    printf("  limits: %" PRId32 " sequences of %" PRId64 " tokens, %" PRId32
+           " tokens a step; KV cache %s: %" PRId64 " tokens\n",
+           s->max_num_seqs, s->max_model_len, s->max_num_batched_tokens,
+           output_bytes(s->kv_bytes_reserved, memory), s->kv_tokens);
+}
+
+static int print_json(const run *r, const percentiles p[4]) {
+    const mcc_engine_stats *s = &r->after;
     cJSON *j = cJSON_CreateObject();
-    cJSON_AddStringToObject(j, "workload", arrivals[w->arrivals]);
-    if (w->arrivals == BENCH_POISSON)
-        cJSON_AddNumberToObject(j, "request_rate", w->rate);
-    cJSON_AddNumberToObject(j, "num_prompts", w->n_requests);
-    cJSON_AddNumberToObject(j, "max_num_seqs", r->after.max_num_seqs);
-    cJSON_AddNumberToObject(j, "max_num_batched_tokens", r->after.max_num_batched_tokens);
-    cJSON_AddNumberToObject(j, "threads", r->after.threads);
+    cJSON_AddStringToObject(j, "workload", bench_arrivals_name(r->w->arrivals));
+    if (r->w->arrivals == BENCH_POISSON)
+        cJSON_AddNumberToObject(j, "request_rate", r->w->rate);
+    cJSON_AddNumberToObject(j, "num_prompts", r->n);
+    cJSON_AddNumberToObject(j, "max_num_seqs", s->max_num_seqs);
+    cJSON_AddNumberToObject(j, "max_num_batched_tokens", s->max_num_batched_tokens);
+    cJSON_AddNumberToObject(j, "max_model_len", (double)s->max_model_len);
+    cJSON_AddNumberToObject(j, "kv_cache_memory_bytes", (double)s->kv_bytes_reserved);
+    cJSON_AddNumberToObject(j, "kv_tokens", (double)s->kv_tokens);
+    cJSON_AddNumberToObject(j, "threads", s->threads);
     cJSON_AddNumberToObject(j, "duration", r->seconds);
     cJSON_AddNumberToObject(j, "total_input_tokens", (double)r->prompt_tokens);
     cJSON_AddNumberToObject(j, "total_output_tokens", (double)r->tokens);
-    cJSON_AddNumberToObject(j, "request_throughput", w->n_requests / r->seconds);
+    cJSON_AddNumberToObject(j, "request_throughput", r->n / r->seconds);
     cJSON_AddNumberToObject(j, "output_throughput", (double)r->tokens / r->seconds);
-    cJSON_AddNumberToObject(j, "total_token_throughput", total / r->seconds);
-    add_percentiles(j, "ttft", ttft);
-    add_percentiles(j, "tpot", tpot);
-    add_percentiles(j, "itl", itl);
-    add_percentiles(j, "e2el", e2e);
-    cJSON_AddNumberToObject(j, "steps", (double)steps);
-    cJSON_AddNumberToObject(j, "preemptions", (double)preemptions);
+    cJSON_AddNumberToObject(j, "total_token_throughput",
+                            (double)(r->prompt_tokens + r->tokens) / r->seconds);
+    add_percentiles(j, "ttft", p[0]);
+    add_percentiles(j, "tpot", p[1]);
+    add_percentiles(j, "itl", p[2]);
+    add_percentiles(j, "e2el", p[3]);
+    cJSON_AddNumberToObject(j, "steps", (double)(s->steps - r->before.steps));
+    cJSON_AddNumberToObject(j, "prefill_tokens",
+                            (double)(s->prefill_tokens - r->before.prefill_tokens));
+    cJSON_AddNumberToObject(j, "cached_tokens",
+                            (double)(s->cached_tokens - r->before.cached_tokens));
+    cJSON_AddNumberToObject(j, "preemptions", (double)(s->preemptions - r->before.preemptions));
     return output_json(j);
+}
+
+static int print_results(run *r) {
+    const percentiles p[] = {percentiles_of(r->ttft, r->n_ended),
+                             percentiles_of(r->tpot, r->n_ended), percentiles_of(r->itl, r->n_itl),
+                             percentiles_of(r->e2e, r->n_ended)};
+    int code = r->w->plot ? plot(r) : EXIT_FINE;
+    if (r->w->json)
+        return print_json(r, p) == EXIT_FINE ? code : EXIT_FAILED;
+    print_table(r, p);
+    return code;
 }
 
 int bench_workload_run(const bench_workload *w, const mcc_artifact *artifact, mcc_engine *engine) {
@@ -277,12 +303,13 @@ int bench_workload_run(const bench_workload *w, const mcc_artifact *artifact, mc
     mcc_artifact_get_info(artifact, &info, NULL);
     mcc_engine_get_stats(engine, &r.before, NULL);
     r.vocab = info.vocab_size;
+    r.model = info.model_name ? info.model_name : "";
     int code = prepare(&r);
     if (code == EXIT_FINE)
         code = run_requests(&r);
     if (code == EXIT_FINE)
         code = print_results(&r);
-    void *const owned[] = {r.requests, r.ids, r.ttft, r.tpot, r.e2e, r.itl};
+    void *const owned[] = {r.wanted, r.requests, r.ids, r.ttft, r.tpot, r.e2e, r.itl, r.times};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         free(owned[i]);
     return code;

@@ -31,10 +31,13 @@ static const char help[] =
     "result yet.\n\n"
     "      --input FILE           the requests\n"
     "      --output FILE          the results: added to what is there\n"
-    "      --max-num-seqs N       requests computed at the same time (default 32)\n"
+    "      --max-num-seqs N       requests computed at the same time (default 64; on a GPU\n"
+    "                             256)\n"
     "      --kv-cache-memory-bytes N   of the KV cache (default: what these need at full length, "
     "at\n"
-    "                             most half of the memory of the machine or the cgroup)\n"
+    "                             most half of the memory of the machine or the cgroup, or 9/10 of "
+    "what\n"
+    "                             is free on the GPU)\n"
     "      --logprobs N           tokens' log-probabilities and those of the N most probable ones, "
     "0 "
     "to 20\n"
@@ -44,7 +47,8 @@ static const char examples[] =
     "  modelcc batch smollm2.so --input requests.jsonl --output results.jsonl\n"
     "  echo '{\"id\": 1, \"prompt\": \"Once upon a time\", \"max_tokens\": 50}' > requests.jsonl\n";
 
-enum { DEFAULT_SEQS = 32, OPT_INPUT = 256, OPT_OUTPUT, OPT_SEQS, OPT_KV, OPT_JSON, OPT_LOGPROBS };
+enum { MAX_SEQS = 4096 };
+enum { OPT_INPUT = 256, OPT_OUTPUT, OPT_SEQS, OPT_KV, OPT_JSON, OPT_LOGPROBS };
 
 typedef struct sample {
     int32_t *ids;
@@ -412,13 +416,18 @@ static int open_input(batch *b) {
 }
 
 static int run_batch(batch *b) {
-    /* Enough at work that there is always one to start when another ends. */
-    b->job_capacity = 2 * b->common.max_num_seqs;
-    b->common.max_num_waiting = b->job_capacity * BATCH_MAX_N;
-    b->jobs = calloc((size_t)b->job_capacity, sizeof *b->jobs);
-    int code = b->jobs ? open_input(b) : output_fail_memory();
+    mcc_engine_stats stats = {.struct_size = sizeof stats};
+    b->common.max_num_waiting = 2 * MAX_SEQS * BATCH_MAX_N;
+    int code = open_input(b);
     if (code == EXIT_FINE)
         code = generate_open(&b->common, &b->model);
+    if (code == EXIT_FINE) {
+        /* Enough at work that there is always one to start when another ends. */
+        mcc_engine_get_stats(b->model.engine, &stats, NULL);
+        b->job_capacity = 2 * stats.max_num_seqs;
+        b->jobs = calloc((size_t)b->job_capacity, sizeof *b->jobs);
+        code = b->jobs ? EXIT_FINE : output_fail_memory();
+    }
     if (code == EXIT_FINE)
         code = batch_results_open(&b->results, b->output_path, b->n_lines);
     if (code == EXIT_FINE)
@@ -451,7 +460,7 @@ int cmd_batch(int argc, char **argv) {
     batch b = {.results = {.fd = -1}};
     long long n;
     generate_defaults(&b.common);
-    b.common.max_num_seqs = DEFAULT_SEQS;
+    b.common.many = true;
     for (int option; (option = command_option(argc, argv, "n:t:h", longs)) != -1;) {
         int code = EXIT_FINE;
         switch (option) {
@@ -462,8 +471,9 @@ int cmd_batch(int argc, char **argv) {
             b.output_path = optarg;
             break;
         case OPT_SEQS:
-            if (!command_number(optarg, 1, 4096, &n))
-                return command_usage("batch", "--max-num-seqs %s: expected 1 to 4096", optarg);
+            if (!command_number(optarg, 1, MAX_SEQS, &n))
+                return command_usage("batch", "--max-num-seqs %s: expected 1 to %d", optarg,
+                                     MAX_SEQS);
             b.common.max_num_seqs = (int)n;
             break;
         case OPT_KV:

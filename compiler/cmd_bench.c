@@ -22,15 +22,24 @@ static const char help[] =
     "      --context N            tokens before the second decoding (default 1024; 0: leave it "
     "out)\n"
     "      --repeat N             rounds (default 5)\n"
-    "      --workload KIND        instead of all this, many requests, each of half to one and a "
-    "half of\n"
-    "                             these tokens: closed (one comes when another ends), static (all "
-    "come\n"
-    "                             when all before them have ended), poisson (at random, at a "
-    "rate)\n"
+    "      --workload KIND        instead of all this, many requests: closed (one comes when "
+    "another "
+    "ends),\n"
+    "                             static (all come when all before them have ended), poisson (at "
+    "random,\n"
+    "                             at a rate), or a trace, FILE.jsonl: a line for each, "
+    "{\"arrival_s\",\n"
+    "                             \"prompt_tokens\", \"max_tokens\"}, and if need be \"prefix_id\" "
+    "and\n"
+    "                             \"prefix_tokens\" of those that begin alike\n"
+    "      --dataset-path FILE    for the first three, the lengths of such a trace, not half to "
+    "one "
+    "and a\n"
+    "                             half of the tokens above\n"
     "      --request-rate X       requests a second, for poisson\n"
-    "      --num-prompts N        requests of the workload (default 100)\n"
-    "      --max-num-seqs N       requests computed at the same time (default 32)\n"
+    "      --num-prompts N        requests of the workload (default 100, or all of the trace)\n"
+    "      --max-num-seqs N       requests computed at the same time (default 64; on a GPU 256)\n"
+    "      --plot FILE            throughput and latencies of the workload as an SVG picture\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
     "cuda\n"
@@ -43,7 +52,8 @@ static const char help[] =
     "examples:\n"
     "  modelcc bench smollm2.so\n"
     "  modelcc bench smollm2.so --threads 1 --target cpu:x86-64-v3 --json\n"
-    "  modelcc bench smollm2.so --workload poisson --request-rate 4 --prompt-tokens 200\n";
+    "  modelcc bench smollm2.so --workload poisson --request-rate 4 --prompt-tokens 200\n"
+    "  modelcc bench smollm2.so --workload trace.jsonl --plot trace.svg\n";
 
 enum {
     MAX_REPEAT = 1000,
@@ -55,6 +65,7 @@ typedef struct bench_options {
     const char *artifact, *target, *device;
     int threads, repeat, batched;
     int64_t prompt, decode, context;
+    bool decode_given;
     bool prompt_given, context_given; /* else they are cut to what the model allows */
     bool huge_pages, json;
     uint64_t seed;
@@ -74,14 +85,6 @@ typedef struct bench {
     double *load, *first, *prefill, *decode, *decode_after; /* seconds, [repeat] each */
 } bench;
 
-/* splitmix64 (Steele, Lea, Flood 2014): the same tokens everywhere. */
-static uint64_t next_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 static void close_model(bench *b) {
     mcc_engine_destroy(b->engine);
     mcc_artifact_close(b->artifact);
@@ -97,11 +100,13 @@ static int open_model(bench *b) {
     mcc_engine_options engine = {.struct_size = sizeof engine,
                                  .threads = b->o.threads,
                                  .max_num_batched_tokens = b->o.batched,
-                                 .max_num_seqs = b->o.max_num_seqs,
-                                 .max_num_waiting = b->o.workload.n_requests,
+                                 .max_num_waiting = 1 << 20, /* any workload */
                                  .device = b->o.device};
     if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
         return output_fail(&error);
+    engine.max_num_seqs = b->o.max_num_seqs;
+    if (b->o.kind && engine.max_num_seqs == 0)
+        engine.max_num_seqs = output_default_seqs(b->artifact, b->o.device, b->o.batched);
     if (!mcc_engine_create(b->artifact, &engine, &b->engine, &error))
         return EXIT_FINE;
     close_model(b);
@@ -231,7 +236,7 @@ static int prepare(bench *b) {
         *lists[i] = samples + (size_t)i * (size_t)o->repeat;
     uint64_t state = o->seed;
     for (int64_t i = 0; i < most; i++)
-        b->ids[i] = (int32_t)(next_random(&state) % (uint64_t)b->info.vocab_size);
+        b->ids[i] = (int32_t)(bench_random(&state) % (uint64_t)b->info.vocab_size);
     return EXIT_FINE;
 }
 
@@ -390,6 +395,8 @@ enum {
     OPT_RATE,
     OPT_PROMPTS,
     OPT_SEQS,
+    OPT_DATASET,
+    OPT_PLOT,
     OPT_JSON
 };
 
@@ -410,12 +417,19 @@ static int set_option(bench_options *o, int option, const char *value) {
         o->prompt_given = true;
         return set_number("--prompt-tokens", value, 1, 1 << 24, &o->prompt);
     case OPT_DECODE:
+        o->decode_given = true;
         return set_number("--decode-tokens", value, 1, 1 << 24, &o->decode);
     case OPT_CONTEXT:
         o->context_given = true;
         return set_number("--context", value, 0, 1 << 24, &o->context);
     case OPT_WORKLOAD:
         o->kind = value;
+        return EXIT_FINE;
+    case OPT_DATASET:
+        o->workload.trace = value;
+        return EXIT_FINE;
+    case OPT_PLOT:
+        o->workload.plot = value;
         return EXIT_FINE;
     case OPT_RATE:
         return command_real(value, 1e-6, 1e6, &o->workload.rate)
@@ -465,25 +479,31 @@ static int set_option(bench_options *o, int option, const char *value) {
 
 /* What the workload's options say together. */
 static int check_workload(bench_options *o) {
-    static const char *const kinds[] = {"closed", "static", "poisson"};
     bench_workload *w = &o->workload;
-    int kind = 0;
     if (!o->kind)
-        return w->rate > 0 || w->n_requests > 0 || o->max_num_seqs > 0
-                   ? command_usage("bench", "--request-rate, --num-prompts and --max-num-seqs are "
-                                            "for a --workload")
+        return w->rate > 0 || w->n_requests > 0 || o->max_num_seqs > 0 || w->trace || w->plot
+                   ? command_usage("bench", "--request-rate, --num-prompts, --max-num-seqs, "
+                                            "--dataset-path and --plot are for a --workload")
                    : EXIT_FINE;
-    while (kind < 3 && strcmp(o->kind, kinds[kind]) != 0)
-        kind++;
-    if (kind == 3)
-        return command_usage("bench", "--workload %s: expected closed, static or poisson", o->kind);
+    size_t length = strlen(o->kind);
+    int kind = bench_arrivals_named(o->kind);
+    if (kind < 0 && length > 6 && strcmp(o->kind + length - 6, ".jsonl") == 0) {
+        kind = BENCH_TRACE;
+        if (w->trace)
+            return command_usage("bench", "--dataset-path is for other workloads than a trace");
+        w->trace = o->kind;
+    }
+    if (kind < 0)
+        return command_usage(
+            "bench", "--workload %s: expected closed, static, poisson or FILE.jsonl", o->kind);
     if ((kind == BENCH_POISSON) != (w->rate > 0))
         return command_usage("bench", "--request-rate is for --workload poisson, and needed there");
     if (o->context_given || o->repeat_given)
         return command_usage("bench", "--context and --repeat have no effect on a --workload");
+    if (w->trace && (o->prompt_given || o->decode_given))
+        return command_usage("bench", "--prompt-tokens and --decode-tokens have no effect on the "
+                                      "lengths of a trace");
     w->arrivals = (bench_arrivals)kind;
-    w->n_requests = w->n_requests > 0 ? w->n_requests : 100;
-    o->max_num_seqs = o->max_num_seqs > 0 ? o->max_num_seqs : 32;
     return EXIT_FINE;
 }
 
@@ -503,6 +523,8 @@ int cmd_bench(int argc, char **argv) {
         {"request-rate", required_argument, NULL, OPT_RATE},
         {"num-prompts", required_argument, NULL, OPT_PROMPTS},
         {"max-num-seqs", required_argument, NULL, OPT_SEQS},
+        {"dataset-path", required_argument, NULL, OPT_DATASET},
+        {"plot", required_argument, NULL, OPT_PLOT},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
         {0}};

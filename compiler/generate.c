@@ -195,6 +195,9 @@ int generate_open(generate_options *o, generate_model *m) {
                                          .max_num_waiting = o->max_num_waiting,
                                          .kv_cache_memory_bytes = o->kv_cache_memory_bytes,
                                          .device = o->device};
+    if (o->many && o->max_num_seqs == 0)
+        engine_options.max_num_seqs =
+            output_default_seqs(m->artifact, o->device, o->max_num_batched_tokens);
     o->params.num_speculative_tokens = speculative_count(&o->speculative);
     int code = speculative_open(&o->speculative, &artifact_options, &engine_options, &m->draft);
     if (code == EXIT_FINE && mcc_engine_create(m->artifact, &engine_options, &m->engine, &error))

@@ -46,6 +46,14 @@ char *output_bytes(uint64_t bytes, char text[24]) {
     return text;
 }
 
+int32_t output_default_seqs(const mcc_artifact *artifact, const char *device, int32_t batched) {
+    mcc_artifact_info info = {.struct_size = sizeof info};
+    mcc_artifact_get_info(artifact, &info, NULL);
+    bool gpu = device ? strncmp(device, "cuda", 4) == 0 : !info.target;
+    int32_t n = gpu ? 256 : 64;
+    return batched > 0 && batched < n ? batched : n;
+}
+
 void output_clean(const char *text, FILE *out) {
     for (; text && *text; text++)
         fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);

@@ -22,6 +22,11 @@ int output_json_line(cJSON *json);
 /* "1.5 MB" into `text`; returns it. */
 char *output_bytes(uint64_t bytes, char text[24]);
 
+/* Sequences at the same time, where throughput counts and nobody has said how many: on a real GPU
+ * a step costs nearly the same for many. At most the tokens of a step, where those are given (0:
+ * not). */
+int32_t output_default_seqs(const mcc_artifact *artifact, const char *device, int32_t batched);
+
 /* Writes text of a file on one line: control characters become '?'. NULL is written as "". */
 void output_clean(const char *text, FILE *out);
 

@@ -94,6 +94,10 @@ static void advise(const rt_device_options *o, const sizes *s, uint64_t unused, 
 static bool too_little(const rt_device_options *o, const sizes *s, uint64_t unused,
                        const char *device, rt_error *error) {
     char advice[192];
+    uint64_t fixed = total(s) - s->kv;
+    /* Modules need memory, too, and so do other programs. */
+    if (o->kv_fits && fixed < unused)
+        *o->kv_fits = (unused - fixed) / 10 * 9;
     advise(o, s, unused, advice, sizeof advice);
     return rt_fail(error, MCC_OUT_OF_MEMORY,
                    "%s: %" PRIu64 " bytes of its memory needed (weights %" PRIu64

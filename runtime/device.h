@@ -21,6 +21,8 @@ typedef struct rt_device_options {
     rt_pool *pool;          /* the CPU's threads; a GPU needs none */
     bool null;              /* run nothing: all logits are 0 */
     double *launch_seconds; /* [n_launches] filled by each step; NULL: launches are not measured */
+    uint64_t *kv_fits; /* set to how large a KV cache may be, where it is too large for the GPU and
+                          nothing else is; NULL: not asked */
 } rt_device_options;
 
 typedef struct rt_device_stats {

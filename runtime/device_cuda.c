@@ -572,9 +572,9 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
     uint32_t forms = rt_cuda_forms(&d->driver);
     if (!rt_cuda_select(&d->artifact->cuda, d->arch, forms, &d->code))
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for the table of GPU functions");
-    return rt_cuda_modules_load(&d->modules, &d->driver, &d->code, d->arch, d->artifact->path,
+    return rt_cuda_memory_alloc(&d->memory, &d->driver, o, &d->code, d->name, d->stream, error) &&
+           rt_cuda_modules_load(&d->modules, &d->driver, &d->code, d->arch, d->artifact->path,
                                 d->name, error) &&
-           rt_cuda_memory_alloc(&d->memory, &d->driver, o, &d->code, d->name, d->stream, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
            make_marks(d, error) && make_results(d, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
@@ -688,5 +688,6 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
         destroy(&d->device);
         return NULL;
     }
+    d->options.kv_fits = NULL;
     return &d->device;
 }

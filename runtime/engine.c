@@ -105,13 +105,14 @@ static uint64_t kv_memory(const mcc_engine *e, const mcc_engine_options *o, bool
     return half > 0 && half < one ? one : half;
 }
 
-static bool make_device(mcc_engine *e, const mcc_engine_options *o, const rt_device_name *name,
-                        rt_error *error) {
+/* The KV cache of so many bytes, and the device with it. */
+static bool try_device(mcc_engine *e, const mcc_engine_options *o, const rt_device_name *name,
+                       uint64_t kv_bytes, uint64_t *kv_fits, rt_error *error) {
     const rt_tables *t = &e->artifact->tables;
     rt_kv_options kv = {.slots = e->n_slots,
                         .max_len = e->max_len,
                         .max_step = e->max_batched,
-                        .memory_bytes = kv_memory(e, o, name->kind == RT_DEVICE_CPU)};
+                        .memory_bytes = kv_bytes};
     e->kv = rt_kv_create(t->kv_groups, t->n_kv_groups, &kv, error);
     if (!e->kv)
         return false;
@@ -122,20 +123,39 @@ static bool make_device(mcc_engine *e, const mcc_engine_options *o, const rt_dev
                              .P = rt_kv_table_entries(e->kv)};
     if (!rt_step_block_create(&e->block, &limits, error))
         return false;
-    if (o->flags & MCC_ENGINE_TIMINGS) {
-        e->launch_seconds = calloc((size_t)t->n_launches + 1, sizeof *e->launch_seconds);
-        if (!e->launch_seconds)
-            return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
-    }
     rt_device_options device = {.artifact = e->artifact,
                                 .kv = e->kv,
                                 .kv_options = &kv,
                                 .block = &e->block,
                                 .pool = e->pool,
                                 .null = o->flags & MCC_ENGINE_NULL_DEVICE,
-                                .launch_seconds = e->launch_seconds};
+                                .launch_seconds = e->launch_seconds,
+                                .kv_fits = kv_fits};
     e->device = rt_device_create(name, &device, error);
     return e->device != NULL;
+}
+
+/* Where nobody has said how large the KV cache is, and a GPU has too little memory for all
+ * sequences at full length: as much as there is, if that is enough for one. */
+static bool make_device(mcc_engine *e, const mcc_engine_options *o, const rt_device_name *name,
+                        rt_error *error) {
+    const rt_tables *t = &e->artifact->tables;
+    bool derived = o->kv_cache_memory_bytes == 0 && e->max_seqs > 1;
+    uint64_t fits = 0;
+    if (o->flags & MCC_ENGINE_TIMINGS) {
+        e->launch_seconds = calloc((size_t)t->n_launches + 1, sizeof *e->launch_seconds);
+        if (!e->launch_seconds)
+            return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
+    }
+    if (try_device(e, o, name, kv_memory(e, o, name->kind == RT_DEVICE_CPU), derived ? &fits : NULL,
+                   error))
+        return true;
+    if (fits < rt_kv_bytes_for(t->kv_groups, t->n_kv_groups, e->max_len, e->max_batched))
+        return false;
+    rt_step_block_destroy(&e->block);
+    rt_kv_destroy(e->kv);
+    *error = (rt_error){0};
+    return try_device(e, o, name, fits, NULL, error);
 }
 
 static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) {

@@ -332,9 +332,10 @@ typedef struct mcc_engine_options {
                                        128, or max_num_seqs where that is more */
     int32_t max_eval_seqs;          /* sequences that mcc_engine_eval can hold. 0: 1 */
     int64_t max_model_len;          /* tokens of a sequence at most. 0: the model's */
-    uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length, but, on a
-                                       CPU and with several of them, at most half of the memory of
-                                       the machine or the cgroup. It is reserved, and on a CPU used
+    uint64_t kv_cache_memory_bytes; /* 0: what the sequences above need at full length, but, with
+                                       several of them, at most half of the memory of the machine
+                                       or the cgroup, or 9/10 of what is free on the GPU beside the
+                                       weights and activations. It is reserved, and on a CPU used
                                        as tokens come: in the end all of it, as what requests leave
                                        is kept for those that begin alike. What fits is in
                                        mcc_engine_stats */

@@ -38,7 +38,7 @@ same_results() {
 expect 0 batch llama.so --input requests.jsonl --output one.jsonl --max-num-seqs 1 --json
 holds 'd["requests"] == d["done_now"] == 30 and d["done_before"] == d["errors"] == 0 and d["max_num_seqs"] == 1'
 expect 0 batch llama.so --input requests.jsonl --output many.jsonl --json
-holds 'd["max_num_seqs"] == 32 and d["kv_tokens"] > 0 and d["steps"] < 300 and d["cached_tokens"] > 0'
+holds 'd["max_num_seqs"] == 64 and d["kv_tokens"] > 0 and d["steps"] < 300 and d["cached_tokens"] > 0'
 same_results one.jsonl many.jsonl
 expect 0 batch llama.so --input requests.jsonl --output small.jsonl --max-num-seqs 16 \
     --max-num-batched-tokens 16 --max-model-len 200 --kv-cache-memory-bytes 60000 --threads 1 --json

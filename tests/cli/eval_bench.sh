@@ -111,6 +111,49 @@ expect 0 bench llama.so --workload closed --num-prompts 3 --prompt-tokens 30
 prints "time to first token"
 expect 1 bench llama.so --workload closed --prompt-tokens 5000
 silent
+# Traces: when requests come, how long they are, and what they have in common.
+cat >trace.jsonl <<'EOF'
+{"arrival_s": 0, "prompt_tokens": 70, "max_tokens": 5, "prefix_id": "a", "prefix_tokens": 64}
+{"arrival_s": 0.02, "prompt_tokens": 80, "max_tokens": 90, "prefix_id": "a", "prefix_tokens": 64}
+
+{"arrival_s": 0.02, "prompt_tokens": 9, "max_tokens": 3, "prefix_id": 7}
+{"arrival_s": 0.05, "prompt_tokens": 68, "max_tokens": 2, "prefix_id": "a", "prefix_tokens": 64}
+EOF
+expect 0 bench llama.so --workload trace.jsonl --plot trace.svg --json
+holds 'd["workload"] == "trace" and d["num_prompts"] == 4 and d["total_input_tokens"] == 227'
+holds 'd["total_output_tokens"] == 100 and d["cached_tokens"] == 128 and d["prefill_tokens"] == 99'
+holds 'd["duration"] >= 0.05 and d["max_num_seqs"] == 64 and d["kv_tokens"] > 0'
+case="the picture of a workload"
+if python3 -c 'import xml.dom.minidom as m
+d = m.parse("trace.svg")
+assert len(d.getElementsByTagName("polyline")) == 5'; then pass; else fail "it is not what was meant"; fi
+expect 1 bench llama.so --workload trace.jsonl --plot no/such/plot.svg
+# The same lengths, as they come otherwise. Lengths of many sizes: a batch waits for its longest.
+python3 -c 'import json, random
+r = random.Random(1)
+for i in range(64):
+    print(json.dumps({"arrival_s": 0, "prompt_tokens": 10, "max_tokens": min(200, round(r.lognormvariate(3, 1.1)))}))' >mixed.jsonl
+for workload in static closed; do
+    expect 0 bench llama.so --workload $workload --dataset-path mixed.jsonl --max-num-seqs 8 --json
+    cp out "$workload"
+done
+holds 'json.load(open("static"))["steps"] >= 2 * json.load(open("closed"))["steps"]'
+expect 0 bench llama.so --workload closed --dataset-path mixed.jsonl --num-prompts 3
+prints "limits: 64 sequences of 512 tokens"
+for line in '[]' '{"arrival_s": 0, "prompt_tokens": 0, "max_tokens": 1}' '{"prompt_tokens": 1, "max_tokens": 1}' \
+    '{"arrival_s": 0, "prompt_tokens": 3, "max_tokens": 1.5}' '{"arrival_s": -1, "prompt_tokens": 3, "max_tokens": 1}' \
+    '{"arrival_s": 0, "prompt_tokens": 3, "max_tokens": 1, "prefix_id": []}' '{' \
+    '{"arrival_s": 0, "prompt_tokens": 3, "max_tokens": 1, "prefix_tokens": 4, "prefix_id": 1}'; do
+    printf '{"arrival_s": 0, "prompt_tokens": 3, "max_tokens": 1}\n%s\n' "$line" >bad.jsonl
+    expect 1 bench llama.so --workload bad.jsonl
+    says "bad.jsonl: line 2: "
+done
+: >empty.jsonl
+expect 1 bench llama.so --workload empty.jsonl
+expect 1 bench llama.so --workload none.jsonl
+expect 2 bench llama.so --workload trace.jsonl --dataset-path mixed.jsonl
+expect 2 bench llama.so --workload closed --dataset-path mixed.jsonl --decode-tokens 3
+expect 2 bench llama.so --plot x.svg
 expect 2 bench llama.so --workload open
 expect 2 bench llama.so --workload poisson
 expect 2 bench llama.so --workload closed --request-rate 3

@@ -529,6 +529,36 @@ START_TEST(memory_says_what_would_fit) {
 }
 END_TEST
 
+/* Many sequences need not have room at full length: the cache takes what there is, and they wait
+ * for each other. */
+START_TEST(memory_bounds_the_cache) {
+    enum { SEQS_WANTED = 16 };
+    mcc_engine_options options = {
+        .max_num_seqs = SEQS_WANTED, .max_num_batched_tokens = 32, .device = "cuda"};
+    mcc_engine *engine = make_engine(options);
+    mcc_engine_stats whole = stats_of(engine);
+    mcc_engine_destroy(engine);
+    uint64_t fixed = whole.device_bytes - whole.kv_bytes_reserved;
+    driver->memory = fixed + whole.kv_bytes_reserved / 4;
+    engine = make_engine(options);
+    mcc_engine_stats s = stats_of(engine);
+    ck_assert_uint_le(s.kv_bytes_reserved, (driver->memory - fixed) / 10 * 9);
+    ck_assert_uint_gt(s.kv_bytes_reserved, (driver->memory - fixed) / 10 * 8);
+    ck_assert_int_eq(s.max_num_seqs, SEQS_WANTED);
+    ck_assert_int_lt(s.kv_tokens, whole.kv_tokens / 3);
+    fill_prompt(100, 3);
+    check_request(engine, 100, 20);
+    mcc_engine_destroy(engine);
+    check_clean();
+    /* Of what was asked for, nothing is taken off; and one sequence must fit. */
+    options.kv_cache_memory_bytes = whole.kv_bytes_reserved / 2;
+    refuses(options, MCC_OUT_OF_MEMORY, "set kv_cache_memory_bytes to at most ");
+    options.kv_cache_memory_bytes = 0;
+    driver->memory = fixed + whole.kv_bytes_reserved / SEQS_WANTED;
+    refuses(options, MCC_OUT_OF_MEMORY, "set max_model_len to at most ");
+}
+END_TEST
+
 /* --- failures ------------------------------------------------------------------------------------
  */
 
@@ -723,6 +753,7 @@ static Suite *suite(void) {
     tcase_add_test(t, launches_are_timed);
     tcase_add_test(t, nothing_is_run_on_the_null_device);
     tcase_add_test(t, memory_says_what_would_fit);
+    tcase_add_test(t, memory_bounds_the_cache);
     tcase_add_test(t, every_call_may_fail);
     tcase_add_test(t, an_engine_outlives_its_gpu);
     tcase_add_test(t, page_copies_are_counted);

@@ -401,6 +401,44 @@ START_TEST(threads_submit_step_and_poll) {
 }
 END_TEST
 
+/* A system prompt of 1,000 tokens before each of many requests is computed for the first of them
+ * alone, though all come at once: what the steps computed for prompts is counted. */
+START_TEST(a_system_prompt_costs_its_prefill_once) {
+    enum { SYSTEM = 1000, OWN = 20, N = 12, TOKENS = 5 };
+    mcc_engine *engine = make_engine(
+        (mcc_engine_options){.threads = 1, .max_num_seqs = 8, .max_num_batched_tokens = 256});
+    static int32_t prompts[N][SYSTEM + OWN];
+    static result r;
+    uint64_t ids[N];
+    for (int i = 0; i < N; i++) {
+        fill_prompt(SYSTEM, 1);
+        memcpy(prompts[i], prompt, SYSTEM * sizeof *prompt);
+        fill_prompt(OWN, 2 + (uint32_t)i);
+        memcpy(prompts[i] + SYSTEM, prompt, OWN * sizeof *prompt);
+        ids[i] = submit(engine, (mcc_request_params){.flags = MCC_REQUEST_IGNORE_EOS,
+                                                     .prompt_ids = prompts[i],
+                                                     .n_prompt_ids = SYSTEM + OWN,
+                                                     .max_tokens = TOKENS});
+    }
+    for (int32_t unfinished = 1; unfinished;)
+        ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
+    /* Whole pages are shared: the rest of the last one is each request's own. */
+    int64_t shared = SYSTEM / FAKE_PAGE * FAKE_PAGE, rest = SYSTEM + OWN - shared;
+    mcc_engine_stats stats = {.struct_size = sizeof stats};
+    ck_assert_int_eq(mcc_engine_get_stats(engine, &stats, NULL), MCC_OK);
+    ck_assert_uint_eq(stats.prefill_tokens, (uint64_t)(shared + N * rest));
+    ck_assert_uint_eq(stats.cached_tokens, (uint64_t)((N - 1) * shared));
+    for (int i = 0; i < N; i++) {
+        memset(&r, 0, sizeof r);
+        take_events(engine, ids[i], &r);
+        ck_assert_int_eq(r.n, TOKENS);
+        ck_assert_int_eq(r.last.cached_tokens, i ? shared : 0);
+        check_greedy(prompts[i], SYSTEM + OWN, &r);
+    }
+    mcc_engine_destroy(engine);
+}
+END_TEST
+
 static Suite *suite(void) {
     Suite *s = suite_create("engine batch");
     TCase *t = tcase_create("engine batch");
@@ -414,6 +452,7 @@ static Suite *suite(void) {
     tcase_add_test(t, requests_and_evaluation);
     tcase_add_test(t, memory_that_a_cgroup_allows);
     tcase_add_test(t, threads_submit_step_and_poll);
+    tcase_add_test(t, a_system_prompt_costs_its_prefill_once);
     suite_add_tcase(s, t);
     return s;
 }
