@@ -338,8 +338,7 @@ static int print_json(const batch *b, const mcc_engine_stats *s) {
                             b->seconds > 0 ? (double)b->completion_tokens / b->seconds : 0);
     cJSON_AddNumberToObject(j, "steps", (double)s->steps);
     cJSON_AddNumberToObject(j, "preemptions", (double)s->preemptions);
-    cJSON_AddNumberToObject(j, "draft_tokens", (double)s->draft_tokens);
-    cJSON_AddNumberToObject(j, "accepted_tokens", (double)s->accepted_tokens);
+    speculative_report(s, j);
     cJSON_AddNumberToObject(j, "threads", s->threads);
     cJSON_AddNumberToObject(j, "max_num_seqs", s->max_num_seqs);
     cJSON_AddNumberToObject(j, "max_num_batched_tokens", s->max_num_batched_tokens);

@@ -58,13 +58,15 @@ static cJSON *add_message(cJSON *list, const char *role, const char *content) {
     return list;
 }
 
-static int print_json(const mcc_artifact *artifact, const mcc_request_params *params,
+static int print_json(const generate_model *model, const mcc_request_params *params,
                       const generation *g) {
+    mcc_engine_stats stats = {.struct_size = sizeof stats};
+    mcc_engine_get_stats(model->engine, &stats, NULL);
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "text", g->text);
     cJSON_AddItemToObject(j, "token_ids", output_ids(g->ids, g->n_ids));
     if (logprobs_wanted(params))
-        cJSON_AddItemToObject(j, "logprobs", logprobs_json(&g->logprobs, artifact));
+        cJSON_AddItemToObject(j, "logprobs", logprobs_json(&g->logprobs, model->artifact));
     cJSON_AddItemToObject(j, "prompt_token_ids", output_ids(g->prompt_ids, g->n_prompt_ids));
     cJSON_AddStringToObject(j, "finish_reason", generate_finish_name(g->finish_reason));
     cJSON *t = cJSON_AddObjectToObject(j, "timings");
@@ -74,6 +76,8 @@ static int print_json(const mcc_artifact *artifact, const mcc_request_params *pa
     if (g->decode_seconds > 0)
         cJSON_AddNumberToObject(t, "decode_tokens_per_second",
                                 (double)(g->n_ids - 1) / g->decode_seconds);
+    cJSON_AddNumberToObject(t, "steps", (double)stats.steps);
+    speculative_report(&stats, t);
     return output_json(j);
 }
 
@@ -121,7 +125,7 @@ static int run_prompt(run_options *o) {
     if (code == EXIT_FINE)
         code = generate(model.engine, p, o->json ? NULL : stdout, &g);
     if (code == EXIT_FINE && o->json)
-        code = print_json(model.artifact, p, &g);
+        code = print_json(&model, p, &g);
     else if (code == EXIT_FINE && !info.has_tokenizer)
         print_ids(&g);
     else if (code == EXIT_FINE && (g.text_bytes == 0 || g.text[g.text_bytes - 1] != '\n'))

@@ -5,15 +5,19 @@
 #include <string.h>
 
 const char speculative_help[] =
-    "      --num-speculative-tokens N   draft up to N tokens, by prompt lookup or a draft model: "
-    "the same\n"
-    "                             text, sooner where drafts are right (default 0; with a draft "
-    "model 8)\n"
+    "      --num-speculative-tokens N   draft up to N tokens, as many as pay, by prompt lookup or "
+    "a\n"
+    "                             draft model: the same text, sooner where drafts are right "
+    "(default 0;\n"
+    "                             with a draft model 8)\n"
     "      --draft DRAFT.so       a smaller model with the same tokenizer drafts them\n"
     "      --speculative-config JSON   the same as vLLM takes it: {\"method\": \"ngram\" or "
     "\"draft_model\",\n"
     "                             \"model\", \"num_speculative_tokens\", \"prompt_lookup_min\", "
-    "\"prompt_lookup_max\"}\n";
+    "\"prompt_lookup_max\",\n"
+    "                             \"adaptive\": false drafts as many always, also where that does "
+    "not "
+    "pay}\n";
 
 void speculative_defaults(speculative_options *o) {
     *o = (speculative_options){.n = -1};
@@ -74,10 +78,13 @@ static int take_item(const char *command, const cJSON *item, speculative_options
         expected = take_number(item, 1, &o->prompt_lookup_min) ? NULL : "1 to 64";
     } else if (strcmp(name, "prompt_lookup_max") == 0) {
         expected = take_number(item, 1, &o->prompt_lookup_max) ? NULL : "1 to 64";
+    } else if (strcmp(name, "adaptive") == 0) {
+        o->always = cJSON_IsFalse(item);
+        expected = cJSON_IsBool(item) ? NULL : "true or false";
     } else {
         snprintf(text, sizeof text,
-                 "%.60s is not supported; there are method, model, num_speculative_tokens, "
-                 "prompt_lookup_min and prompt_lookup_max",
+                 "%.40s is not supported; there are method, model, num_speculative_tokens, "
+                 "prompt_lookup_min, prompt_lookup_max and adaptive",
                  name);
         return bad(command, text);
     }
@@ -115,6 +122,7 @@ int speculative_open(const speculative_options *o, const mcc_artifact_options *o
                      mcc_engine_options *engine, mcc_artifact **draft) {
     mcc_error error = {.struct_size = sizeof error};
     *draft = NULL;
+    engine->flags |= o->always ? MCC_ENGINE_DRAFT_ALWAYS : 0;
     engine->prompt_lookup_min = o->prompt_lookup_min;
     engine->prompt_lookup_max = o->prompt_lookup_max;
     if (!o->model[0] || speculative_count(o) == 0)
@@ -123,4 +131,23 @@ int speculative_open(const speculative_options *o, const mcc_artifact_options *o
         return output_fail(&error);
     engine->draft = *draft;
     return EXIT_FINE;
+}
+
+/* --- reporting -----------------------------------------------------------------------------------
+ */
+
+static void add_positions(cJSON *to, const char *name, const uint64_t *counts, int n) {
+    cJSON *list = cJSON_AddArrayToObject(to, name);
+    for (int i = 0; i < n; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateNumber((double)counts[i]));
+}
+
+void speculative_report(const mcc_engine_stats *stats, cJSON *to) {
+    int n = 0;
+    while (n < MCC_MAX_DRAFT && stats->draft_tokens_at[n] > 0)
+        n++;
+    cJSON_AddNumberToObject(to, "draft_tokens", (double)stats->draft_tokens);
+    cJSON_AddNumberToObject(to, "accepted_tokens", (double)stats->accepted_tokens);
+    add_positions(to, "draft_tokens_per_pos", stats->draft_tokens_at, n);
+    add_positions(to, "accepted_tokens_per_pos", stats->accepted_tokens_at, n);
 }

@@ -5,12 +5,15 @@
 #include "compiler/command.h"
 #include "runtime/modelcc.h"
 
-enum { SPECULATIVE_MAX = 64, SPECULATIVE_DEFAULT = 8, SPECULATIVE_MAX_PATH = 4096 };
+#include <cJSON.h>
+
+enum { SPECULATIVE_MAX = MCC_MAX_DRAFT, SPECULATIVE_DEFAULT = 8, SPECULATIVE_MAX_PATH = 4096 };
 
 typedef struct speculative_options {
     char model[SPECULATIVE_MAX_PATH]; /* the draft model's file; "": prompt lookup */
     int32_t n;                        /* num_speculative_tokens; 0: none, -1: not said */
     int32_t prompt_lookup_min, prompt_lookup_max;
+    bool always; /* as many as may be, whether it pays or not */
 } speculative_options;
 
 extern const char speculative_help[];
@@ -28,5 +31,9 @@ int32_t speculative_count(const speculative_options *o);
  * EXIT_FINE or EXIT_FAILED, after a message. The caller closes *draft after the engine. */
 int speculative_open(const speculative_options *o, const mcc_artifact_options *options,
                      mcc_engine_options *engine, mcc_artifact **draft);
+
+/* What became of drafts: adds draft_tokens and accepted_tokens, and both by position in the draft.
+ */
+void speculative_report(const mcc_engine_stats *stats, cJSON *to);
 
 #endif

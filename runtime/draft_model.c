@@ -1,4 +1,5 @@
 #include "runtime/draft_model.h"
+#include "runtime/clock.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <inttypes.h>
@@ -24,8 +25,9 @@ typedef struct draft_model {
     int32_t max_batched, vocab_size;
     int n_slots;
     draft_slot *slots;
-    bool failed;         /* in the last step */
-    rt_draft_job **rows; /* [slots] the jobs that the step's rows belong to */
+    bool failed;           /* in the last step */
+    int32_t prompt_tokens; /* of the step that is being made */
+    rt_draft_job **rows;   /* [slots] the jobs that the step's rows belong to */
     void *sample_space;
 } draft_model;
 
@@ -139,6 +141,7 @@ static int32_t choose(draft_model *m, const rt_draft_job *job, int row) {
 /* Runs the step, and gives the jobs their next tokens; those that find none want no more. */
 static bool run(draft_model *m, int n_rows, rt_error *error) {
     int n;
+    double begin = rt_clock();
     m->block.logits = !m->device->samples && n_rows > 0;
     rt_step_finish(&m->block, m->kv);
     const rt_kv_copy *copies = rt_kv_copies(m->kv, &n);
@@ -159,6 +162,12 @@ static bool run(draft_model *m, int n_rows, rt_error *error) {
         else
             job->seq->ids[job->seq->n_ids + job->drafted++] = id;
     }
+    /* Prompts apart, a step has a token or two of each sequence. */
+    int32_t tokens = m->block.step->T - m->prompt_tokens;
+    if (m->prompt_tokens == 0 && tokens <= 2 * n_rows)
+        rt_step_cost_learn(&m->proposer.cost, tokens, rt_clock() - begin);
+    if (tokens > 0)
+        m->proposer.spent += rt_step_cost_of(&m->proposer.cost, tokens);
     return true;
 }
 
@@ -182,12 +191,15 @@ static void catch_up(draft_model *m, rt_draft_job *job, int *n_rows) {
 static bool first_step(draft_model *m, rt_draft_job *jobs, int n, rt_error *error) {
     int n_rows = 0;
     rt_step_begin(&m->block);
+    m->prompt_tokens = 0;
     for (int i = 0; i < n; i++)
         if (jobs[i].wanted > 0)
             catch_up(m, &jobs[i], &n_rows);
+    int32_t drafting = m->block.step->T;
     for (int i = 0; i < n; i++)
         if (jobs[i].wanted == 0 && jobs[i].prompt && jobs[i].seq->n_ids <= m->max_len)
             catch_up(m, &jobs[i], &n_rows);
+    m->prompt_tokens = m->block.step->T - drafting;
     return m->block.step->T == 0 || run(m, n_rows, error);
 }
 
@@ -195,6 +207,7 @@ static bool first_step(draft_model *m, rt_draft_job *jobs, int n, rt_error *erro
 static bool next_step(draft_model *m, rt_draft_job *jobs, int n, bool *more, rt_error *error) {
     int n_rows = 0;
     rt_step_begin(&m->block);
+    m->prompt_tokens = 0;
     for (int i = 0; i < n; i++) {
         rt_draft_job *job = &jobs[i];
         int64_t at = job->seq->n_ids + job->drafted - 1;
@@ -209,9 +222,11 @@ static bool next_step(draft_model *m, rt_draft_job *jobs, int n, bool *more, rt_
 /* --- the proposer --------------------------------------------------------------------------------
  */
 
-static int32_t offer(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most) {
+static int32_t offer(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most,
+                     int32_t *first_class) {
     const draft_model *m = (const draft_model *)proposer;
     (void)state;
+    *first_class = 0;
     int64_t room = m->max_len - seq->n_ids;
     return room < 0 ? 0 : room < most ? (int32_t)room : most;
 }
@@ -225,6 +240,7 @@ static void reset(rt_proposer *proposer) {
 }
 
 static bool propose_all(draft_model *m, rt_draft_job *jobs, int n, rt_error *error) {
+    m->proposer.spent = 0;
     follow(m, jobs, n);
     bool ok = first_step(m, jobs, n, error);
     for (bool more = true; ok && more;)
@@ -314,6 +330,7 @@ rt_proposer *rt_draft_model_create(const mcc_artifact *artifact, const rt_draft_
         return NULL;
     }
     m->proposer.ops = &ops;
+    m->proposer.ratio = options->ratio;
     if (create(m, artifact, options, error))
         return &m->proposer;
     destroy(&m->proposer);

@@ -25,7 +25,8 @@ typedef struct rt_draft_options {
     uint64_t memory_bytes; /* for the KV cache; 0: what all slots need at full length */
     rt_pool *pool;
     rt_device_name device;
-    bool null; /* run nothing */
+    bool null;    /* run nothing */
+    double ratio; /* what its steps may cost, as a part of the engine's: see rt_proposer */
 } rt_draft_options;
 
 /* Whether drafts of `draft` are tokens of `target`: the vocabularies are the same. The error says

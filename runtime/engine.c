@@ -1,11 +1,11 @@
 #include "runtime/engine.h"
+#include "runtime/clock.h"
 #include "runtime/cpu.h"
 #include "runtime/lookup.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     DEFAULT_BATCHED_TOKENS = 128, /* enough for the GEMMs' speed; activations stay in the caches */
@@ -19,9 +19,7 @@ enum {
 static const double aging_seconds = 10;
 
 double rt_engine_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    return rt_clock();
 }
 
 /* --- making --------------------------------------------------------------------------------------
@@ -31,7 +29,8 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
     if (a->inspect)
         return rt_fail(error, MCC_UNSUPPORTED,
                        "%s: opened with MCC_OPEN_INSPECT: open it without to run it", a->path);
-    if (o->flags & ~(uint32_t)(MCC_ENGINE_NULL_DEVICE | MCC_ENGINE_TIMINGS))
+    if (o->flags &
+        ~(uint32_t)(MCC_ENGINE_NULL_DEVICE | MCC_ENGINE_TIMINGS | MCC_ENGINE_DRAFT_ALWAYS))
         return rt_fail(error, MCC_INVALID_ARGUMENT, "unknown engine flags 0x%x",
                        (unsigned)o->flags);
     if (o->max_num_seqs < 0 || o->max_num_seqs > MAX_SEQUENCES)
@@ -185,9 +184,12 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->adjusted = malloc((size_t)e->vocab_size * sizeof *e->adjusted);
     e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
     e->draft_jobs = malloc((size_t)e->max_seqs * sizeof *e->draft_jobs);
+    e->offers = malloc((size_t)e->max_seqs * sizeof *e->offers);
+    e->offered = malloc((size_t)e->max_seqs * sizeof *e->offered);
+    e->draft_always = o->flags & MCC_ENGINE_DRAFT_ALWAYS;
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
     if (!e->scheduler || !e->sample_space || !e->adjusted || !e->sampled || !e->event_text ||
-        !e->draft_jobs)
+        !e->draft_jobs || !e->offers || !e->offered)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
         return false;
@@ -243,6 +245,8 @@ void mcc_engine_destroy(mcc_engine *engine) {
     free(engine->adjusted);
     free(engine->sampled);
     free(engine->draft_jobs);
+    free(engine->offers);
+    free(engine->offered);
     free(engine->event_text);
     free(engine->launch_seconds);
     free(engine);

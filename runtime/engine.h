@@ -73,6 +73,8 @@ typedef struct rt_request {
     int32_t max_drafts; /* tokens of a draft at most; 0: none */
     void *draft_state;  /* the proposer's, with max_drafts */
     const rt_proposer *proposer;
+    rt_acceptance acceptance;
+    int32_t draft_class; /* of its last draft's first token */
 } rt_request;
 
 /* What a row of a step became. */
@@ -101,6 +103,11 @@ struct mcc_engine {
     rt_proposer *proposer;
     rt_draft_job *draft_jobs; /* [max_seqs] */
     int n_draft_jobs;
+    rt_speculation speculation;
+    rt_draft_offer *offers;      /* [max_seqs] of a step that is about to be planned … */
+    struct rt_request **offered; /* … and whose they are */
+    bool draft_always;           /* MCC_ENGINE_DRAFT_ALWAYS */
+    int32_t drafts_kept;         /* of the step */
 
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;
@@ -165,6 +172,9 @@ bool rt_engine_propose(mcc_engine *engine, rt_plan *plan, rt_error *error);
 
 /* What became of an item's drafts, before its tokens are added: the first `kept` were right. */
 void rt_engine_settle_drafts(mcc_engine *engine, const rt_plan_item *item, int32_t kept);
+
+/* The step has taken so long, without its drafts' making; all of them are settled. */
+void rt_engine_account_drafts(mcc_engine *engine, const rt_plan *plan, double seconds);
 
 /* --- engine_sample.c -----------------------------------------------------------------------------
  */

@@ -34,13 +34,16 @@ bool rt_engine_make_proposer(mcc_engine *e, const mcc_engine_options *o,
         return false;
     int64_t trained = draft->tables.header->max_model_len;
     int64_t max_len = trained < e->max_len ? trained : e->max_len;
-    rt_draft_options options = {.slots = e->max_seqs,
-                                .max_len = max_len,
-                                .max_batched = e->max_batched,
-                                .memory_bytes = draft_memory(e, draft, max_len),
-                                .pool = e->pool,
-                                .device = *device,
-                                .null = o->flags & MCC_ENGINE_NULL_DEVICE};
+    double weights = (double)e->artifact->parts[MCC_SECTION_WEIGHTS].bytes;
+    rt_draft_options options = {
+        .slots = e->max_seqs,
+        .max_len = max_len,
+        .max_batched = e->max_batched,
+        .memory_bytes = draft_memory(e, draft, max_len),
+        .pool = e->pool,
+        .device = *device,
+        .null = o->flags & MCC_ENGINE_NULL_DEVICE,
+        .ratio = weights > 0 ? (double)draft->parts[MCC_SECTION_WEIGHTS].bytes / weights : 1};
     e->proposer = rt_draft_model_create(draft, &options, error);
     return e->proposer != NULL;
 }
@@ -52,8 +55,23 @@ static bool drafts(const rt_request *r) {
     return r->max_drafts > 0 && !rt_adjust_has_memory(&r->adjust);
 }
 
+/* The step that comes, as far as it is known before it is planned. */
+static rt_draft_step next_step(const mcc_engine *e) {
+    int64_t tokens = 0;
+    const rt_proposer *p = e->proposer;
+    rt_draft_step step = {.draft = p->ops->propose ? &p->cost : NULL, .draft_ratio = p->ratio};
+    rt_seq *seq = rt_scheduler_next(e->scheduler, NULL);
+    for (; seq && seq->state == RT_SEQ_RUNNING; seq = seq->next) {
+        tokens += seq->n_ids - seq->computed;
+        step.decoding += seq->computed == seq->n_ids - 1;
+    }
+    step.tokens = tokens < e->max_batched ? (int32_t)tokens : e->max_batched;
+    return step;
+}
+
 void rt_engine_offer_drafts(mcc_engine *e) {
     rt_seq *seq = rt_scheduler_next(e->scheduler, NULL);
+    int n = 0;
     for (; seq && seq->state == RT_SEQ_RUNNING; seq = seq->next) {
         rt_request *r = rt_request_of(seq);
         seq->n_drafts = 0;
@@ -62,13 +80,35 @@ void rt_engine_offer_drafts(mcc_engine *e) {
         /* The token after the drafts must fit, too. */
         int64_t room = r->max_ids - seq->n_ids - 1;
         int32_t most = room < r->max_drafts ? (int32_t)room : r->max_drafts;
-        seq->n_drafts = e->proposer->ops->offer(e->proposer, r->draft_state, seq, most);
+        int32_t count =
+            e->proposer->ops->offer(e->proposer, r->draft_state, seq, most, &r->draft_class);
+        if (count > 0) {
+            e->offered[n] = r;
+            e->offers[n++] =
+                (rt_draft_offer){.n = count, .first = r->draft_class, .acceptance = &r->acceptance};
+        }
     }
+    if (n == 0)
+        return;
+    rt_draft_step step = next_step(e);
+    if (!e->draft_always)
+        rt_speculation_choose(&e->speculation, &step, e->offers, n);
+    for (int i = 0; i < n; i++)
+        e->offered[i]->seq.n_drafts = e->draft_always ? e->offers[i].n : e->offers[i].chosen;
+}
+
+/* Whether drafts for sequences that begin are likely to pay. */
+static bool is_hopeful(const mcc_engine *e) {
+    rt_draft_step one = {
+        .decoding = 1, .tokens = 1, .draft = &e->proposer->cost, .draft_ratio = e->proposer->ratio};
+    return e->draft_always || rt_speculation_hopeful(&e->speculation, &one, 4);
 }
 
 void rt_engine_gather_drafts(mcc_engine *e, const rt_plan *plan) {
     rt_seq *seq = rt_scheduler_next(e->scheduler, NULL);
     e->n_draft_jobs = 0;
+    e->drafts_kept = 0;
+    bool hopeful = e->proposer->ops->propose && is_hopeful(e);
     for (; seq && seq->state == RT_SEQ_RUNNING && e->proposer->ops->propose; seq = seq->next) {
         rt_request *r = rt_request_of(seq);
         if (!drafts(r))
@@ -78,7 +118,7 @@ void rt_engine_gather_drafts(mcc_engine *e, const rt_plan *plan) {
             .seq = seq,
             .sampling = &r->sampling,
             .wanted = item && item->n_rows > 1 ? item->n_rows - 1 : 0,
-            .prompt = item && (item->first < seq->n_prompt || item->n > item->n_rows),
+            .prompt = hopeful && item && (item->first < seq->n_prompt || item->n > item->n_rows),
         };
     }
 }
@@ -104,8 +144,32 @@ bool rt_engine_propose(mcc_engine *e, rt_plan *plan, rt_error *error) {
 }
 
 void rt_engine_settle_drafts(mcc_engine *e, const rt_plan_item *item, int32_t kept) {
-    e->stats.draft_tokens += (uint64_t)(item->n_rows - 1);
+    rt_request *r = rt_request_of(item->seq);
+    int32_t drafted = item->n_rows - 1;
+    e->stats.draft_tokens += (uint64_t)drafted;
     e->stats.accepted_tokens += (uint64_t)kept;
+    e->drafts_kept += kept;
+    for (int32_t i = 0; i < drafted; i++)
+        e->stats.draft_tokens_at[i]++;
+    for (int32_t i = 0; i < kept; i++)
+        e->stats.accepted_tokens_at[i]++;
+    rt_acceptance_learn(&r->acceptance, r->draft_class, drafted, kept);
+    rt_acceptance_learn(&e->speculation.acceptance, r->draft_class, drafted, kept);
     if (e->proposer->ops->settle)
         e->proposer->ops->settle(e->proposer, item->seq, kept);
+}
+
+void rt_engine_account_drafts(mcc_engine *e, const rt_plan *plan, double seconds) {
+    rt_draft_step step = {.tokens = plan->n_tokens};
+    int32_t drafted = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_plan_item *item = &plan->items[i];
+        step.decoding += item->n_rows > 0 && item->n == item->n_rows;
+        drafted += item->n_rows > 1 ? item->n_rows - 1 : 0;
+    }
+    step.tokens -= drafted;
+    rt_step_cost_learn(&e->speculation.cost, plan->n_tokens, seconds);
+    if (step.decoding > 0)
+        rt_speculation_account(&e->speculation, &step, drafted, e->drafts_kept,
+                               e->n_draft_jobs > 0 ? e->proposer->spent : 0);
 }

@@ -157,19 +157,23 @@ static bool step(mcc_engine *e, rt_error *error) {
     e->stepping = true;
     rt_engine_unlock(e);
     bool ok = rt_engine_propose(e, plan, error);
+    double proposed = rt_engine_now();
     if (ok) {
         fill_block(e, plan);
         ok = run_block(e, error);
     }
     if (ok)
         rt_engine_sample(e, plan);
+    double ended = rt_engine_now();
     rt_engine_lock(e);
     e->stepping = false;
     e->device->ops->stats(e->device, &e->device_stats);
     rt_scheduler_done(e->scheduler, ok);
-    count(e, plan, rt_engine_now() - start);
+    count(e, plan, ended - start);
     bool lost = !ok;
     ok = hand_out(e, plan, ok, error);
+    if (!lost)
+        rt_engine_account_drafts(e, plan, ended - proposed);
     end_cancelled(e);
     if (lost)
         rt_engine_lose_cache(e);

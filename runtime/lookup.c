@@ -106,11 +106,12 @@ static void close_lookup(void *state) {
     rt_lookup_close(state);
 }
 
-static int32_t offer(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most) {
+/* The longer the text has been the same, the surer: that is a draft's class. */
+static int32_t offer(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most,
+                     int32_t *first_class) {
     const lookup_proposer *p = (const lookup_proposer *)proposer;
-    int32_t match;
     return rt_lookup_draft(state, seq->ids, seq->n_ids, p->max, most, seq->ids + seq->n_ids,
-                           &match);
+                           first_class);
 }
 
 static void destroy(rt_proposer *proposer) {
@@ -123,6 +124,6 @@ rt_proposer *rt_lookup_create(int32_t min, int32_t max) {
     lookup_proposer *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    *p = (lookup_proposer){.proposer = {&ops}, .min = min, .max = max};
+    *p = (lookup_proposer){.proposer = {.ops = &ops}, .min = min, .max = max};
     return &p->proposer;
 }

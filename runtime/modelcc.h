@@ -316,8 +316,10 @@ struct mcc_event;
 enum {
     MCC_ENGINE_NULL_DEVICE = 1, /* run no kernels, all logits are 0: measures what the engine itself
                                    costs */
-    MCC_ENGINE_TIMINGS = 2      /* measure each launch: mcc_engine_launch_seconds. Steps are slower:
+    MCC_ENGINE_TIMINGS = 2,     /* measure each launch: mcc_engine_launch_seconds. Steps are slower:
                                    one launch waits for the other, and no GPU graphs are used */
+    MCC_ENGINE_DRAFT_ALWAYS = 4 /* draft as many tokens as requests allow, whether it pays or not:
+                                   for measuring how often drafts are right */
 };
 
 typedef struct mcc_engine_options {
@@ -378,6 +380,8 @@ MCC_API mcc_status mcc_engine_create(const mcc_artifact *artifact,
 /* Frees it and all its requests; NULL is allowed. */
 MCC_API void mcc_engine_destroy(mcc_engine *engine);
 
+enum { MCC_MAX_DRAFT = 64 }; /* tokens of a draft */
+
 enum {
     MCC_REQUEST_IGNORE_EOS = 1, /* go on when the model says it is done */
     MCC_REQUEST_LOGPROBS = 2, /* compute each token's log-probability, by the model: before biases,
@@ -424,8 +428,10 @@ typedef struct mcc_request_params {
     /* Speculative decoding: up to so many tokens are drafted, by the engine's draft model, or
      * without one by prompt lookup: what followed when the last tokens came before. They are
      * computed in one step with the next token, and kept as far as they are what the model
-     * chooses: the tokens are the same as without, with a seed too. It does nothing with a
-     * penalty. 0: none; at most 64 */
+     * chooses: the tokens are the same as without, with a seed too. The engine measures what
+     * steps cost and how often drafts are right, and drafts as many tokens as pay, or none
+     * (MCC_ENGINE_DRAFT_ALWAYS: always so many). With a penalty there are no drafts. 0:
+     * none; at most MCC_MAX_DRAFT */
     int32_t num_speculative_tokens;
     uint32_t reserved2;
     void *user_data; /* the caller's, handed back in each event */
@@ -564,6 +570,8 @@ typedef struct mcc_engine_stats {
     uint64_t draft_tokens, accepted_tokens;          /* drafted, and of these, kept */
     /* Logits or sampled tokens that were copied from it: in all, and in the last step. */
     uint64_t results_bytes, last_results_bytes;
+    /* Of draft_tokens and accepted_tokens, those that were the first, second, … of their drafts. */
+    uint64_t draft_tokens_at[MCC_MAX_DRAFT], accepted_tokens_at[MCC_MAX_DRAFT];
 } mcc_engine_stats;
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,

@@ -14,6 +14,7 @@
 
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
+#include "runtime/speculation.h"
 
 typedef struct rt_proposer rt_proposer;
 
@@ -22,7 +23,7 @@ typedef struct rt_draft_job {
     rt_seq *seq;
     const rt_sampling *sampling;
     int32_t wanted;  /* tokens to propose, as planned; room for them is behind seq->ids */
-    bool prompt;     /* the step computes its prompt: drafts are near */
+    bool prompt;     /* its prompt is to be followed, as the step computes it: drafts are near */
     int32_t drafted; /* result: tokens proposed, 0 … wanted, in ids[n_ids …] */
 } rt_draft_job;
 
@@ -32,9 +33,11 @@ typedef struct rt_proposer_ops {
      * changes. NULL: nothing is kept. */
     void *(*open)(const rt_proposer *proposer, const rt_seq *seq, int64_t max_ids);
     void (*close)(void *state); /* NULL is allowed */
-    /* How many tokens can be proposed to follow ids[0 … n_ids-1], at most `most`. May write them
-     * behind ids already. With the engine's mutex, so it is quick. */
-    int32_t (*offer)(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most);
+    /* How many tokens can be proposed to follow ids[0 … n_ids-1], at most `most`, and of what class
+     * the first of them is (speculation.h). May write them behind ids already. With the engine's
+     * mutex, so it is quick. */
+    int32_t (*offer)(rt_proposer *proposer, void *state, rt_seq *seq, int32_t most,
+                     int32_t *first_class);
     /* Proposes for all running sequences, in one go. Without the mutex. False when its device
      * does not work. NULL: `offer` has written them. */
     bool (*propose)(rt_proposer *proposer, rt_draft_job *jobs, int n, rt_error *error);
@@ -49,6 +52,11 @@ typedef struct rt_proposer_ops {
 /* The first member of each proposer's struct. */
 struct rt_proposer {
     const rt_proposer_ops *ops;
+    /* What proposing costs: a step that drafts, by its tokens; before one has been measured, as a
+     * part of the model's own steps; and what the last `propose` has cost, but for prompts. All 0:
+     * nothing. */
+    rt_step_cost cost;
+    double ratio, spent;
 };
 
 #endif

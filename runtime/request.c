@@ -8,7 +8,6 @@
 
 enum {
     MAX_STOPS = 64,
-    MAX_DRAFTS = 64,
     MAX_STOP_BYTES = 4096,
     MIN_TEXT_CAPACITY = 4096 /* many tokens' text: it does not grow when events are polled */
 };
@@ -216,10 +215,10 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
                 p->deadline_seconds);
         return NULL;
     }
-    if (p->num_speculative_tokens < 0 || p->num_speculative_tokens > MAX_DRAFTS) {
+    if (p->num_speculative_tokens < 0 || p->num_speculative_tokens > MCC_MAX_DRAFT) {
         rt_fail(error, MCC_INVALID_ARGUMENT,
                 "num_speculative_tokens is %" PRId32 ", expected 0 (none) to %d",
-                p->num_speculative_tokens, MAX_DRAFTS);
+                p->num_speculative_tokens, MCC_MAX_DRAFT);
         return NULL;
     }
     rt_request *r = calloc(1, sizeof *r);

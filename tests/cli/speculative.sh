@@ -14,7 +14,8 @@ for sampling in "" "--temperature 1.5 --seed 4"; do
 done
 printf '{"prompt": "the quick brown", "max_tokens": 30, "ignore_eos": true}\n' >draft.jsonl
 rm -f draft-out.jsonl
-expect 0 batch llama.so --input draft.jsonl --output draft-out.jsonl --draft llama.so --json
+expect 0 batch llama.so --input draft.jsonl --output draft-out.jsonl --json \
+    --speculative-config '{"model": "llama.so", "num_speculative_tokens": 4, "adaptive": false}'
 holds '0 < d["draft_tokens"] == d["accepted_tokens"] and d["steps"] < 15'
 # What is wrong with a draft model, and with a configuration.
 expect 1 run llama.so -p hi --draft missing.so
@@ -35,6 +36,7 @@ config '{"method": "ngram", "model": "llama.so", "num_speculative_tokens": 2}' "
 config '{"num_speculative_tokens": 65}' "0 to 64"
 config '{"num_speculative_tokens": 2.5}' "0 to 64"
 config '{"num_speculative_tokens": 2, "prompt_lookup_max": 0}' "1 to 64"
+config '{"num_speculative_tokens": 2, "adaptive": 1}' "true or false"
 config '{"num_speculative_tokens": 2, "tokens": 0}' "tokens is not supported"
 expect 1 run llama.so -p hi --speculative-config \
     '{"num_speculative_tokens": 2, "prompt_lookup_max": 2, "prompt_lookup_min": 3}'

@@ -63,6 +63,7 @@ static void check_same(const result *a, const result *b, const char *how, int i)
 
 /* Runs all of them, submitted a few at a time, on an engine; returns its statistics. */
 static mcc_engine_stats run_together(mcc_engine_options options, int at_a_time, const char *how) {
+    options.flags = MCC_ENGINE_DRAFT_ALWAYS;
     mcc_engine *engine = make_engine(options);
     uint64_t ids[MANY];
     static result r;

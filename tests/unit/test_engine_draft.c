@@ -67,6 +67,7 @@ static void make_jobs(void) {
 
 static mcc_engine_stats run_together(mcc_engine_options options, int at_a_time, const char *how) {
     options.draft = draft_model;
+    options.flags = MCC_ENGINE_DRAFT_ALWAYS;
     mcc_engine *engine = make_engine(options);
     static result r;
     uint64_t ids[JOBS];
@@ -96,7 +97,8 @@ static mcc_engine_stats run_together(mcc_engine_options options, int at_a_time, 
 /* The model drafts for itself: all that it drafts is right, sampled tokens too. */
 START_TEST(a_perfect_draft_is_kept) {
     open_draft(0);
-    mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1, .draft = draft_model});
+    mcc_engine *engine = make_engine(
+        (mcc_engine_options){.threads = 1, .draft = draft_model, .flags = MCC_ENGINE_DRAFT_ALWAYS});
     fill_prompt(150, 3);
     static result r;
     for (int k = 0; k < 2; k++) {
@@ -153,8 +155,8 @@ END_TEST
 /* Requests are cancelled at any time, the engine is reset, and goes on. */
 START_TEST(cancelled_and_reset) {
     open_draft(FAKE_VOCAB / 4);
-    mcc_engine *engine =
-        make_engine((mcc_engine_options){.threads = 1, .max_num_seqs = 3, .draft = draft_model});
+    mcc_engine *engine = make_engine((mcc_engine_options){
+        .threads = 1, .max_num_seqs = 3, .draft = draft_model, .flags = MCC_ENGINE_DRAFT_ALWAYS});
     fill_prompt(300, 3);
     mcc_request_params params = {.flags = MCC_REQUEST_IGNORE_EOS,
                                  .prompt_ids = prompt,
