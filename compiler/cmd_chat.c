@@ -1,4 +1,5 @@
 /* modelcc chat: a conversation, line by line. */
+#include "compiler/chat_session.h"
 #include "compiler/generate.h"
 #include "compiler/output.h"
 
@@ -16,6 +17,9 @@ static const char help[] =
     "was\n"
     "said before stays in the KV cache and is not computed again.\n\n"
     "      --system TEXT          a system message before the first\n"
+    "      --session FILE         go on with the conversation in FILE, if it is there, and keep "
+    "it\n"
+    "                             there in the end: what was said is not computed again\n"
     "      --json                 one JSON object a line instead of streamed text\n";
 static const char more_help[] =
     "\nLines that are commands: /exit (or end of input), /reset (forget all), /system TEXT "
@@ -24,11 +28,13 @@ static const char more_help[] =
     "ends.\n\n"
     "examples:\n"
     "  modelcc chat smollm2.so --system \"You are brief.\"\n"
+    "  modelcc chat smollm2.so --session ada.session\n"
     "  printf 'Hi, I am Ada.\\nWho am I?\\n' | modelcc chat smollm2.so\n";
 
 typedef struct chat {
     generate_options common;
-    char *system; /* NULL: none; malloc'ed */
+    char *system;        /* NULL: none; malloc'ed */
+    const char *session; /* NULL: none */
     bool json, terminal;
     generate_model model;
     int64_t max_len;
@@ -187,6 +193,28 @@ static int converse(chat *c) {
     return code;
 }
 
+/* The conversation in the session's file, or a new one. */
+static int begin(chat *c) {
+    int code = EXIT_FINE;
+    if (c->session)
+        code = chat_session_load(c->model.engine, c->session, &c->messages);
+    if (code != EXIT_FINE)
+        return code;
+    if (c->messages && c->system) {
+        fprintf(stderr, "error: --system: %s has a conversation that has begun\n", c->session);
+        return EXIT_FAILED;
+    }
+    return c->messages || reset(c) ? EXIT_FINE : output_fail_memory();
+}
+
+/* Whatever ended the conversation, what was said is kept. */
+static int end(chat *c, int code) {
+    int saved = EXIT_FINE;
+    if (c->session)
+        saved = chat_session_save(c->model.artifact, c->model.engine, c->session, c->messages);
+    return code == EXIT_FINE ? saved : code;
+}
+
 static int run_chat(chat *c) {
     int code = generate_open(&c->common, &c->model);
     if (code != EXIT_FINE)
@@ -202,12 +230,10 @@ static int run_chat(chat *c) {
                 "a text\n",
                 c->common.artifact, info.has_tokenizer ? "chat template" : "tokenizer");
         code = EXIT_FAILED;
-    } else if (!reset(c)) {
-        code = output_fail_memory();
-    } else {
+    } else if ((code = begin(c)) == EXIT_FINE) {
         if (c->terminal)
             fprintf(stderr, "%s; %s\n", info.model_name, commands_text);
-        code = converse(c);
+        code = end(c, converse(c));
     }
     cJSON_Delete(c->messages);
     generate_close(&c->model);
@@ -215,8 +241,9 @@ static int run_chat(chat *c) {
 }
 
 int cmd_chat(int argc, char **argv) {
-    enum { OPT_SYSTEM = 256, OPT_JSON };
+    enum { OPT_SYSTEM = 256, OPT_SESSION, OPT_JSON };
     static const struct option longs[] = {{"system", required_argument, NULL, OPT_SYSTEM},
+                                          {"session", required_argument, NULL, OPT_SESSION},
                                           {"json", no_argument, NULL, OPT_JSON},
                                           {"help", no_argument, NULL, 'h'},
                                           GENERATE_LONG_OPTIONS,
@@ -228,6 +255,9 @@ int cmd_chat(int argc, char **argv) {
         switch (option) {
         case OPT_SYSTEM:
             system = optarg;
+            break;
+        case OPT_SESSION:
+            c.session = optarg;
             break;
         case OPT_JSON:
             c.json = true;

@@ -41,6 +41,11 @@ typedef struct rt_device_ops {
     bool (*run)(rt_device *device, rt_error *error);
     /* Copies pages of the KV cache, in order, before the next step. False as `run`. */
     bool (*copy_pages)(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error);
+    /* A page of the KV cache to and from the host's memory: the parts of its group's layers, one
+     * after the other. Behind the steps that were run; complete on return. False as `run`. */
+    bool (*read_page)(rt_device *device, uint32_t group, int32_t page, void *to, rt_error *error);
+    bool (*write_page)(rt_device *device, uint32_t group, int32_t page, const void *from,
+                       rt_error *error);
     /* f32[R][vocabulary] of the last step, if the block asked for them, in the host's memory; may
      * be changed by the caller. */
     float *(*logits)(rt_device *device);

@@ -183,18 +183,42 @@ static bool run(rt_device *device, rt_error *error) {
     return true;
 }
 
+/* A layer's part of a page. */
+static uint8_t *page_of(const device_cpu *d, uint32_t group, uint32_t layer, int32_t page) {
+    return d->pools[group] + rt_kv_layer_offset(d->kv, group, layer) +
+           (uint64_t)page * d->artifact->tables.kv_groups[group].layer_bytes;
+}
+
 static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error) {
     (void)error;
     const device_cpu *d = (const device_cpu *)device;
     for (int i = 0; i < n; i++) {
         const rt_kv_copy *c = &copies[i];
         const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[c->group];
-        for (uint32_t l = 0; l < (uint32_t)g->layers; l++) {
-            uint8_t *layer = d->pools[c->group] + rt_kv_layer_offset(d->kv, c->group, l);
-            memcpy(layer + (uint64_t)c->to * g->layer_bytes,
-                   layer + (uint64_t)c->from * g->layer_bytes, g->layer_bytes);
-        }
+        for (uint32_t l = 0; l < (uint32_t)g->layers; l++)
+            memcpy(page_of(d, c->group, l, c->to), page_of(d, c->group, l, c->from),
+                   g->layer_bytes);
     }
+    return true;
+}
+
+static bool read_page(rt_device *device, uint32_t group, int32_t page, void *to, rt_error *error) {
+    (void)error;
+    const device_cpu *d = (const device_cpu *)device;
+    const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[group];
+    for (uint32_t l = 0; l < (uint32_t)g->layers; l++)
+        memcpy((uint8_t *)to + l * g->layer_bytes, page_of(d, group, l, page), g->layer_bytes);
+    return true;
+}
+
+static bool write_page(rt_device *device, uint32_t group, int32_t page, const void *from,
+                       rt_error *error) {
+    (void)error;
+    const device_cpu *d = (const device_cpu *)device;
+    const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[group];
+    for (uint32_t l = 0; l < (uint32_t)g->layers; l++)
+        memcpy(page_of(d, group, l, page), (const uint8_t *)from + l * g->layer_bytes,
+               g->layer_bytes);
     return true;
 }
 
@@ -207,8 +231,13 @@ static void stats(const rt_device *device, rt_device_stats *stats) {
 }
 
 rt_device *rt_device_cpu_create(const rt_device_options *options, rt_error *error) {
-    static const rt_device_ops ops = {
-        .run = run, .copy_pages = copy_pages, .logits = logits, .stats = stats, .destroy = destroy};
+    static const rt_device_ops ops = {.run = run,
+                                      .copy_pages = copy_pages,
+                                      .read_page = read_page,
+                                      .write_page = write_page,
+                                      .logits = logits,
+                                      .stats = stats,
+                                      .destroy = destroy};
     device_cpu *d = calloc(1, sizeof *d);
     if (!d) {
         rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for a device");

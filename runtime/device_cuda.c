@@ -363,6 +363,12 @@ static bool run(rt_device *device, rt_error *error) {
     return good || lose(d, &failure, error);
 }
 
+/* A layer's part of a page. */
+static CUdeviceptr page_of(const device_cuda *d, uint32_t group, uint32_t layer, int32_t page) {
+    return d->memory.pools[group] + rt_kv_layer_offset(d->kv, group, layer) +
+           (uint64_t)page * d->artifact->tables.kv_groups[group].layer_bytes;
+}
+
 /* In the stream, behind the steps that wrote them. */
 static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_error *error) {
     device_cuda *d = (device_cuda *)device;
@@ -374,16 +380,46 @@ static bool copy_pages(rt_device *device, const rt_kv_copy *copies, int n, rt_er
         const rt_kv_copy *c = &copies[i];
         const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[c->group];
         for (uint32_t l = 0; l < (uint32_t)g->layers && good; l++) {
-            CUdeviceptr layer = d->memory.pools[c->group] + rt_kv_layer_offset(d->kv, c->group, l);
-            good = ok(
-                d,
-                RT_CUDA(&d->driver, cuMemcpyDtoDAsync_v2, layer + (uint64_t)c->to * g->layer_bytes,
-                        layer + (uint64_t)c->from * g->layer_bytes, g->layer_bytes, d->stream),
-                "copying a page", &failure);
+            good = ok(d,
+                      RT_CUDA(&d->driver, cuMemcpyDtoDAsync_v2, page_of(d, c->group, l, c->to),
+                              page_of(d, c->group, l, c->from), g->layer_bytes, d->stream),
+                      "copying a page", &failure);
         }
     }
     end(d);
     return good || lose(d, &failure, error);
+}
+
+/* Between the host's memory and a page, to it where `from` is set; waits. */
+static bool move_page(device_cuda *d, uint32_t group, int32_t page, void *to, const void *from,
+                      rt_error *error) {
+    const mcc_kv_group_entry *g = &d->artifact->tables.kv_groups[group];
+    rt_error failure = {0};
+    if (!begin(d, error))
+        return false;
+    bool good = true;
+    for (uint32_t l = 0; l < (uint32_t)g->layers && good && !d->null; l++) {
+        CUdeviceptr part = page_of(d, group, l, page);
+        uint64_t at = l * g->layer_bytes;
+        CUresult result = from ? RT_CUDA(&d->driver, cuMemcpyHtoDAsync_v2, part,
+                                         (const uint8_t *)from + at, g->layer_bytes, d->stream)
+                               : RT_CUDA(&d->driver, cuMemcpyDtoHAsync_v2, (uint8_t *)to + at, part,
+                                         g->layer_bytes, d->stream);
+        good = ok(d, result, "moving a page", &failure);
+    }
+    good = good &&
+           ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "moving a page", &failure);
+    end(d);
+    return good || lose(d, &failure, error);
+}
+
+static bool read_page(rt_device *device, uint32_t group, int32_t page, void *to, rt_error *error) {
+    return move_page((device_cuda *)device, group, page, to, NULL, error);
+}
+
+static bool write_page(rt_device *device, uint32_t group, int32_t page, const void *from,
+                       rt_error *error) {
+    return move_page((device_cuda *)device, group, page, NULL, from, error);
 }
 
 static float *logits(rt_device *device) {
@@ -664,6 +700,8 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
                                  rt_error *error) {
     static const rt_device_ops ops = {.run = run,
                                       .copy_pages = copy_pages,
+                                      .read_page = read_page,
+                                      .write_page = write_page,
                                       .logits = logits,
                                       .sampled = sampled,
                                       .stats = stats,

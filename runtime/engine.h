@@ -7,6 +7,7 @@
  *   engine_draft.c  drafts for the steps, and what became of them
  *   engine_sample.c tokens are chosen
  *   engine_eval.c   evaluation: steps as the caller wants them
+ *   session.c       the KV cache in files
  *   request.c       one request: its tokens, its text
  *   adjust.c        what one changes logits by
  *
@@ -152,6 +153,8 @@ void rt_engine_deliver(mcc_engine *engine);
 /* The device has lost what the KV cache held: requests that have not failed are computed again, and
  * evaluation's sequences are empty. */
 void rt_engine_lose_cache(mcc_engine *engine);
+/* Evaluation's sequences make room for requests. */
+void rt_engine_drop_eval(mcc_engine *engine);
 
 /* --- engine_draft.c ------------------------------------------------------------------------------
  */

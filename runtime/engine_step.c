@@ -4,8 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Evaluation's sequences make room for requests. */
-static void drop_eval(mcc_engine *e) {
+void rt_engine_drop_eval(mcc_engine *e) {
     for (int32_t slot = 0; e->eval_held && slot < e->n_slots; slot++)
         rt_kv_truncate(e->kv, slot, 0);
     e->eval_held = false;
@@ -13,7 +12,7 @@ static void drop_eval(mcc_engine *e) {
 
 void rt_engine_lose_cache(mcc_engine *e) {
     rt_scheduler_lose_cache(e->scheduler);
-    drop_eval(e);
+    rt_engine_drop_eval(e);
     rt_kv_forget(e->kv);
     rt_kv_copies_made(e->kv);
     if (e->proposer->ops->reset)
@@ -148,7 +147,7 @@ static bool step(mcc_engine *e, rt_error *error) {
         rt_engine_finish(e, rt_request_of(seq), MCC_FINISH_DEADLINE);
     if (e->n_unfinished == 0)
         return true;
-    drop_eval(e);
+    rt_engine_drop_eval(e);
     rt_engine_offer_drafts(e);
     rt_plan *plan = rt_scheduler_plan(e->scheduler);
     if (plan->n_items == 0)

@@ -293,6 +293,23 @@ bool rt_kv_reserve(rt_kv *kv, int slot, int64_t length, rt_error *error) {
     return true;
 }
 
+int64_t rt_kv_first_page(const mcc_kv_group_entry *group, int64_t length) {
+    return kv_window_begin(group, length) / group->page_tokens;
+}
+
+bool rt_kv_restore(rt_kv *kv, int slot, int64_t length, uint64_t salt, rt_error *error) {
+    for (uint32_t i = 0; i < kv->n_groups; i++) {
+        slot_pages *s = &kv->groups[i].slots[slot];
+        s->first = s->end = rt_kv_first_page(kv->groups[i].entry, length);
+    }
+    bool ok = rt_kv_reserve(kv, slot, length, error);
+    for (uint32_t i = 0; !ok && i < kv->n_groups; i++)
+        kv->groups[i].slots[slot].first = kv->groups[i].slots[slot].end = 0;
+    if (ok)
+        kv->sequences[slot].salt = salt;
+    return ok;
+}
+
 void rt_kv_commit(rt_kv *kv, int slot, int64_t length, const int32_t *ids) {
     kv->sequences[slot].length = length;
     if (ids)
@@ -316,7 +333,7 @@ static bool can_go_on(const rt_kv *kv, int slot, int64_t length) {
     for (uint32_t i = 0; i < kv->n_groups && length > 0; i++) {
         const kv_group *g = &kv->groups[i];
         /* Pages begin where a sequence took them over, or where a window let them go. */
-        int64_t first = kv_window_begin(g->entry, length) / g->entry->page_tokens;
+        int64_t first = rt_kv_first_page(g->entry, length);
         if (first < g->slots[slot].first)
             return false;
     }
@@ -353,7 +370,7 @@ bool rt_kv_fork(rt_kv *kv, int from, int slot, int64_t length) {
         kv_group *g = &kv->groups[i];
         const slot_pages *s = &g->slots[from];
         slot_pages *to = &g->slots[slot];
-        to->first = kv_window_begin(g->entry, length) / g->entry->page_tokens;
+        to->first = rt_kv_first_page(g->entry, length);
         to->end = kv_div_up(length, g->entry->page_tokens);
         for (int64_t p = to->first; p < to->end; p++) {
             to->table[p] = s->table[p];

@@ -75,6 +75,13 @@ int64_t rt_kv_length(const rt_kv *kv, int slot);
  * nothing; false when pages have run out or length exceeds max_len. */
 bool rt_kv_reserve(rt_kv *kv, int slot, int64_t length, rt_error *error);
 
+/* An empty slot gets pages of its own for `length` positions, a multiple of rt_kv_block, which the
+ * caller fills, and then commits: those from rt_kv_first_page on. All or nothing. */
+bool rt_kv_restore(rt_kv *kv, int slot, int64_t length, uint64_t salt, rt_error *error);
+
+/* The first page, by its number in the sequence, that a step at `length` reads. */
+int64_t rt_kv_first_page(const mcc_kv_group_entry *group, int64_t length);
+
 /* After the step: the slot holds `length` positions. Lets the pages go that no later step needs:
  * those that lie wholly behind the windows, with a margin (see kv.c). `ids` are the sequence's
  * tokens from position 0 on: its full blocks are then known to the prefix cache, and where that

@@ -266,7 +266,7 @@ static bool count_pages(rt_kv *kv, int32_t node) {
 static bool windows_are_there(const rt_kv *kv, int64_t length) {
     for (uint32_t i = 0; i < kv->n_groups; i++) {
         const mcc_kv_group_entry *e = kv->groups[i].entry;
-        int64_t first = kv_window_begin(e, length) / e->page_tokens;
+        int64_t first = rt_kv_first_page(e, length);
         if (kv->windowed[i] < length / e->page_tokens - first)
             return false;
     }
@@ -278,7 +278,7 @@ static void take_over(rt_kv *kv, int slot, int64_t blocks) {
     for (uint32_t i = 0; i < kv->n_groups; i++) {
         kv_group *g = &kv->groups[i];
         slot_pages *s = &g->slots[slot];
-        s->first = kv_window_begin(g->entry, length) / g->entry->page_tokens;
+        s->first = rt_kv_first_page(g->entry, length);
         s->end = length / g->entry->page_tokens;
         for (int64_t p = s->first; p < s->end; p++) {
             int32_t node = kv->path[p / g->block_pages];

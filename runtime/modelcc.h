@@ -613,6 +613,44 @@ MCC_API mcc_status mcc_engine_eval(mcc_engine *engine, mcc_eval_step *step, mcc_
  * requests are unfinished. */
 MCC_API mcc_status mcc_engine_reset(mcc_engine *engine, mcc_error *error);
 
+/* --- sessions: the KV cache in a file ------------------------------------------------------------
+ */
+
+/* The tokens of a conversation or the like, and what belongs to them. */
+typedef struct mcc_session {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const int32_t *ids; /* from the beginning on */
+    int64_t n_ids;
+    const char *data; /* the application's own, such as the messages; a file keeps at most 1 GiB */
+    uint64_t data_bytes;
+    uint64_t cache_salt; /* as the requests had it, or shall have it */
+    int64_t cached;      /* result: so many of the tokens have their keys and values in the file */
+} mcc_session;
+
+/* Writes a file with the session's tokens and data, and with what the KV cache still has of the
+ * tokens' beginning, in whole pages: session->cached, which may be 0. The file is there once it is
+ * whole, in the place of one with the same name. Requests may be unfinished, but fewer than
+ * max_num_seqs at work; the thread that steps calls it, and others wait to submit meanwhile.
+ * Errors: INVALID_ARGUMENT, CAPACITY (max_num_seqs requests are at work), IO_ERROR, OUT_OF_MEMORY,
+ * DEVICE_FAILED. */
+MCC_API mcc_status mcc_session_save(mcc_engine *engine, mcc_session *session, const char *path,
+                                    mcc_error *error);
+
+/* Reads such a file into the KV cache of an engine of the same model, built alike, so that a
+ * request that begins with these tokens and has session->cache_salt need not compute them; the
+ * results are the same. It stays as long as there is room. Fills *session, whose struct_size and
+ * cache_salt the caller has set; mcc_session_free frees what it points to. Called by the thread
+ * that steps. After an error, nothing has changed. Errors: INVALID_ARGUMENT (also: of another
+ * model), IO_ERROR, BAD_ARTIFACT (damaged, or no session), VERSION_MISMATCH, CAPACITY (more tokens
+ * than max_model_len, no room in the cache, or max_num_seqs requests are at work), OUT_OF_MEMORY,
+ * DEVICE_FAILED (the cache is then empty). */
+MCC_API mcc_status mcc_session_load(mcc_engine *engine, const char *path, mcc_session *session,
+                                    mcc_error *error);
+
+/* Frees what mcc_session_load allocated; NULL is allowed. */
+MCC_API void mcc_session_free(mcc_session *session);
+
 #ifdef __cplusplus
 }
 #endif

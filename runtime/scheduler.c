@@ -143,6 +143,10 @@ rt_seq *rt_scheduler_expired(const rt_scheduler *s, double now) {
     return seq;
 }
 
+int rt_scheduler_free_slot(const rt_scheduler *s) {
+    return s->n_free_slots > 0 ? s->free_slots[s->n_free_slots - 1] : -1;
+}
+
 void rt_scheduler_limit(rt_scheduler *s, double time) {
     for (rt_seq *seq = rt_scheduler_next(s, NULL); seq; seq = rt_scheduler_next(s, seq)) {
         s->n_deadlines += isinf(seq->deadline);

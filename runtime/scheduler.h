@@ -109,6 +109,9 @@ void rt_scheduler_remove(rt_scheduler *scheduler, rt_seq *seq);
  */
 rt_seq *rt_scheduler_expired(const rt_scheduler *scheduler, double now);
 
+/* A slot that no sequence has, -1 when there is none. */
+int rt_scheduler_free_slot(const rt_scheduler *scheduler);
+
 /* No deadline is after `time`. */
 void rt_scheduler_limit(rt_scheduler *scheduler, double time);
 

@@ -54,6 +54,16 @@ for device in cpu emulator; do
 done
 case="a batch on the CPU and the emulator"
 same batch-cpu.sorted batch-emulator.sorted
+# A conversation moves from one to the other, by its file.
+for device in cpu emulator; do
+    expect_with_input $'one two three four\n' 0 chat both.so --device $device --json -n 5 --session $device.session
+done
+case="sessions of the CPU and the emulator"
+same cpu.session emulator.session
+expect_with_input $'five\n' 0 chat both.so --device cpu --json -n 5 --session emulator.session
+cp out expected.turn
+expect_with_input $'five\n' 0 chat both.so --device emulator --json -n 5 --session cpu.session
+holds 'd["text"] == json.load(open("expected.turn"))["text"] and d["cached_tokens"] >= 16'
 # A kernel that faults costs the requests of its step; the GPU is set up again, those that come after
 # are served, and another run does the rest.
 export MODELCC_EMULATOR_FAIL=60

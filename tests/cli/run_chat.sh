@@ -78,6 +78,21 @@ silent
 says "/reset"
 expect_with_input $'hi\n' 1 chat mistral.so
 says "chat template"
+
+# A conversation in a file goes on as if it had not ended.
+expect_with_input $'one\ntwo words\nthree\n' 0 chat llama.so --json -n 6
+cp out whole
+expect_with_input $'one\ntwo words\n' 0 chat llama.so --json -n 6 --session talk.session
+expect_with_input $'three\n' 0 chat llama.so --json -n 6 --session talk.session
+says "4 messages"
+holds 'd["text"] == json.loads(open("whole").readlines()[2])["text"] and d["cached_tokens"] >= 16'
+expect_with_input $'hi\n' 1 chat llama.so --session talk.session --system "be brief"
+says "has a conversation that has begun"
+expect_with_input $'hi\n' 1 chat gemma3.so --session talk.session
+says "another model"
+head -c 100 talk.session >cut.session
+expect_with_input $'hi\n' 1 chat llama.so --session cut.session
+silent
 case="an interrupted chat"
 "$modelcc" chat llama.so >out 2>err < <(sleep 5) &
 child=$!
