@@ -1,4 +1,5 @@
 /* modelcc bench: how fast an artifact loads, reads a prompt and decodes. */
+#include "compiler/bench_overhead.h"
 #include "compiler/bench_workload.h"
 #include "compiler/output.h"
 #include "compiler/progress.h"
@@ -40,6 +41,9 @@ static const char help[] =
     "      --num-prompts N        requests of the workload (default 100, or all of the trace)\n"
     "      --max-num-seqs N       requests computed at the same time (default 64; on a GPU 256)\n"
     "      --plot FILE            throughput and latencies of the workload as an SVG picture\n"
+    "      --overhead             instead of all this, what the engine itself costs: microseconds "
+    "of a\n"
+    "                             decode step without kernels, medians of 1000 steps\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --device NAME          cpu, cuda, cuda:N (the N-th GPU) or emulator (default: cpu, or "
     "cuda\n"
@@ -69,7 +73,7 @@ typedef struct bench_options {
     bool prompt_given, context_given; /* else they are cut to what the model allows */
     bool huge_pages, json;
     uint64_t seed;
-    bool repeat_given;
+    bool repeat_given, overhead;
     const char *kind; /* of the workload; NULL: none */
     bench_workload workload;
     int max_num_seqs; /* of the workload; 0: not given */
@@ -92,18 +96,25 @@ static void close_model(bench *b) {
     b->artifact = NULL;
 }
 
-static int open_model(bench *b) {
+static int open_artifact(bench *b) {
     mcc_error error = {.struct_size = sizeof error};
     mcc_artifact_options open = {.struct_size = sizeof open,
                                  .flags = b->o.huge_pages ? MCC_OPEN_HUGE_PAGES : 0,
                                  .target = b->o.target};
+    return mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error) ? output_fail(&error)
+                                                                         : EXIT_FINE;
+}
+
+static int open_model(bench *b) {
+    mcc_error error = {.struct_size = sizeof error};
     mcc_engine_options engine = {.struct_size = sizeof engine,
                                  .threads = b->o.threads,
                                  .max_num_batched_tokens = b->o.batched,
                                  .max_num_waiting = 1 << 20, /* any workload */
                                  .device = b->o.device};
-    if (mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error))
-        return output_fail(&error);
+    int code = open_artifact(b);
+    if (code != EXIT_FINE)
+        return code;
     engine.max_num_seqs = b->o.max_num_seqs;
     if (b->o.kind && engine.max_num_seqs == 0)
         engine.max_num_seqs = output_default_seqs(b->artifact, b->o.device, b->o.batched);
@@ -378,6 +389,17 @@ static int run_workload(bench *b) {
     return code;
 }
 
+static int run_overhead(bench *b) {
+    enum { STEPS = 1000 };
+    int code = open_artifact(b);
+    mcc_engine_options o = {
+        .struct_size = sizeof o, .threads = b->o.threads, .device = b->o.device};
+    if (code == EXIT_FINE)
+        code = bench_overhead_run(b->artifact, &o, STEPS, b->o.json);
+    close_model(b);
+    return code;
+}
+
 /* --- options -------------------------------------------------------------------------------------
  */
 
@@ -397,6 +419,7 @@ enum {
     OPT_SEQS,
     OPT_DATASET,
     OPT_PLOT,
+    OPT_OVERHEAD,
     OPT_JSON
 };
 
@@ -469,6 +492,9 @@ static int set_option(bench_options *o, int option, const char *value) {
     case OPT_HUGE:
         o->huge_pages = true;
         return EXIT_FINE;
+    case OPT_OVERHEAD:
+        o->overhead = true;
+        return EXIT_FINE;
     case OPT_JSON:
         o->json = true;
         return EXIT_FINE;
@@ -525,6 +551,7 @@ int cmd_bench(int argc, char **argv) {
         {"max-num-seqs", required_argument, NULL, OPT_SEQS},
         {"dataset-path", required_argument, NULL, OPT_DATASET},
         {"plot", required_argument, NULL, OPT_PLOT},
+        {"overhead", no_argument, NULL, OPT_OVERHEAD},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
         {0}};
@@ -543,5 +570,11 @@ int cmd_bench(int argc, char **argv) {
     int code = check_workload(&b.o);
     if (code != EXIT_FINE)
         return code;
+    if (b.o.overhead && (b.o.kind || b.o.prompt_given || b.o.context_given || b.o.repeat_given))
+        return command_usage("bench",
+                             "--overhead is a measurement of its own, of prompts and steps "
+                             "that it chooses");
+    if (b.o.overhead)
+        return run_overhead(&b);
     return b.o.kind ? run_workload(&b) : run_bench(&b);
 }

@@ -180,15 +180,13 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
                                       .max_waiting = e->max_waiting,
                                       .aging = aging_seconds};
     e->scheduler = rt_scheduler_create(e->kv, &scheduler);
-    e->sample_space = malloc(rt_sample_bytes(e->vocab_size));
-    e->adjusted = malloc((size_t)e->vocab_size * sizeof *e->adjusted);
     e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
     e->draft_jobs = malloc((size_t)e->max_seqs * sizeof *e->draft_jobs);
     e->offers = malloc((size_t)e->max_seqs * sizeof *e->offers);
     e->offered = malloc((size_t)e->max_seqs * sizeof *e->offered);
     e->draft_always = o->flags & MCC_ENGINE_DRAFT_ALWAYS;
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
-    if (!e->scheduler || !e->sample_space || !e->adjusted || !e->sampled || !e->event_text ||
+    if (!e->scheduler || !rt_engine_make_sampler(e) || !e->sampled || !e->event_text ||
         !e->draft_jobs || !e->offers || !e->offered)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
@@ -241,8 +239,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
         rt_pool_destroy(engine->pool);
     if (engine->has_mutex)
         pthread_mutex_destroy(&engine->mutex);
-    free(engine->sample_space);
-    free(engine->adjusted);
+    rt_engine_free_sampler(engine);
     free(engine->sampled);
     free(engine->draft_jobs);
     free(engine->offers);

@@ -85,6 +85,17 @@ typedef struct rt_sampled {
     mcc_logprob top[MCC_MAX_TOP_LOGPROBS]; /* as many as the request asks for; as rt_request.top */
 } rt_sampled;
 
+/* Choosing a step's tokens, as a job of the pool with a tile for each of the plan's items. */
+typedef struct rt_sample_job {
+    mcc_cpu_call call; /* first: what the kernel gets; unused */
+    mcc_engine *engine;
+    rt_plan *plan;
+    int32_t *first_rows; /* [max_seqs] of each item */
+    /* Of each thread: [vocab_size] logits that a request has changed, and the sampler's memory. */
+    char *space;
+    size_t stride, sampler_at;
+} rt_sample_job;
+
 enum { RT_REQUEST_BUCKETS = 1024 };
 
 struct mcc_engine {
@@ -98,9 +109,8 @@ struct mcc_engine {
     rt_device *device;
     int32_t vocab_size, n_slots, max_seqs, eval_seqs, max_batched, max_waiting;
     int64_t max_len;
-    void *sample_space;  /* for the sampler */
-    float *adjusted;     /* [vocab_size] logits that a request has changed */
     rt_sampled *sampled; /* [max_batched] of the step's rows */
+    rt_sample_job sample_job;
     rt_proposer *proposer;
     rt_draft_job *draft_jobs; /* [max_seqs] */
     int n_draft_jobs;
@@ -181,6 +191,10 @@ void rt_engine_account_drafts(mcc_engine *engine, const rt_plan *plan, double se
 
 /* --- engine_sample.c -----------------------------------------------------------------------------
  */
+
+/* Allocates what choosing needs; false when out of memory. */
+bool rt_engine_make_sampler(mcc_engine *engine);
+void rt_engine_free_sampler(mcc_engine *engine); /* zeroed or made */
 
 /* Whether only the host can choose a request's tokens: of a row's logits. */
 bool rt_engine_samples_on_host(const rt_request *request);

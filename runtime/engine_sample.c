@@ -1,6 +1,7 @@
 /* Tokens are chosen: by the device where it can, else here, of rows of logits. */
 #include "runtime/engine.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* What kernels that sample (codegen/cuda/kernels/sample.cuh) do not do. */
@@ -34,8 +35,10 @@ static void measure(const mcc_engine *e, const rt_request *r, const float *row, 
 }
 
 /* The token at `position`: the device's choice, or the host's from a row of logits. */
-static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t position,
-                   rt_sampled *to) {
+static void sample(const rt_sample_job *job, const rt_request *r, int32_t row, int64_t position,
+                   char *space) {
+    const mcc_engine *e = job->engine;
+    rt_sampled *to = &e->sampled[row];
     if (e->device->samples && !rt_engine_samples_on_host(r)) {
         const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
         to->id = (int32_t)s->id;
@@ -45,30 +48,68 @@ static void sample(mcc_engine *e, const rt_request *r, int32_t row, int64_t posi
     const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
     const float *logits = raw;
     if (rt_adjust_changes(&r->adjust)) {
-        memcpy(e->adjusted, raw, (size_t)e->vocab_size * sizeof *raw);
-        rt_adjust_apply(&r->adjust, e->adjusted);
-        logits = e->adjusted;
+        float *adjusted = (float *)space;
+        memcpy(adjusted, raw, (size_t)e->vocab_size * sizeof *raw);
+        rt_adjust_apply(&r->adjust, adjusted);
+        logits = adjusted;
     }
-    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, e->sample_space);
+    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
     to->logprob = 0;
     if (r->logprobs && to->id >= 0)
         measure(e, r, raw, to);
 }
 
-void rt_engine_sample(mcc_engine *e, rt_plan *plan) {
-    int32_t row = 0;
-    for (int32_t i = 0; i < plan->n_items; i++) {
-        rt_plan_item *item = &plan->items[i];
+/* The tokens of some items, of each one's drafts as long as the one before was right. */
+static void sample_items(const mcc_cpu_call *call, int64_t begin, int64_t end, void *space) {
+    const rt_sample_job *job = (const rt_sample_job *)call;
+    for (int64_t i = begin; i < end; i++) {
+        rt_plan_item *item = &job->plan->items[i];
         const rt_request *r = rt_request_of(item->seq);
         int64_t next =
             item->first + item->n - item->n_rows + 1; /* the first row's token is there */
         for (int32_t k = 0; k < item->n_rows; k++) {
-            sample(e, r, row + k, next + k, &e->sampled[row + k]);
-            if (k + 1 < item->n_rows && e->sampled[row + k].id != item->seq->ids[next + k]) {
+            int32_t row = job->first_rows[i] + k;
+            sample(job, r, row, next + k, space);
+            if (k + 1 < item->n_rows && job->engine->sampled[row].id != item->seq->ids[next + k]) {
                 item->n_valid = k + 1;
                 break;
             }
         }
-        row += item->n_rows;
     }
+}
+
+/* Rows on the host are shared out to the pool's threads, which still spin from the kernels before;
+ * what a device has chosen is only read. */
+void rt_engine_sample(mcc_engine *e, rt_plan *plan) {
+    rt_sample_job *job = &e->sample_job;
+    int32_t row = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        job->first_rows[i] = row;
+        row += plan->items[i].n_rows;
+    }
+    job->plan = plan;
+    const rt_job run = {.kernel = sample_items, .call = &job->call, .tiles = plan->n_items};
+    if (e->pool && row > 1)
+        rt_pool_run(e->pool, &run, 1, job->space, job->stride);
+    else
+        sample_items(&job->call, 0, plan->n_items, job->space);
+}
+
+/* --- making --------------------------------------------------------------------------------------
+ */
+
+bool rt_engine_make_sampler(mcc_engine *e) {
+    rt_sample_job *job = &e->sample_job;
+    size_t threads = e->pool ? (size_t)rt_pool_threads(e->pool) : 1;
+    job->engine = e;
+    job->sampler_at = ((size_t)e->vocab_size * sizeof(float) + 63) / 64 * 64;
+    job->stride = (job->sampler_at + rt_sample_bytes(e->vocab_size) + 63) / 64 * 64;
+    job->space = aligned_alloc(64, threads * job->stride);
+    job->first_rows = malloc((size_t)e->max_seqs * sizeof *job->first_rows);
+    return job->space && job->first_rows;
+}
+
+void rt_engine_free_sampler(mcc_engine *e) {
+    free(e->sample_job.space);
+    free(e->sample_job.first_rows);
 }

@@ -159,6 +159,13 @@ expect 2 bench llama.so --workload poisson
 expect 2 bench llama.so --workload closed --request-rate 3
 expect 2 bench llama.so --workload closed --repeat 3
 expect 2 bench llama.so --num-prompts 3
+expect 0 bench llama.so --overhead --threads 2 --json
+quiet
+holds '[o["sequences"] for o in d["overhead"]] == [1, 8, 32] and d["threads"] == 2'
+holds 'all(0 < o["min_step_us"] <= o["step_us"] <= o["max_step_us"] for o in d["overhead"])'
+expect 0 bench llama.so --overhead --threads 1
+prints "us a sequence"
+expect 2 bench llama.so --overhead --workload closed
 case="an interrupted bench"
 "$modelcc" bench llama.so --repeat 1000 --context 400 --decode-tokens 64 >out 2>err &
 child=$!
