@@ -610,7 +610,7 @@ static bool run(build *b) {
                    "--max-model-len %" PRId64 ", but the model was made for %" PRId64
                    " tokens: what it says beyond them may make no sense",
                    o->max_model_len, b->model->config.max_context);
-    b->module = fe_build(b->model, b->diag);
+    b->module = fe_build(b->model, o->task, b->diag);
     if (!b->module)
         return false;
     progress_phase(&b->progress, "passes");

@@ -4,6 +4,7 @@
 
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
+#include "compiler/frontend/frontend.h"
 #include "compiler/tiles.h"
 #include "passes/pass.h"
 
@@ -33,6 +34,7 @@ typedef struct build_options {
     int n_targets;
     const cg_cuda_target *cuda_targets[BUILD_MAX_TARGETS];
     int n_cuda_targets;
+    fe_task task;
     pass_options passes;
     build_emit emit;
     int jobs, opt_level;

@@ -17,6 +17,10 @@ static const char help[] =
     "  --target LIST          cpu (this machine), cpu:x86-64-v3, cpu:x86-64-v4, cuda:sm_80 …\n"
     "                         cuda:sm_120 (modelcc targets lists them); several with commas: the\n"
     "                         best one is chosen when the artifact is opened\n"
+    "  --task TASK            generate (default), or embed: the artifact turns texts into vectors\n"
+    "                         (modelcc embed)\n"
+    "  --pooling KIND         with --task embed: of its last token (last, the default), or the\n"
+    "                         mean over all (mean)\n"
     "  --quantize KIND        f16, bf16, int8, int4: round weights that are not quantized\n"
     "                         (default: keep the file's encodings)\n"
     "  --activations KIND     int8 (default) or f32 beside quantized weights; f16 or bf16: int8\n"
@@ -55,6 +59,8 @@ static const char help[] =
 
 enum {
     OPT_TARGET = 256,
+    OPT_TASK,
+    OPT_POOLING,
     OPT_QUANTIZE,
     OPT_ACTIVATIONS,
     OPT_KV,
@@ -76,6 +82,8 @@ enum {
 static const struct option long_options[] = {
     {"output", required_argument, NULL, 'o'},
     {"target", required_argument, NULL, OPT_TARGET},
+    {"task", required_argument, NULL, OPT_TASK},
+    {"pooling", required_argument, NULL, OPT_POOLING},
     {"quantize", required_argument, NULL, OPT_QUANTIZE},
     {"quantization", required_argument, NULL, OPT_QUANTIZE},
     {"activations", required_argument, NULL, OPT_ACTIVATIONS},
@@ -153,9 +161,13 @@ static int set_fusion(build_options *o, const char *value, char **plan_text) {
     return *plan_text ? EXIT_FINE : EXIT_FAILED;
 }
 
+/* Options that are read when all are there; NULL: not given. */
+typedef struct later {
+    const char *targets, *fusion, *sampling, *task, *pooling;
+} later;
+
 /* One option; EXIT_FINE, or the exit code of a wrong one. */
-static int set_option(build_options *o, int option, const char *value, const char **fusion,
-                      const char **targets, const char **sampling) {
+static int set_option(build_options *o, int option, const char *value, later *later) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
@@ -167,7 +179,13 @@ static int set_option(build_options *o, int option, const char *value, const cha
         o->output = value;
         return EXIT_FINE;
     case OPT_TARGET:
-        *targets = value;
+        later->targets = value;
+        return EXIT_FINE;
+    case OPT_TASK:
+        later->task = value;
+        return EXIT_FINE;
+    case OPT_POOLING:
+        later->pooling = value;
         return EXIT_FINE;
     case OPT_QUANTIZE:
         if ((i = choice(value, quantize)) < 0)
@@ -189,12 +207,12 @@ static int set_option(build_options *o, int option, const char *value, const cha
                                  value);
         return EXIT_FINE;
     case OPT_SAMPLING:
-        *sampling = value;
+        later->sampling = value;
         if (strcmp(value, "device") != 0 && strcmp(value, "host") != 0)
             return command_usage("build", "--sampling %s: expected device or host", value);
         return EXIT_FINE;
     case OPT_FUSION:
-        *fusion = value;
+        later->fusion = value;
         return EXIT_FINE;
     case OPT_MAX_LEN:
         if (!command_number(value, 1, 1 << 30, &number))
@@ -256,11 +274,28 @@ static int set_option(build_options *o, int option, const char *value, const cha
     }
 }
 
+static int set_task(build_options *o, const later *later) {
+    static const char *const tasks[] = {"generate", "embed", NULL};
+    static const char *const poolings[] = {"last", "mean", NULL};
+    int task = later->task ? choice(later->task, tasks) : 0;
+    int pooling = later->pooling ? choice(later->pooling, poolings) : 0;
+    if (task < 0)
+        return command_usage("build", "--task %s: expected generate or embed", later->task);
+    if (pooling < 0)
+        return command_usage("build", "--pooling %s: expected last or mean", later->pooling);
+    if (later->pooling && task == 0)
+        return command_usage("build", "--pooling is for --task embed");
+    if (later->sampling && task == 1)
+        return command_usage("build", "--sampling is not for --task embed: it chooses no tokens");
+    o->task = task == 0 ? FE_LOGITS : pooling == 0 ? FE_EMBEDDING_LAST : FE_EMBEDDING_MEAN;
+    return EXIT_FINE;
+}
+
 int build_set_option(build_options *o, const char *name, const char *value) {
-    const char *unused;
+    later unused;
     for (const struct option *l = long_options; l->name; l++)
         if (strcmp(l->name, name) == 0)
-            return set_option(o, l->val, value, &unused, &unused, &unused);
+            return set_option(o, l->val, value, &unused);
     return EXIT_USAGE;
 }
 
@@ -297,14 +332,14 @@ int cmd_build(int argc, char **argv) {
                        .jobs = processors < 1    ? 1
                                : processors > 64 ? 64
                                                  : (int)processors};
-    const char *fusion = NULL, *targets = "cpu", *sampling = NULL;
+    later later = {.targets = "cpu"};
     int option, code;
     while ((option = command_option(argc, argv, "o:j:vqh", long_options)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             return EXIT_FINE;
         }
-        if ((code = set_option(&o, option, optarg, &fusion, &targets, &sampling)) != EXIT_FINE)
+        if ((code = set_option(&o, option, optarg, &later)) != EXIT_FINE)
             return code;
     }
     if (optind + 1 != argc)
@@ -331,15 +366,18 @@ int cmd_build(int argc, char **argv) {
         o.output = "(dry run)";
     }
     char bad[64];
-    if (!parse_targets(&o, targets, bad, sizeof bad))
+    if (!parse_targets(&o, later.targets, bad, sizeof bad))
         return command_usage("build",
                              "--target %s: not a target of this modelcc, or not one that this "
                              "machine can run; modelcc targets lists them",
                              bad);
-    if (sampling && strcmp(sampling, "device") == 0 && !o.n_cuda_targets)
+    if ((code = set_task(&o, &later)) != EXIT_FINE)
+        return code;
+    if (later.sampling && strcmp(later.sampling, "device") == 0 && !o.n_cuda_targets)
         return command_usage("build", "--sampling device needs a target for GPUs, such as "
                                       "--target cuda:sm_80");
-    o.passes.sampling = o.n_cuda_targets && (!sampling || strcmp(sampling, "device") == 0);
+    o.passes.sampling = o.n_cuda_targets && o.task == FE_LOGITS &&
+                        (!later.sampling || strcmp(later.sampling, "device") == 0);
     if (o.emit >= BUILD_EMIT_CUDA && !o.n_cuda_targets)
         return command_usage("build",
                              "--emit cuda, ptx, sass and tiles need a target for GPUs, such as "
@@ -350,7 +388,7 @@ int cmd_build(int argc, char **argv) {
         return command_usage("build", "--tiles needs a target for GPUs, such as --target "
                                       "cuda:sm_80");
     char *plan_text = NULL;
-    if (fusion && (code = set_fusion(&o, fusion, &plan_text)) != EXIT_FINE)
+    if (later.fusion && (code = set_fusion(&o, later.fusion, &plan_text)) != EXIT_FINE)
         return code;
     ir_diag diag = {0};
     ir_arena_on_oom(command_out_of_memory);

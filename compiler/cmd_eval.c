@@ -91,6 +91,13 @@ static int create_engine(eval *e, side *s, const char *device) {
                                                                         : EXIT_FINE;
 }
 
+static bool predicts(const char *path, const mcc_artifact_info *info) {
+    if (info->embedding_size == 0)
+        return true;
+    fprintf(stderr, "error: %s: it computes embeddings, and predicts no tokens\n", path);
+    return false;
+}
+
 /* Opens both artifacts; engines come when the longest window is known. */
 static int open_artifacts(eval *e) {
     int code = open_artifact(e, e->o.artifact, &e->model.artifact);
@@ -98,6 +105,8 @@ static int open_artifacts(eval *e) {
         return code;
     e->info.struct_size = sizeof e->info;
     mcc_artifact_get_info(e->model.artifact, &e->info, NULL);
+    if (!predicts(e->o.artifact, &e->info))
+        return EXIT_FAILED;
     if (!e->o.reference)
         return EXIT_FINE;
     code = open_artifact(e, e->o.reference, &e->reference.artifact);
@@ -105,6 +114,8 @@ static int open_artifacts(eval *e) {
         return code;
     mcc_artifact_info other = {.struct_size = sizeof other};
     mcc_artifact_get_info(e->reference.artifact, &other, NULL);
+    if (!predicts(e->o.reference, &other))
+        return EXIT_FAILED;
     if (other.vocab_size == e->info.vocab_size)
         return EXIT_FINE;
     fprintf(stderr,

@@ -187,6 +187,16 @@ int generate_open(generate_options *o, generate_model *m) {
     *m = (generate_model){0};
     if (mcc_artifact_open(o->artifact, &artifact_options, &m->artifact, &error))
         return output_fail(&error);
+    mcc_artifact_info info = {.struct_size = sizeof info};
+    mcc_artifact_get_info(m->artifact, &info, NULL);
+    if (info.embedding_size > 0) {
+        fprintf(stderr,
+                "error: %s: it computes embeddings and generates no tokens: modelcc embed is for "
+                "it\n",
+                o->artifact);
+        generate_close(m);
+        return EXIT_FAILED;
+    }
     mcc_engine_options engine_options = {.struct_size = sizeof engine_options,
                                          .threads = o->threads,
                                          .max_num_batched_tokens = o->max_num_batched_tokens,

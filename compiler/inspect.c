@@ -92,6 +92,10 @@ static void print_model(const mcc_artifact_info *info, const cJSON *manifest) {
     printf("), %" PRId64 " layers, hidden size %" PRId64 ", vocabulary %" PRId64 ", up to %" PRId64
            " tokens\n",
            info->n_layers, info->hidden_size, info->vocab_size, info->max_model_len);
+    if (info->embedding_size > 0) {
+        print_row("embeddings");
+        printf("of %" PRId64 " numbers, pooling: %s\n", info->embedding_size, info->pooling);
+    }
     if (*member_text(model, "license")) {
         print_row("licence");
         output_clean(member_text(model, "license"), stdout);
@@ -319,6 +323,10 @@ static void add_model(cJSON *j, const mcc_artifact_info *info) {
     add_numbers(m, 4, names,
                 (double[]){(double)info->n_layers, (double)info->hidden_size,
                            (double)info->vocab_size, (double)info->max_model_len});
+    if (info->embedding_size > 0) {
+        cJSON_AddNumberToObject(m, "embedding_size", (double)info->embedding_size);
+        cJSON_AddStringToObject(m, "pooling", info->pooling);
+    }
     cJSON_AddBoolToObject(m, "has_tokenizer", info->has_tokenizer);
     cJSON_AddBoolToObject(m, "has_chat_template", info->has_chat_template);
 }

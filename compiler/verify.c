@@ -333,6 +333,11 @@ static bool run_step_on(run *r, int arch, verify_step *step) {
     return true;
 }
 
+/* The output with a row for each output row: logits, or what embeddings are made of. */
+static const char *rows_name(const verify_model *m) {
+    return rt_string(&m->artifact->tables, m->artifact->tables.rows->name);
+}
+
 static bool run_reference(run *r, verify_step *step) {
     int64_t count;
     say(r, step->name, NULL, 0, 0);
@@ -342,10 +347,11 @@ static bool run_reference(run *r, verify_step *step) {
         return false;
     if (r->bounds.sure->failure[0])
         return ir_error(r->diag, NULL, "%s", r->bounds.sure->failure);
-    const float *logits = ir_interp_output(r->interp, "logits", &count);
-    if (!logits)
-        return ir_error(r->diag, NULL, "the graph has no output \"logits\"");
-    memcpy(step->logits, logits, (size_t)count * sizeof *logits);
+    const char *name = rows_name(&r->report->model);
+    const float *rows = ir_interp_output(r->interp, name, &count);
+    if (!rows)
+        return ir_error(r->diag, NULL, "the graph has no output \"%s\"", name);
+    memcpy(step->logits, rows, (size_t)count * sizeof *rows);
     return true;
 }
 
@@ -388,10 +394,7 @@ static bool run_chain(run *r, const verify_arch *a) {
     const verify_model *m = &r->report->model;
     verify_gpu *gpu = &r->gpus[0];
     const rt_tables *t = &m->artifact->tables;
-    mcc_arg_entry logits = {.kind = MCC_ARG_BUFFER};
-    for (uint32_t i = 0; i < t->n_outputs; i++)
-        if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
-            logits.index = t->outputs[i].buffer;
+    mcc_arg_entry rows = {.kind = MCC_ARG_BUFFER, .index = t->rows->buffer};
     snprintf(r->emulator.options.gpu, sizeof r->emulator.options.gpu, "%s", a->gpu->name);
     r->emulator.options.seed = 0;
     r->emulator.options.checks = 0;
@@ -401,7 +404,7 @@ static bool run_chain(run *r, const verify_arch *a) {
     bool good = true;
     for (int i = 0; i < r->report->steps.n && good; i++) {
         verify_step *step = &r->report->steps.steps[i];
-        uint64_t bytes = (uint64_t)(step->interp.R * t->header->vocab_size) * sizeof(float);
+        uint64_t bytes = (uint64_t)(step->interp.R * t->rows->width) * sizeof(float);
         say(r, "kernels one by one", a, i, r->report->steps.n);
         good = verify_gpu_begin(gpu, step, r->diag);
         for (int k = 0; k < m->program->n_launches && good; k++) {
@@ -412,28 +415,28 @@ static bool run_chain(run *r, const verify_arch *a) {
                    (verify_gpu_launch(gpu, (uint32_t)k, f, step, error, sizeof error) ||
                     ir_error(r->diag, ir_op_label(m->program->launches[k].op), "%s", error));
         }
-        good = good && verify_gpu_read(gpu, &logits, step, step->chained, bytes, r->diag);
+        good = good && verify_gpu_read(gpu, &rows, step, step->chained, bytes, r->diag);
     }
     verify_gpu_close(gpu);
     r->emulator.options.checks = r->report->checks;
     return good;
 }
 
-static void compare_logits(const verify_step *step, const float *got, int64_t vocab,
-                           verify_whole *w) {
+static void compare_rows(const verify_step *step, const float *got, int64_t width,
+                         verify_whole *w) {
     double square = 0, difference = 0;
     for (int32_t r = 0; r < step->interp.R; r++) {
-        const float *a = step->logits + r * vocab, *b = got + r * vocab;
-        const float *chained = step->chained + r * vocab;
+        const float *a = step->logits + r * width, *b = got + r * width;
+        const float *chained = step->chained + r * width;
         double most = 0;
-        for (int64_t i = 0; i < vocab; i++) {
+        for (int64_t i = 0; i < width; i++) {
             double d = (double)b[i] - (double)a[i];
             square += (double)a[i] * (double)a[i];
             difference += d * d;
             most = fmax(most, fabs(d));
             w->other_bits += memcmp(&b[i], &chained[i], sizeof b[i]) != 0;
         }
-        int64_t ours = top_of(a, vocab), theirs = top_of(b, vocab);
+        int64_t ours = top_of(a, width), theirs = top_of(b, width);
         /* Beyond doubt: the logits differ by more than the differences there are. */
         w->other_tokens += ours != theirs && (double)a[ours] - (double)a[theirs] > 2 * most;
         w->rows++;
@@ -463,7 +466,7 @@ static bool eval_step(run *r, mcc_engine *engine, const verify_step *step, verif
     ir_arena_destroy(arena);
     w->limit = limit_of(&r->report->model);
     if (good)
-        compare_logits(step, e.logits, r->report->model.artifact->tables.header->vocab_size, w);
+        compare_rows(step, e.logits, r->report->model.artifact->tables.rows->width, w);
     else
         snprintf(w->failure, sizeof w->failure, "%s", error.text);
     return good;

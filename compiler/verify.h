@@ -49,7 +49,7 @@ typedef struct verify_step {
     const char *name; /* "prefill", "decode", … */
     ir_interp_step interp;
     mcc_step *block; /* the step block */
-    float *logits;   /* the interpreter's, [R][vocab]; once it has run */
+    float *logits;   /* the interpreter's, or rows for embeddings: [R][width]; once it has run */
     float *chained;  /* those of the architecture at hand, kernel by kernel */
 } verify_step;
 

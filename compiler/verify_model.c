@@ -104,7 +104,7 @@ static void restore(const verify_model *m, const cg_weight *w) {
  */
 
 /* The options that the artifact was built with, of its manifest. */
-static void read_options(const cJSON *manifest, pass_options *o) {
+static fe_task read_options(const cJSON *manifest, pass_options *o) {
     static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4"};
     const cJSON *options = cJSON_GetObjectItem(manifest, "options");
     const char *value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "quantize"));
@@ -121,6 +121,11 @@ static void read_options(const cJSON *manifest, pass_options *o) {
         pass_kv_from_name(value, &o->kv);
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "sampling"));
     o->sampling = value && strcmp(value, "device") == 0;
+    value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "task"));
+    return !value                             ? FE_LOGITS
+           : strcmp(value, "embed_last") == 0 ? FE_EMBEDDING_LAST
+           : strcmp(value, "embed_mean") == 0 ? FE_EMBEDDING_MEAN
+                                              : FE_LOGITS;
 }
 
 static char *print_graph(const ir_module *module) {
@@ -140,11 +145,11 @@ static bool rebuild(verify_model *m, const char *against, ir_diag *diag) {
     const rt_part *plan = &m->artifact->parts[MCC_SECTION_PLAN];
     pass_options options = {.plan_file = "the artifact's plan"};
     cJSON *json = cJSON_ParseWithLength(manifest->data, (size_t)manifest->bytes);
-    read_options(json, &options);
+    fe_task task = read_options(json, &options);
     cJSON_Delete(json);
     options.plan_text = ir_arena_strndup(m->arena, plan->data, (size_t)plan->bytes);
     m->source = fe_open(against, diag);
-    m->source_module = m->source ? fe_build(m->source, diag) : NULL;
+    m->source_module = m->source ? fe_build(m->source, task, diag) : NULL;
     pass_context context = {.module = m->source_module,
                             .diag = diag,
                             .options = &options,

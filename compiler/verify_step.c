@@ -160,15 +160,15 @@ void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t t
                        uint64_t seed, ir_arena *arena) {
     maker m = begin(steps, model, VERIFY_SLOTS, seed, arena);
     int32_t n = (int32_t)tokens;
-    size_t vocab = (size_t)model->artifact->tables.header->vocab_size;
+    size_t width = (size_t)model->artifact->tables.rows->width;
     add_step(&m, "prefill", (int32_t[VERIFY_SLOTS]){n}, true);
     add_step(&m, "decode", (int32_t[VERIFY_SLOTS]){1}, true);
     add_step(&m, "mixed", (int32_t[VERIFY_SLOTS]){1, n / 2 + 1, 2}, true);
     add_step(&m, "batch", (int32_t[VERIFY_SLOTS]){1, 1, 1}, true);
     for (int i = 0; i < steps->n; i++) {
         verify_step *s = &steps->steps[i];
-        s->logits = ir_arena_array(arena, (size_t)s->interp.R * vocab, sizeof(float));
-        s->chained = ir_arena_array(arena, (size_t)s->interp.R * vocab, sizeof(float));
+        s->logits = ir_arena_array(arena, (size_t)s->interp.R * width, sizeof(float));
+        s->chained = ir_arena_array(arena, (size_t)s->interp.R * width, sizeof(float));
     }
     make_blocks(&m);
 }

@@ -265,8 +265,8 @@ static bool check_launches(const rt_checker *c, const rt_tables *t) {
     return true;
 }
 
-static bool check_outputs(const rt_checker *c, const rt_tables *t) {
-    bool logits = false;
+static bool check_outputs(const rt_checker *c, rt_tables *t) {
+    static const char *const names[] = {"logits", "embedding_last", "embedding_mean"};
     for (uint32_t i = 0; i < t->n_outputs; i++) {
         const mcc_output_entry *o = &t->outputs[i];
         if (!rt_check_string(c, o->name, "output", i) ||
@@ -280,18 +280,23 @@ static bool check_outputs(const rt_checker *c, const rt_tables *t) {
                        ", which has %" PRId64 " bytes a row",
                        c->path, t->strings + o->name, o->width, o->buffer,
                        t->buffers[o->buffer].bytes.r);
-        if (strcmp(t->strings + o->name, "logits") == 0) {
-            if (o->width != t->header->vocab_size)
-                return BAD(c, "logits have %" PRId64 " columns, the vocabulary %" PRId64, c->path,
-                           o->width, t->header->vocab_size);
-            logits = true;
-        }
+        for (int k = 0; k < 3; k++)
+            if (strcmp(t->strings + o->name, names[k]) == 0) {
+                if (t->rows)
+                    return BAD(c, "outputs %s and %s: expected one of them", c->path,
+                               t->strings + t->rows->name, names[k]);
+                t->rows = o;
+                t->pooling = (rt_pooling)k;
+            }
+        if (t->rows == o && t->pooling == RT_POOL_NONE && o->width != t->header->vocab_size)
+            return BAD(c, "logits have %" PRId64 " columns, the vocabulary %" PRId64, c->path,
+                       o->width, t->header->vocab_size);
         if (strcmp(t->strings + o->name, "samples") == 0 &&
             o->width != sizeof(mcc_step_sampled) / 4)
             return BAD(c, "samples have %" PRId64 " columns, expected %zu", c->path, o->width,
                        sizeof(mcc_step_sampled) / 4);
     }
-    return logits || BAD(c, "no output named logits", c->path);
+    return t->rows || BAD(c, "no output named logits, embedding_last or embedding_mean", c->path);
 }
 
 static bool check_header(const rt_checker *c, const mcc_tables *h) {

@@ -19,6 +19,10 @@ const mcc_section *rt_footer_find(const mcc_footer *footer, mcc_section_kind kin
 /* "weights", "tables", …; never NULL. */
 const char *rt_section_name(uint32_t kind);
 
+/* What a model gives: logits, or rows for the embedding of a text: its last token's, or the mean of
+ * all. */
+typedef enum rt_pooling { RT_POOL_NONE, RT_POOL_LAST, RT_POOL_MEAN } rt_pooling;
+
 /* Checked tables: pointers into the section's bytes, which must stay where they are. */
 typedef struct rt_tables {
     const mcc_tables *header;
@@ -32,12 +36,15 @@ typedef struct rt_tables {
     const mcc_output_entry *outputs;
     const mcc_target_entry *targets;
     uint32_t n_weights, n_kv_groups, n_buffers, n_args, n_kernels, n_launches, n_outputs, n_targets;
+    const mcc_output_entry *rows; /* of the outputs, that with a row of f32 for each output row */
+    rt_pooling pooling;           /* what these rows are */
 } rt_tables;
 
 /* `data`: the section, aligned to 8, `size` bytes. Guarantees for what passes: every index, string
  * and span is in bounds; weights lie inside weights_bytes; dims are >= 0 and small enough for
- * rt_dim to be exact for T, S, R below 2^31; there is an output "logits" of the vocabulary's
- * width. There may be no targets: an artifact for GPUs alone. */
+ * rt_dim to be exact for T, S, R below 2^31; there is one output "logits", of the vocabulary's
+ * width, "embedding_last" or "embedding_mean". There may be no targets: an artifact for GPUs alone.
+ */
 bool rt_tables_check(const void *data, uint64_t size, uint64_t weights_bytes, const char *path,
                      rt_tables *tables, rt_error *error);
 

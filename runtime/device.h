@@ -46,8 +46,8 @@ typedef struct rt_device_ops {
     bool (*read_page)(rt_device *device, uint32_t group, int32_t page, void *to, rt_error *error);
     bool (*write_page)(rt_device *device, uint32_t group, int32_t page, const void *from,
                        rt_error *error);
-    /* f32[R][vocabulary] of the last step, if the block asked for them, in the host's memory; may
-     * be changed by the caller. */
+    /* f32[R][width] of the last step, if the block asked for them, in the host's memory; may be
+     * changed by the caller: logits, or what the model gives instead (rt_tables.rows). */
     float *(*logits)(rt_device *device);
     /* [R] of the last step, if the block had sampling parameters. NULL on devices that do not
      * sample. */

@@ -124,11 +124,7 @@ static bool create(device_cpu *d, rt_error *error) {
             .step = d->block->step, .args = d->args + l->first_arg, .shared = d->shared};
         d->jobs[i] = (rt_job){.kernel = d->artifact->kernels[l->kernel], .call = &d->calls[i]};
     }
-    for (uint32_t i = 0; i < t->n_outputs; i++) {
-        mcc_arg_entry arg = {.kind = MCC_ARG_BUFFER, .index = t->outputs[i].buffer};
-        if (strcmp(rt_string(t, t->outputs[i].name), "logits") == 0)
-            d->logits = resolve(d, &arg);
-    }
+    d->logits = resolve(d, &(mcc_arg_entry){.kind = MCC_ARG_BUFFER, .index = t->rows->buffer});
     return true;
 }
 

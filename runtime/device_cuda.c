@@ -60,7 +60,7 @@ typedef struct device_cuda {
     CUgraphExec graphs[MAX_BUCKETS];
     uint64_t graph_launches_of[MAX_BUCKETS]; /* kernels in each graph */
     uint64_t logits_offset;                  /* in the arena */
-    int64_t vocab_size;
+    int64_t row_width;
     float *logits; /* pinned, room for logits_rows rows */
     int32_t logits_rows;
     uint64_t samples_offset; /* in the arena */
@@ -259,7 +259,7 @@ static bool make_logits(device_cuda *d, int32_t rows, rt_error *error) {
     d->logits = NULL;
     d->logits_rows = 0;
     void *memory;
-    uint64_t bytes = (uint64_t)rows * (uint64_t)d->vocab_size * sizeof *d->logits;
+    uint64_t bytes = (uint64_t)rows * (uint64_t)d->row_width * sizeof *d->logits;
     if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &memory, bytes, 0),
             "pinning host memory for logits", error))
         return false;
@@ -285,7 +285,7 @@ static bool fetch_results(device_cuda *d, rt_error *error) {
                                  "copying sampled tokens", error))
         return false;
     if (d->block->logits &&
-        !fetch(d, d->logits, d->logits_offset, R * (uint64_t)d->vocab_size * sizeof *d->logits,
+        !fetch(d, d->logits, d->logits_offset, R * (uint64_t)d->row_width * sizeof *d->logits,
                "copying logits", error))
         return false;
     return ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error);
@@ -295,7 +295,7 @@ static bool fetch_results(device_cuda *d, rt_error *error) {
 static bool run_null(device_cuda *d) {
     size_t R = (size_t)d->block->step->R;
     if (d->block->logits)
-        memset(d->logits, 0, R * (size_t)d->vocab_size * sizeof *d->logits);
+        memset(d->logits, 0, R * (size_t)d->row_width * sizeof *d->logits);
     if (d->block->step->sampling)
         memset(d->sampled, 0, R * sizeof *d->sampled);
     return true;
@@ -485,7 +485,7 @@ static bool make_params(device_cuda *d, rt_error *error) {
         uint64_t offset =
             resolve(d, &(mcc_arg_entry){.kind = MCC_ARG_BUFFER, .index = t->outputs[i].buffer}) -
             d->memory.arena;
-        if (strcmp(name, "logits") == 0)
+        if (&t->outputs[i] == t->rows)
             d->logits_offset = offset;
         if (strcmp(name, "samples") == 0) {
             d->samples_offset = offset;
@@ -497,8 +497,10 @@ static bool make_params(device_cuda *d, rt_error *error) {
 
 static bool make_results(device_cuda *d, rt_error *error) {
     const rt_step_limits *l = &d->block->limits;
-    if (!d->device.samples)
-        return make_logits(d, l->R < l->S ? l->R : l->S, error);
+    if (!d->device.samples) {
+        bool all = d->artifact->tables.pooling == RT_POOL_MEAN;
+        return make_logits(d, l->R < l->S || all ? l->R : l->S, error);
+    }
     void *memory;
     if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &memory, (size_t)l->R * sizeof *d->sampled, 0),
             "pinning host memory for sampled tokens", error))
@@ -720,7 +722,7 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
     d->block = options->block;
     d->null = options->null;
     d->launch_seconds = options->launch_seconds;
-    d->vocab_size = options->artifact->tables.header->vocab_size;
+    d->row_width = options->artifact->tables.rows->width;
     if (!rt_cuda_open(&d->driver, emulator, error) || !find_gpu(d, ordinal, error) ||
         !attach(d, error)) {
         destroy(&d->device);

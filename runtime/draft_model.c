@@ -49,6 +49,10 @@ bool rt_draft_check(const mcc_artifact *draft, const mcc_artifact *target, rt_er
         return rt_fail(error, MCC_UNSUPPORTED,
                        "the draft model %s was opened with MCC_OPEN_INSPECT: open it without",
                        draft->path);
+    if (draft->tables.pooling)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "the draft model %s computes embeddings: it was built with --task embed",
+                       draft->path);
     int64_t n = draft->tables.header->vocab_size, wanted = target->tables.header->vocab_size;
     if (n != wanted)
         return rt_fail(error, MCC_INVALID_ARGUMENT,

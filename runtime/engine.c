@@ -68,6 +68,16 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
         return rt_fail(error, MCC_INVALID_ARGUMENT,
                        "prompt_lookup_min and prompt_lookup_max are for drafts by prompt lookup, "
                        "but there is a draft model");
+    bool embeds = a->tables.pooling != RT_POOL_NONE;
+    if (!(o->max_batch_delay_seconds >= 0 && o->max_batch_delay_seconds <= 3600) ||
+        (o->max_batch_delay_seconds > 0 && !embeds))
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "max_batch_delay_seconds is %g, expected 0 to 3600, and 0 for a model that "
+                       "generates: its requests join those at work",
+                       o->max_batch_delay_seconds);
+    if (o->draft && embeds)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "there is a draft model, but %s computes embeddings", a->path);
     int64_t trained = a->tables.header->max_model_len;
     if (o->max_model_len < 0 || o->max_model_len > trained)
         return rt_fail(error, MCC_INVALID_ARGUMENT,
@@ -80,6 +90,7 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
 static void set_limits(mcc_engine *e, const mcc_engine_options *o) {
     e->on_event = o->on_event;
     e->on_event_context = o->on_event_context;
+    e->batch_delay = o->max_batch_delay_seconds;
     const mcc_tables *t = e->artifact->tables.header;
     e->vocab_size = (int32_t)t->vocab_size;
     e->max_seqs = o->max_num_seqs > 0 ? o->max_num_seqs : 1;
@@ -162,6 +173,13 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->has_mutex = pthread_mutex_init(&e->mutex, NULL) == 0;
     if (!e->has_mutex)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
+    pthread_condattr_t monotonic; /* the clock of rt_engine_now */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    e->has_arrival = pthread_cond_init(&e->arrival, &monotonic) == 0;
+    pthread_condattr_destroy(&monotonic);
+    if (!e->has_arrival)
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     set_limits(e, o);
     if (!rt_device_choose(o->device, e->artifact, &name, error))
         return false;
@@ -186,8 +204,9 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->offered = malloc((size_t)e->max_seqs * sizeof *e->offered);
     e->draft_always = o->flags & MCC_ENGINE_DRAFT_ALWAYS;
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
+    e->event_embedding = malloc((size_t)e->artifact->tables.rows->width * sizeof(float));
     if (!e->scheduler || !rt_engine_make_sampler(e) || !e->sampled || !e->event_text ||
-        !e->draft_jobs || !e->offers || !e->offered)
+        !e->event_embedding || !e->draft_jobs || !e->offers || !e->offered)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
         return false;
@@ -237,6 +256,8 @@ void mcc_engine_destroy(mcc_engine *engine) {
     rt_kv_destroy(engine->kv);
     if (engine->own_pool)
         rt_pool_destroy(engine->pool);
+    if (engine->has_arrival)
+        pthread_cond_destroy(&engine->arrival);
     if (engine->has_mutex)
         pthread_mutex_destroy(&engine->mutex);
     rt_engine_free_sampler(engine);
@@ -245,6 +266,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
     free(engine->offers);
     free(engine->offered);
     free(engine->event_text);
+    free(engine->event_embedding);
     free(engine->launch_seconds);
     free(engine);
 }

@@ -7,6 +7,7 @@
  *   engine_draft.c  drafts for the steps, and what became of them
  *   engine_sample.c tokens are chosen
  *   engine_eval.c   evaluation: steps as the caller wants them
+ *   engine_embed.c  embeddings, of models that give no logits
  *   session.c       the KV cache in files
  *   request.c       one request: its tokens, its text
  *   adjust.c        what one changes logits by
@@ -69,6 +70,8 @@ typedef struct rt_request {
     float *logprobs;    /* the same, with MCC_REQUEST_LOGPROBS */
     int32_t n_top;      /* top_logprobs */
     mcc_logprob *top;   /* the same [][n_top]; less than that end with the token -1 */
+    float *embedding;   /* [width] of the model's rows, where it gives those for embeddings */
+    double *sums;       /* the same, of the rows so far, for a mean */
     int64_t polled;     /* output tokens whose events have been taken */
     double prefill_seconds, decode_seconds;
     int32_t max_drafts; /* tokens of a draft at most; 0: none */
@@ -103,6 +106,9 @@ struct mcc_engine {
     rt_pool *pool;
     bool own_pool, has_mutex;
     pthread_mutex_t mutex;
+    bool has_arrival;
+    pthread_cond_t arrival; /* of requests, or what else lets a batch begin */
+    double batch_delay;     /* seconds that it may wait for more */
     rt_kv *kv;
     rt_scheduler *scheduler;
     rt_step_block block;
@@ -129,6 +135,7 @@ struct mcc_engine {
     bool eval_held;      /* evaluation's sequences have pages */
     uint64_t last_id;
     char *event_text; /* of the last event taken: room for the longest */
+    float *event_embedding;
     void (*on_event)(void *context, const mcc_event *event); /* NULL: they are polled */
     void *on_event_context;
     double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
@@ -203,6 +210,18 @@ void rt_engine_sample_on_device(mcc_engine *engine, const rt_request *request, i
 /* Chooses the tokens of the step that has run, of drafts as long as the one before was right:
  * engine->sampled, and the items' n_valid. */
 void rt_engine_sample(mcc_engine *engine, rt_plan *plan);
+
+/* --- engine_embed.c ------------------------------------------------------------------------------
+ */
+
+/* Whether the parameters are of use where nothing is generated. */
+bool rt_embed_check(const mcc_request_params *params, rt_error *error);
+/* After a step, with the mutex: a request gets the rows of its item, which begin at `row`, and is
+ * finished where they are the last. */
+bool rt_engine_embed(mcc_engine *engine, const rt_plan_item *item, int32_t row, rt_error *error);
+/* With the mutex, which it gives up meanwhile: waits until there are as many requests as a step can
+ * hold, or the first one has waited for batch_delay. */
+void rt_engine_await_batch(mcc_engine *engine);
 
 static inline rt_request *rt_request_of(rt_seq *seq) {
     return (rt_request *)((char *)seq - offsetof(rt_request, seq));

@@ -152,6 +152,7 @@ mcc_status mcc_request_submit(mcc_engine *engine, const mcc_request_params *para
         return rt_report(&e, error);
     rt_engine_lock(engine);
     bool taken = enqueue(engine, first, local.deadline_seconds, id, &e);
+    pthread_cond_broadcast(&engine->arrival);
     rt_engine_unlock(engine);
     if (taken)
         return MCC_OK;
@@ -167,6 +168,7 @@ mcc_status mcc_engine_drain(mcc_engine *engine, double seconds, mcc_error *error
     engine->draining = true;
     if (seconds > 0)
         rt_scheduler_limit(engine->scheduler, rt_engine_now() + seconds);
+    pthread_cond_broadcast(&engine->arrival);
     rt_engine_unlock(engine);
     return MCC_OK;
 }
@@ -219,6 +221,14 @@ static void take_text(mcc_engine *e, rt_request *r, int64_t until, mcc_event *ev
     t->begin = until;
 }
 
+static void take_embedding(mcc_engine *e, const rt_request *r, mcc_event *event) {
+    if (!r->embedding || r->finish_reason != MCC_FINISH_STOP)
+        return;
+    event->n_embedding = e->artifact->tables.rows->width;
+    memcpy(e->event_embedding, r->embedding, (size_t)event->n_embedding * sizeof(float));
+    event->embedding = e->event_embedding;
+}
+
 /* A request's next event. After the last one the request is gone. */
 static void take_event(mcc_engine *e, rt_request *r, mcc_event *event) {
     event->request = r->id;
@@ -243,6 +253,7 @@ static void take_event(mcc_engine *e, rt_request *r, mcc_event *event) {
         event->prefill_seconds = r->prefill_seconds;
         event->decode_seconds = r->decode_seconds;
         event->preemptions = r->seq.preemptions;
+        take_embedding(e, r, event);
         take_text(e, r, r->text.released, event);
         forget_request(e, r);
     } else {

@@ -100,6 +100,8 @@ static bool hand_out(mcc_engine *e, const rt_plan *plan, bool ok, rt_error *erro
         rt_request *r = rt_request_of(item->seq);
         if (r->cancelled || !ok)
             rt_engine_finish(e, r, r->cancelled ? MCC_FINISH_CANCELLED : MCC_FINISH_ERROR);
+        else if (item->n_rows > 0 && e->artifact->tables.pooling)
+            all = rt_engine_embed(e, item, row, error) && all;
         else if (item->n_rows > 0)
             all = add_tokens(e, item, row, error) && all;
         row += item->n_rows;
@@ -161,7 +163,7 @@ static bool step(mcc_engine *e, rt_error *error) {
         fill_block(e, plan);
         ok = run_block(e, error);
     }
-    if (ok)
+    if (ok && !e->artifact->tables.pooling)
         rt_engine_sample(e, plan);
     double ended = rt_engine_now();
     rt_engine_lock(e);
@@ -171,7 +173,7 @@ static bool step(mcc_engine *e, rt_error *error) {
     count(e, plan, ended - start);
     bool lost = !ok;
     ok = hand_out(e, plan, ok, error);
-    if (!lost)
+    if (!lost && !e->artifact->tables.pooling)
         rt_engine_account_drafts(e, plan, ended - proposed);
     end_cancelled(e);
     if (lost)
@@ -184,6 +186,7 @@ mcc_status mcc_engine_step(mcc_engine *engine, int32_t *unfinished, mcc_error *e
         return rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: engine must be set", __func__);
     rt_error e = {0};
     rt_engine_lock(engine);
+    rt_engine_await_batch(engine);
     bool ok = step(engine, &e);
     if (engine->on_event)
         rt_engine_deliver(engine);

@@ -46,6 +46,10 @@ mcc_status mcc_artifact_get_info(const mcc_artifact *a, mcc_artifact_info *info,
         .has_chat_template = a->parts[MCC_SECTION_TEMPLATE].bytes > 0,
         .n_cuda_images = (int32_t)a->cuda.n_images,
     };
+    if (t->pooling) {
+        local.embedding_size = t->rows->width;
+        local.pooling = t->pooling == RT_POOL_MEAN ? "mean" : "last";
+    }
     const mcc_section *cuda = rt_footer_find(&a->footer, MCC_SECTION_CUDA);
     if (cuda)
         local.cuda_bytes = cuda->size;

@@ -152,6 +152,10 @@ typedef struct mcc_artifact_info {
     int32_t has_tokenizer, has_chat_template; /* 0 or 1 */
     int32_t n_cuda_images;                    /* of kernels compiled for GPUs */
     uint64_t cuda_bytes;                      /* of all that is there for GPUs beside weights */
+    /* Of a model that was built for embeddings, and generates nothing: their length, and "last" or
+     * "mean"; 0 and NULL otherwise. */
+    int64_t embedding_size;
+    const char *pooling;
 } mcc_artifact_info;
 
 /* Fills *info; its strings belong to the artifact. */
@@ -364,6 +368,10 @@ typedef struct mcc_engine_options {
     /* Prompt lookup looks for the last prompt_lookup_max tokens, then fewer, at least
      * prompt_lookup_min. 0: 16 and 2; at most 64 */
     int32_t prompt_lookup_max, prompt_lookup_min;
+    /* Of a model that computes embeddings: mcc_engine_step waits for so long, from a request's
+     * arrival on, for others to compute together with it, unless there is a step full of them. 0:
+     * not at all */
+    double max_batch_delay_seconds;
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
@@ -386,12 +394,14 @@ enum {
     MCC_REQUEST_IGNORE_EOS = 1, /* go on when the model says it is done */
     MCC_REQUEST_LOGPROBS = 2, /* compute each token's log-probability, by the model: before biases,
                                  penalties, temperature and filters. So does top_logprobs */
-    MCC_REQUEST_NO_CACHE = 4  /* compute the whole prompt, even where the KV cache has it */
+    MCC_REQUEST_NO_CACHE = 4, /* compute the whole prompt, even where the KV cache has it */
+    MCC_REQUEST_RAW_EMBEDDING = 8 /* do not scale the embedding to length 1 */
 };
 
 enum { MCC_MAX_TOP_LOGPROBS = 20 };
 
-/* One prompt and how to continue it. Exactly one of prompt_ids, prompt and messages is set. */
+/* One prompt and how to continue it. Exactly one of prompt_ids, prompt and messages is set. Of a
+ * model that computes embeddings, nothing that is about tokens to generate may be set. */
 typedef struct mcc_request_params {
     uint32_t struct_size;
     uint32_t flags; /* MCC_REQUEST_ */
@@ -525,6 +535,11 @@ typedef struct mcc_event {
     const mcc_logprob *top_logprobs;
     int32_t n_top_logprobs; /* as many as were asked for, if the model allows so many tokens */
     uint32_t reserved3;
+    /* Of MCC_EVENT_FINISHED, of a model that computes embeddings, with MCC_FINISH_STOP: the
+     * prompt's, of length 1 (see MCC_REQUEST_RAW_EMBEDDING); valid until the next event is taken.
+     */
+    const float *embedding;
+    int64_t n_embedding;
 } mcc_event;
 
 /* Takes a request's next event: kind is MCC_EVENT_NONE when there is none yet. After
@@ -599,7 +614,7 @@ typedef struct mcc_eval_step {
     const int32_t *positions;   /* [T] */
     const int32_t *sequences;   /* [T], the sequence of each token */
     const int32_t *output_rows; /* [R], tokens whose logits are asked for, ascending */
-    const float *logits;        /* result: [R][vocab_size], valid until the next call on the engine;
+    const float *logits;        /* result: [R][vocab_size] (embedding_size), valid until the next call on the engine;
                                    NULL when R is 0 */
 } mcc_eval_step;
 

@@ -79,11 +79,12 @@ static bool set_prompt(const mcc_engine *e, const mcc_request_params *p, rt_requ
     r->seq.n_ids = r->seq.n_prompt;
     if (r->seq.n_prompt == 0)
         return rt_fail(error, MCC_INVALID_ARGUMENT, "the prompt is empty");
-    if (r->seq.n_prompt >= e->max_len)
+    bool embeds = e->artifact->tables.pooling != RT_POOL_NONE;
+    if (r->seq.n_prompt > e->max_len - !embeds)
         return rt_fail(error, MCC_CAPACITY,
-                       "the prompt has %" PRId64 " tokens; max_model_len is %" PRId64
-                       " and must leave room for one more",
-                       r->seq.n_prompt, e->max_len);
+                       "the prompt has %" PRId64 " tokens; max_model_len is %" PRId64 "%s",
+                       r->seq.n_prompt, e->max_len,
+                       embeds ? "" : " and must leave room for one more");
     for (int64_t i = 0; i < r->seq.n_prompt; i++)
         if (r->seq.ids[i] < 0 || r->seq.ids[i] >= e->vocab_size)
             return rt_fail(error, MCC_INVALID_ARGUMENT,
@@ -92,7 +93,7 @@ static bool set_prompt(const mcc_engine *e, const mcc_request_params *p, rt_requ
                            i, r->seq.ids[i], e->vocab_size);
     if (p->max_tokens < 0)
         return rt_fail(error, MCC_INVALID_ARGUMENT, "max_tokens is %" PRId64, p->max_tokens);
-    int64_t room = e->max_len - r->seq.n_prompt;
+    int64_t room = embeds ? 0 : e->max_len - r->seq.n_prompt;
     r->max_ids =
         r->seq.n_prompt + (p->max_tokens > 0 && p->max_tokens < room ? p->max_tokens : room);
     int32_t *ids = realloc(r->seq.ids, (size_t)r->max_ids * sizeof *ids);
@@ -195,6 +196,19 @@ static bool set_output(const mcc_engine *e, rt_request *r, rt_error *error) {
     return true;
 }
 
+/* Of a mean, the rows of all tokens are needed, so that none may come from the cache. */
+static bool set_embedding(const mcc_engine *e, rt_request *r, rt_error *error) {
+    const rt_tables *t = &e->artifact->tables;
+    if (!t->pooling)
+        return true;
+    r->embedding = malloc((size_t)t->rows->width * sizeof *r->embedding);
+    if (t->pooling == RT_POOL_MEAN)
+        r->sums = malloc((size_t)t->rows->width * sizeof *r->sums);
+    r->seq.all_rows = t->pooling == RT_POOL_MEAN;
+    r->seq.no_cache = r->seq.no_cache || r->seq.all_rows;
+    return (r->embedding && (r->sums || !r->seq.all_rows)) || no_memory(error);
+}
+
 static bool set_drafts(const mcc_engine *e, rt_request *r, rt_error *error) {
     r->proposer = r->max_drafts > 0 ? e->proposer : NULL;
     if (!r->proposer || !r->proposer->ops->open)
@@ -205,11 +219,14 @@ static bool set_drafts(const mcc_engine *e, rt_request *r, rt_error *error) {
 
 rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params *p,
                               rt_error *error) {
-    uint32_t known = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS | MCC_REQUEST_NO_CACHE;
+    uint32_t known = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_LOGPROBS | MCC_REQUEST_NO_CACHE |
+                     MCC_REQUEST_RAW_EMBEDDING;
     if (p->flags & ~known) {
         rt_fail(error, MCC_INVALID_ARGUMENT, "unknown request flags 0x%x", (unsigned)p->flags);
         return NULL;
     }
+    if (engine->artifact->tables.pooling && !rt_embed_check(p, error))
+        return NULL;
     if (!(p->deadline_seconds >= 0)) {
         rt_fail(error, MCC_INVALID_ARGUMENT, "deadline_seconds is %g, expected 0 (none) or more",
                 p->deadline_seconds);
@@ -234,7 +251,7 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
     r->seq.no_cache = p->flags & MCC_REQUEST_NO_CACHE;
     if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
         !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error) ||
-        !set_drafts(engine, r, error)) {
+        !set_embedding(engine, r, error) || !set_drafts(engine, r, error)) {
         rt_request_free(r);
         return NULL;
     }
@@ -256,6 +273,8 @@ void rt_request_free(rt_request *r) {
     free(r->text_ends);
     free(r->logprobs);
     free(r->top);
+    free(r->embedding);
+    free(r->sums);
     free(r);
 }
 

@@ -203,7 +203,7 @@ static void plan_sequence(rt_scheduler *s, rt_seq *seq, int32_t most) {
     s->plan.items[seq->item] = (rt_plan_item){.seq = seq,
                                               .first = seq->computed,
                                               .n = before + n,
-                                              .n_rows = n == left,
+                                              .n_rows = seq->all_rows ? before + n : n == left,
                                               .n_valid = before + n};
     s->plan.n_tokens += n;
 }

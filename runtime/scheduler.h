@@ -43,6 +43,7 @@ typedef struct rt_seq {
     double deadline;       /* the same clock; INFINITY: none */
     uint64_t salt;         /* of the prefix cache */
     bool no_cache;         /* compute all of it */
+    bool all_rows;         /* ask for a row of each token, not only of the last */
     struct rt_seq *leader; /* has the same prompt: wait until it is computed, and share it; NULL */
     /* Before each plan: drafted tokens, in ids behind n_ids, to be verified if there is room. */
     int32_t n_drafts;

@@ -4,7 +4,7 @@
  *   hidden = embed_tokens[token_ids] (* scale)
  *   layer:   hidden += [post norm] o_proj(attention(rope(q), rope(k), v)) of norm(hidden)
  *            hidden += [post norm] down_proj(act(gate_proj) * up_proj)    of norm(hidden)
- *   logits = lm_head(norm(hidden[output_rows]))
+ *   logits = lm_head(norm(hidden[output_rows]))       embeddings: without lm_head
  *
  * Ops are named after the weights they use ("layers.3.mlp.down_proj"), as Hugging Face names them;
  * those without weights after their place ("layers.3.self_attn.rope_q"). Both formats give the same
@@ -17,6 +17,7 @@
 typedef struct builder {
     const fe_model *model;
     const fe_config *config;
+    fe_task task;
     ir_module *module;
     ir_graph *graph;
     ir_arena *names; /* the module's arena */
@@ -204,11 +205,13 @@ static ir_value *embed(builder *b) {
                      ir_constant_splat(b->graph, b->diag, b->config->embedding_scale));
 }
 
-/* Only the rows asked for get logits: the final norm and lm_head see R rows, not T. */
+/* Only the rows asked for: the final norm and lm_head see R rows, not T. */
 static ir_value *head(builder *b, ir_value *hidden) {
     ir_value *operands[] = {hidden, input(b, "output_rows", IR_DIM_R)};
     hidden = build(b, IR_OP_GATHER, "output_rows", NULL, operands, 2, NULL, 0);
     hidden = norm(b, hidden, "norm");
+    if (b->task != FE_LOGITS)
+        return hidden;
     ir_value *table = weight(b, b->config->tied ? "embed_tokens" : "lm_head", "weight");
     ir_value *factors[] = {hidden, table};
     ir_value *logits =
@@ -224,16 +227,17 @@ static bool build_graph(builder *b) {
     rope_tables(b);
     for (int64_t i = 0; i < b->config->layers && hidden; i++)
         hidden = decoder_layer(b, hidden, i);
-    ir_value *logits = head(b, hidden);
+    static const char *const names[] = {"logits", "embedding_last", "embedding_mean"};
+    ir_value *rows = head(b, hidden);
     ir_op_spec output = {.code = IR_OP_OUTPUT,
-                         .operands = &logits,
+                         .operands = &rows,
                          .n_operands = 1,
-                         .attrs = &IR_STRING("name", "logits"),
+                         .attrs = &IR_STRING("name", names[b->task]),
                          .n_attrs = 1};
-    return logits && ir_op_create(b->graph, NULL, &output, b->diag);
+    return rows && ir_op_create(b->graph, NULL, &output, b->diag);
 }
 
-ir_module *fe_build(const fe_model *model, ir_diag *diag) {
+ir_module *fe_build(const fe_model *model, fe_task task, ir_diag *diag) {
     ir_module *module = ir_module_create(model->name, model->arch->name);
     if (!module) {
         ir_error(diag, model->path, "out of memory");
@@ -241,6 +245,7 @@ ir_module *fe_build(const fe_model *model, ir_diag *diag) {
     }
     builder b = {.model = model,
                  .config = &model->config,
+                 .task = task,
                  .module = module,
                  .graph = module->graph,
                  .names = module->arena,

@@ -16,9 +16,13 @@ fe_model *fe_open(const char *path, ir_diag *diag);
 /* Frees the model and unmaps its files. NULL is fine. */
 void fe_close(fe_model *model);
 
-/* Builds the model's graph: token_ids and positions in, f32 logits of output_rows out; plain causal
- * attention over whole sequences. The module's weights point into the model's files, so the model
+/* What a step gives for each of output_rows, in f32: logits; or the row that logits would be made
+ * of, for a text's embedding: of its last token, or the mean over all of them. */
+typedef enum fe_task { FE_LOGITS, FE_EMBEDDING_LAST, FE_EMBEDDING_MEAN } fe_task;
+
+/* Builds the model's graph: token_ids and positions in, rows out; plain causal attention over whole
+ * sequences. The module's weights point into the model's files, so the model
  * must outlive it. NULL after an error. The caller destroys the module (ir_module_destroy). */
-ir_module *fe_build(const fe_model *model, ir_diag *diag);
+ir_module *fe_build(const fe_model *model, fe_task task, ir_diag *diag);
 
 #endif

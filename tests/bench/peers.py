@@ -42,7 +42,7 @@ def silence(llama_cpp):
 class Peer:
     """A model and a context of llama.cpp."""
 
-    def __init__(self, path, threads, n_ctx, n_batch=512, all_logits=False):
+    def __init__(self, path, threads, n_ctx, n_batch=512, all_logits=False, n_seq_max=1):
         import llama_cpp
         self.lib = llama_cpp
         silence(llama_cpp)
@@ -56,6 +56,7 @@ class Peer:
         context = llama_cpp.llama_context_default_params()
         context.n_ctx = n_ctx
         context.n_batch = context.n_ubatch = n_batch
+        context.n_seq_max = n_seq_max
         context.n_threads = context.n_threads_batch = threads
         self.context = llama_cpp.llama_init_from_model(self.model, context)
         if not self.context:

@@ -64,6 +64,14 @@ expect_with_input $'five\n' 0 chat both.so --device cpu --json -n 5 --session em
 cp out expected.turn
 expect_with_input $'five\n' 0 chat both.so --device emulator --json -n 5 --session cpu.session
 holds 'd["text"] == json.load(open("expected.turn"))["text"] and d["cached_tokens"] >= 16'
+# Embeddings: the same vectors.
+expect 0 build "$q4" $exact --task embed --pooling mean --target "cpu,$cuda" -q -o embed.so
+expect 0 embed embed.so --device cpu -p "Hello there" -p "one two three"
+cp out vectors
+expect 0 embed embed.so --device emulator -p "Hello there" -p "one two three" --max-num-batched-tokens 33
+case="embeddings of the CPU and the emulator"
+same out vectors
+expect 0 verify embed.so --against "$q4" -q
 # A kernel that faults costs the requests of its step; the GPU is set up again, those that come after
 # are served, and another run does the rest.
 export MODELCC_EMULATOR_FAIL=60

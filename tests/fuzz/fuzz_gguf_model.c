@@ -40,7 +40,7 @@ static void check(const char *path) {
     ir_diag diag = {0};
     fe_model *model = fe_open(path, &diag);
     if (model) {
-        ir_module *module = fe_build(model, &diag);
+        ir_module *module = fe_build(model, FE_LOGITS, &diag);
         if (!module || !ir_verify(module, &diag)) {
             ir_diag_print(&diag, stderr);
             __builtin_trap();

@@ -39,7 +39,7 @@ static bool compile_tokenizer(const fe_tokenizer_source *s, ir_arena *arena, ir_
 /* The work of `modelcc build` up to the kernels; false after an error. */
 static bool read_model(const char *path, ir_diag *diag) {
     fe_model *model = fe_open(path, diag);
-    ir_module *module = model ? fe_build(model, diag) : NULL;
+    ir_module *module = model ? fe_build(model, FE_LOGITS, diag) : NULL;
     pass_options options = {0};
     pass_context context = {
         .module = module, .diag = diag, .options = &options, .target = cg_cpu_pass_target()};

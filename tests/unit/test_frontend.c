@@ -126,7 +126,7 @@ static fe_model *accept(const char *path) {
     if (!model)
         ir_diag_print(&diag, stderr);
     ck_assert_ptr_nonnull(model);
-    ir_module *module = fe_build(model, &diag);
+    ir_module *module = fe_build(model, FE_LOGITS, &diag);
     ck_assert_ptr_nonnull(module);
     ck_assert(ir_verify(module, &diag));
     ir_module_destroy(module);

@@ -105,7 +105,7 @@ static void check_model(const char *model_path, const char *directory, const cha
     open_reference(&ref, directory, stem);
     fe_model *model = fe_open(model_path, &diag);
     expect(model != NULL, model_path, &diag);
-    ir_module *module = fe_build(model, &diag);
+    ir_module *module = fe_build(model, FE_LOGITS, &diag);
     expect(module != NULL, model_path, &diag);
     expect(ir_verify(module, &diag), "ir_verify", &diag);
     double worst = 0;
