@@ -385,6 +385,8 @@ int rt_target_choose(const rt_tables *tables, uint64_t features, const char *nam
     size_t used = 0;
     int fitting = -1;
     all[0] = 0;
+    if (name && strcmp(name, "cpu") == 0)
+        name = NULL;
     for (uint32_t i = 0; i < tables->n_targets; i++) {
         const mcc_target_entry *t = &tables->targets[i];
         const char *target = rt_string(tables, t->name);

@@ -69,7 +69,8 @@ static inline int64_t rt_launch_tiles(const mcc_launch_entry *launch, int64_t T,
 }
 
 /* The last of the targets whose features are all in `features`, or the one named `name` when that
- * is not NULL; its index, or -1 with an error that says what was found and what is needed. */
+ * is neither NULL nor "cpu"; its index, or -1 with an error that says what was found and what is
+ * needed. */
 int rt_target_choose(const rt_tables *tables, uint64_t features, const char *name, const char *path,
                      rt_error *error);
 

@@ -115,8 +115,8 @@ enum {
 typedef struct mcc_artifact_options {
     uint32_t struct_size;
     uint32_t flags;     /* MCC_OPEN_ */
-    const char *target; /* use the CPU code for this target ("cpu:x86-64-v3"); NULL: the most
-                           demanding one that this processor has the features for */
+    const char *target; /* use the CPU code for this target ("cpu:x86-64-v3"); NULL or "cpu": the
+                           most demanding one that this processor has the features for */
 } mcc_artifact_options;
 
 /* Opens an artifact: reads and checks its footer, tables and hashes (but not the weights'), chooses
@@ -614,8 +614,8 @@ typedef struct mcc_eval_step {
     const int32_t *positions;   /* [T] */
     const int32_t *sequences;   /* [T], the sequence of each token */
     const int32_t *output_rows; /* [R], tokens whose logits are asked for, ascending */
-    const float *logits;        /* result: [R][vocab_size] (embedding_size), valid until the next call on the engine;
-                                   NULL when R is 0 */
+    const float *logits; /* result: [R][vocab_size] (embedding_size), valid until the next call on
+                            the engine; NULL when R is 0 */
 } mcc_eval_step;
 
 /* Runs it. Not while requests are unfinished; and the first step of a request forgets what the

@@ -113,6 +113,7 @@ START_TEST(targets) {
     ck_assert_int_eq(rt_target_choose(&tables, 0, NULL, "x", &e), 0);
     ck_assert_int_eq(rt_target_choose(&tables, MCC_CPU_X86_64_V3, NULL, "x", &e), 1);
     ck_assert_int_eq(rt_target_choose(&tables, ~UINT64_C(0), NULL, "x", &e), 2);
+    ck_assert_int_eq(rt_target_choose(&tables, ~UINT64_C(0), "cpu", "x", &e), 2);
     ck_assert_int_eq(rt_target_choose(&tables, ~UINT64_C(0), "cpu:any", "x", &e), 0);
     artifact.tables.targets[0].cpu_features = MCC_CPU_X86_64_V4;
     ck_assert_int_eq(rt_target_choose(&tables, 0, NULL, "x", &e), -1);
