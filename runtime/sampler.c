@@ -274,6 +274,7 @@ typedef struct row {
     uint64_t *sums;
     candidate *candidates;
     uint32_t *weights;
+    int32_t *surprises; /* of typical_p; in blocks with weights */
     float *greatest;
 } row;
 
@@ -282,7 +283,8 @@ static int32_t count_blocks(int32_t n) {
 }
 
 size_t rt_sample_bytes(int32_t n) {
-    return (size_t)count_blocks(n) * (sizeof(uint64_t) + BLOCK * sizeof(uint32_t) + sizeof(float)) +
+    return (size_t)count_blocks(n) *
+               (sizeof(uint64_t) + 2 * BLOCK * sizeof(uint32_t) + sizeof(float)) +
            (size_t)n * sizeof(candidate);
 }
 
@@ -290,7 +292,8 @@ static row make_row(const float *logits, int32_t n, void *space) {
     row r = {.logits = logits, .n = n, .blocks = count_blocks(n), .sums = space};
     r.candidates = (candidate *)(r.sums + r.blocks);
     r.weights = (uint32_t *)(r.candidates + n);
-    r.greatest = (float *)(r.weights + (size_t)r.blocks * BLOCK);
+    r.surprises = (int32_t *)(r.weights + (size_t)r.blocks * BLOCK);
+    r.greatest = (float *)(r.surprises + (size_t)r.blocks * BLOCK);
     return r;
 }
 
@@ -416,59 +419,115 @@ static uint64_t limit_row(row *r, float threshold, uint32_t least) {
     return sum;
 }
 
-/* Surprises and their mean are below 2^24: f32 holds distances exactly, so they can be selected as
- * logits are. */
-static const float surprise_units = 0x1p19f;
-
-static inline int32_t surprise_of(float logit, float greatest, float inverse) {
-    return (int32_t)lrintf((greatest - logit) * inverse * surprise_units);
+/* x in units of 2^-17 as an integer: weights are 0 from 21.5 on, so that x here is below 2^22, to
+ * which adding 1.5 * 2^23 rounds; what has no weight may be beyond, and is cut. */
+static inline __attribute__((always_inline)) int32_t surprise_of(float below, float inverse) {
+    float x = below * inverse * 0x1p17f;
+    x = x < 0x1p22f ? x : 0x1p22f; /* also NaN */
+    return (int32_t)((x + 12582912.0f) - 12582912.0f);
 }
 
-/* The expected surprise of the tokens left, rounded down; `sum` is that of their weights. A token
- * adds less than 2^30 e^-x x 2^19 <= 2^48, so a block's fit in 64 bits. */
-static int32_t expected_surprise(const row *r, float greatest, float inverse, uint64_t sum) {
+/* A weight, if its token's surprise is not further than `reach` from the mean. */
+static inline __attribute__((always_inline)) uint32_t if_near(uint32_t weight, int32_t surprise,
+                                                              int32_t mean, int32_t reach) {
+    return ((surprise - mean <= reach) & (mean - surprise <= reach)) ? weight : 0;
+}
+
+/* Fills in the surprises; returns their mean by weight, rounded down. `sum` is that of the weights.
+ * A token adds less than 2^30 e^-x x 2^17 < 2^46, so a block's fit in 64 bits. */
+static inline __attribute__((always_inline)) int32_t weigh_surprises(row *r, float greatest,
+                                                                     float inverse, uint64_t sum) {
     __extension__ typedef unsigned __int128 wide;
+    float copy[BLOCK];
     wide all = 0;
     for (int32_t b = 0; b < r->blocks; b++) {
-        int32_t begin = b * BLOCK, end = r->n - begin < BLOCK ? r->n : begin + BLOCK;
+        if (r->sums[b] == 0)
+            continue;
+        const float *restrict block = block_at(r->logits, r->n, b * BLOCK, copy);
+        const uint32_t *restrict weights = r->weights + (size_t)b * BLOCK;
+        int32_t *restrict surprises = r->surprises + (size_t)b * BLOCK;
         uint64_t own = 0;
-        for (int32_t i = begin; i < end; i++)
-            if (r->weights[i] > 0)
-                own += (uint64_t)r->weights[i] *
-                       (uint32_t)surprise_of(r->logits[i], greatest, inverse);
+        for (int i = 0; i < BLOCK; i++)
+            surprises[i] = surprise_of(greatest - block[i], inverse);
+        for (int i = 0; i < BLOCK; i++)
+            own += (uint64_t)weights[i] * (uint32_t)surprises[i];
         all += own;
     }
     return (int32_t)(all / sum);
 }
 
-/* Leaves out the tokens that are not typical; returns the new sum. `sum` is that of the weights
- * left. */
-static uint64_t keep_typical(row *r, const rt_sampling *p, float greatest, uint64_t sum) {
-    const float inverse = inverse_of(p->temperature);
-    const int32_t mean = expected_surprise(r, greatest, inverse, sum);
-    int32_t count = 0;
-    for (int32_t i = 0; i < r->n; i++) {
-        if (r->weights[i] == 0)
-            continue;
-        int32_t off = abs(surprise_of(r->logits[i], greatest, inverse) - mean);
-        r->candidates[count++] = (candidate){-(float)off, r->weights[i]};
+/* The sum of a block's weights near the mean. */
+static inline __attribute__((always_inline)) uint64_t near_in(const row *r, int32_t b, int32_t mean,
+                                                              int32_t reach) {
+    const uint32_t *restrict weights = r->weights + (size_t)b * BLOCK;
+    const int32_t *restrict surprises = r->surprises + (size_t)b * BLOCK;
+    uint64_t sum = 0;
+    if (r->sums[b] == 0)
+        return 0;
+    for (int i = 0; i < BLOCK; i++)
+        sum += if_near(weights[i], surprises[i], mean, reach);
+    return sum;
+}
+
+/* The least distance from the mean within which weights add up to more than `target`. Mostly few
+ * tokens are that near, so first only they are looked at, then more. Distances are below 2^23, so
+ * that f32 holds them and they can be selected as logits are. */
+static inline __attribute__((always_inline)) int32_t distance_of(row *r, int32_t mean,
+                                                                 uint64_t target) {
+    enum { FIRST = 1 << 17, LAST = 1 << 23 };
+    int32_t reach = FIRST, count = 0;
+    for (uint64_t near = 0;; reach *= 2) {
+        near = 0;
+        for (int32_t b = 0; b < r->blocks; b++)
+            near += near_in(r, b, mean, reach);
+        if (near > target || reach == LAST)
+            break;
     }
+    for (int32_t b = 0; b < r->blocks; b++) {
+        if (near_in(r, b, mean, reach) == 0)
+            continue;
+        for (int32_t i = b * BLOCK; i < (b + 1) * BLOCK; i++)
+            if (if_near(r->weights[i], r->surprises[i], mean, reach) > 0)
+                r->candidates[count++] =
+                    (candidate){-(float)abs(r->surprises[i] - mean), r->weights[i]};
+    }
+    return (int32_t)-select_logit(r->candidates, count, true, target);
+}
+
+static inline __attribute__((always_inline)) uint64_t
+keep_typical_any(row *r, const rt_sampling *p, float greatest, uint64_t sum) {
     const uint64_t fraction = (uint64_t)((double)p->typical_p * 0x1p64);
-    const float nearest = -select_logit(r->candidates, count, true, multiply_high(sum, fraction));
+    const int32_t mean = weigh_surprises(r, greatest, inverse_of(p->temperature), sum);
+    const int32_t reach = distance_of(r, mean, multiply_high(sum, fraction));
     sum = 0;
     for (int32_t b = 0; b < r->blocks; b++) {
-        int32_t begin = b * BLOCK, end = r->n - begin < BLOCK ? r->n : begin + BLOCK;
-        r->sums[b] = 0;
-        for (int32_t i = begin; i < end; i++) {
-            if (r->weights[i] == 0)
-                continue;
-            int32_t off = abs(surprise_of(r->logits[i], greatest, inverse) - mean);
-            r->weights[i] = (float)off <= nearest ? r->weights[i] : 0;
-            r->sums[b] += r->weights[i];
-        }
+        uint32_t *restrict weights = r->weights + (size_t)b * BLOCK;
+        const int32_t *restrict surprises = r->surprises + (size_t)b * BLOCK;
+        if (r->sums[b] == 0)
+            continue;
+        for (int i = 0; i < BLOCK; i++)
+            weights[i] = if_near(weights[i], surprises[i], mean, reach);
+        r->sums[b] = sum_of(weights);
         sum += r->sums[b];
     }
     return sum;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static uint64_t keep_typical_avx2(row *r, const rt_sampling *p,
+                                                                  float greatest, uint64_t sum) {
+    return keep_typical_any(r, p, greatest, sum);
+}
+#endif
+
+/* Leaves out the tokens that are not typical; returns the new sum. `sum` is that of the weights
+ * left. */
+static uint64_t keep_typical(row *r, const rt_sampling *p, float greatest, uint64_t sum) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        return keep_typical_avx2(r, p, greatest, sum);
+#endif
+    return keep_typical_any(r, p, greatest, sum);
 }
 
 /* --- the draw ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@
  * - typical_p then keeps the tokens whose surprise is near the expected one (locally typical
  *   sampling: Meister et al. 2022, section 3, equation 10). Among the kept tokens, probability p,
  *   the surprise -ln p is a constant less x = (l - greatest) * inverse, so no logarithm is needed:
- *   with y = -x in units of 2^-19, rounded to an integer, and m = floor(sum of weight * y / sum of
+ *   with y = -x in units of 2^-17, rounded to an integer, and m = floor(sum of weight * y / sum of
  *   weights), it keeps those with |y - m| <= D, the least D for which their weights add up to more
  *   than floor(typical_p * their sum). GPUs do not do this: rows that need it are chosen from here.
  * - The draw inverts the cumulative distribution: u is a 64-bit number of the random stream, s the
