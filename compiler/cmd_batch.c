@@ -41,6 +41,8 @@ static const char help[] =
     "      --logprobs N           tokens' log-probabilities and those of the N most probable ones, "
     "0 "
     "to 20\n"
+    "      --swap-space GIB       memory of the host for requests that are preempted (default 0)\n"
+    "      --preemption-mode MODE   with that: auto (what is cheaper), recompute or swap\n"
     "      --json                 the summary as one JSON object\n";
 static const char examples[] =
     "\nexamples:\n"
@@ -48,7 +50,16 @@ static const char examples[] =
     "  echo '{\"id\": 1, \"prompt\": \"Once upon a time\", \"max_tokens\": 50}' > requests.jsonl\n";
 
 enum { MAX_SEQS = 4096 };
-enum { OPT_INPUT = 256, OPT_OUTPUT, OPT_SEQS, OPT_KV, OPT_JSON, OPT_LOGPROBS };
+enum {
+    OPT_INPUT = 256,
+    OPT_OUTPUT,
+    OPT_SEQS,
+    OPT_KV,
+    OPT_SWAP,
+    OPT_PREEMPTION,
+    OPT_JSON,
+    OPT_LOGPROBS
+};
 
 typedef struct sample {
     int32_t *ids;
@@ -338,6 +349,7 @@ static int print_json(const batch *b, const mcc_engine_stats *s) {
                             b->seconds > 0 ? (double)b->completion_tokens / b->seconds : 0);
     cJSON_AddNumberToObject(j, "steps", (double)s->steps);
     cJSON_AddNumberToObject(j, "preemptions", (double)s->preemptions);
+    cJSON_AddNumberToObject(j, "swaps", (double)s->swaps);
     speculative_report(s, j);
     cJSON_AddNumberToObject(j, "threads", s->threads);
     cJSON_AddNumberToObject(j, "max_num_seqs", s->max_num_seqs);
@@ -445,12 +457,33 @@ static int run_batch(batch *b) {
     return code;
 }
 
+static int set_swap_space(generate_options *o, const char *value) {
+    double gib;
+    if (!command_real(value, 0, 1 << 20, &gib))
+        return command_usage("batch", "--swap-space %s: expected GiB", value);
+    o->swap_space_bytes = (uint64_t)(gib * (1 << 30));
+    return EXIT_FINE;
+}
+
+static int set_preemption(generate_options *o, const char *value) {
+    static const char *const modes[] = {"auto", "recompute", "swap"};
+    int mode = 0;
+    while (mode < 3 && strcmp(value, modes[mode]) != 0)
+        mode++;
+    o->preemption_mode = mode;
+    return mode < 3 ? EXIT_FINE
+                    : command_usage(
+                          "batch", "--preemption-mode %s: expected auto, recompute or swap", value);
+}
+
 int cmd_batch(int argc, char **argv) {
     static const struct option longs[] = {
         {"input", required_argument, NULL, OPT_INPUT},
         {"output", required_argument, NULL, OPT_OUTPUT},
         {"max-num-seqs", required_argument, NULL, OPT_SEQS},
         {"kv-cache-memory-bytes", required_argument, NULL, OPT_KV},
+        {"swap-space", required_argument, NULL, OPT_SWAP},
+        {"preemption-mode", required_argument, NULL, OPT_PREEMPTION},
         {"json", no_argument, NULL, OPT_JSON},
         {"logprobs", required_argument, NULL, OPT_LOGPROBS},
         {"help", no_argument, NULL, 'h'},
@@ -480,6 +513,12 @@ int cmd_batch(int argc, char **argv) {
                 return command_usage("batch", "--kv-cache-memory-bytes %s: expected a number",
                                      optarg);
             b.common.kv_cache_memory_bytes = (uint64_t)n;
+            break;
+        case OPT_SWAP:
+            code = set_swap_space(&b.common, optarg);
+            break;
+        case OPT_PREEMPTION:
+            code = set_preemption(&b.common, optarg);
             break;
         case OPT_JSON:
             b.json = true;

@@ -204,6 +204,8 @@ int generate_open(generate_options *o, generate_model *m) {
                                          .max_num_seqs = o->max_num_seqs,
                                          .max_num_waiting = o->max_num_waiting,
                                          .kv_cache_memory_bytes = o->kv_cache_memory_bytes,
+                                         .swap_space_bytes = o->swap_space_bytes,
+                                         .preemption_mode = o->preemption_mode,
                                          .device = o->device};
     if (o->many && o->max_num_seqs == 0)
         engine_options.max_num_seqs =

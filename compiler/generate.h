@@ -20,8 +20,10 @@ typedef struct generate_options {
     int64_t max_model_len;
     int max_num_batched_tokens;
     int max_num_seqs, max_num_waiting; /* 0: the engine's defaults; no options of run and chat */
-    bool many;                         /* max_num_seqs 0: what output_default_seqs says */
-    uint64_t kv_cache_memory_bytes;    /* the same */
+    uint64_t swap_space_bytes;
+    int32_t preemption_mode;        /* MCC_PREEMPT_ */
+    bool many;                      /* max_num_seqs 0: what output_default_seqs says */
+    uint64_t kv_cache_memory_bytes; /* the same */
     bool check, huge_pages;
     speculative_options speculative;
     mcc_request_params params; /* sampling and stops; the prompt is set by the caller */

@@ -60,6 +60,9 @@ typedef struct rt_device_ops {
 struct rt_device {
     const rt_device_ops *ops;
     bool samples; /* steps choose tokens where the block has sampling parameters */
+    /* For pages of sequences that are swapped out: rt_kv_host_bytes of each group, one after the
+     * other; pinned, for a GPU. Gone when the device fails; NULL: the KV cache wants none. */
+    uint8_t *host;
 };
 
 /* What a device is called: "cpu", "cuda" or "cuda:N" (the N-th GPU), "emulator". */

@@ -104,6 +104,13 @@ static void *resolve(const device_cpu *d, const mcc_arg_entry *arg) {
 
 static bool create(device_cpu *d, rt_error *error) {
     const rt_tables *t = &d->artifact->tables;
+    uint64_t host = rt_kv_all_host_bytes(d->kv);
+    d->device.host = host > 0 ? reserve(host) : NULL;
+    if (host > 0 && !d->device.host)
+        return rt_fail(error, MCC_OUT_OF_MEMORY,
+                       "cannot reserve %" PRIu64 " bytes for sequences that are swapped out: use a "
+                       "smaller swap_space_bytes",
+                       host);
     if (!make_arena(d, &d->block->limits, error) || !make_pools(d, t, error) ||
         !make_shared(d, error))
         return false;
@@ -137,6 +144,8 @@ static void destroy(rt_device *device) {
     for (uint32_t i = 0; d->pools && i < d->artifact->tables.n_kv_groups; i++)
         if (d->pools[i])
             munmap(d->pools[i], rt_kv_pool_bytes(d->kv, i));
+    if (d->device.host)
+        munmap(d->device.host, rt_kv_all_host_bytes(d->kv));
     free(d->pools);
     free(d->scratch);
     free(d->args);

@@ -565,6 +565,18 @@ static bool find_gpu(device_cuda *d, int ordinal, rt_error *error) {
     return true;
 }
 
+static bool make_host(device_cuda *d, rt_error *error) {
+    uint64_t bytes = rt_kv_all_host_bytes(d->kv);
+    void *memory;
+    if (bytes == 0)
+        return true;
+    if (!ok(d, RT_CUDA(&d->driver, cuMemHostAlloc, &memory, bytes, 0),
+            "pinning swap_space_bytes of host memory", error))
+        return false;
+    d->device.host = memory;
+    return true;
+}
+
 static bool make_uploads(device_cuda *d, rt_error *error) {
     for (int i = 0; i < 2; i++) {
         upload *u = &d->uploads[i];
@@ -614,7 +626,7 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
            rt_cuda_modules_load(&d->modules, &d->driver, &d->code, d->arch, d->artifact->path,
                                 d->name, error) &&
            make_params(d, error) && make_variants(d, error) && make_uploads(d, error) &&
-           make_marks(d, error) && make_results(d, error) &&
+           make_host(d, error) && make_marks(d, error) && make_results(d, error) &&
            rt_cuda_upload(&d->driver, d->stream, d->memory.weights, weights->data, weights->bytes,
                           error);
 }
@@ -640,6 +652,8 @@ static void empty(device_cuda *d) {
         RT_CUDA(driver, cuMemFreeHost, d->logits);
     if (d->sampled)
         RT_CUDA(driver, cuMemFreeHost, d->sampled);
+    if (d->device.host)
+        RT_CUDA(driver, cuMemFreeHost, d->device.host);
     if (d->stream)
         RT_CUDA(driver, cuStreamDestroy_v2, d->stream);
     rt_cuda_memory_free(&d->memory, driver);
@@ -662,6 +676,7 @@ static void detach(device_cuda *d) {
     d->logits = NULL;
     d->logits_rows = 0;
     d->sampled = NULL;
+    d->device.host = NULL;
     rt_cuda_select_free(&d->code);
     void *owned[] = {d->marks,       d->values,         d->params,
                      d->first_param, d->first_function, d->variants};

@@ -4,6 +4,7 @@
 #include "runtime/lookup.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,6 +52,14 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
         return rt_fail(error, MCC_INVALID_ARGUMENT,
                        "max_eval_seqs is %" PRId32 ", expected 1 to %d (0: 1)", o->max_eval_seqs,
                        MAX_SEQUENCES);
+    if (o->preemption_mode < MCC_PREEMPT_AUTO || o->preemption_mode > MCC_PREEMPT_SWAP)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "preemption_mode is %" PRId32
+                       ", expected MCC_PREEMPT_AUTO, RECOMPUTE or SWAP",
+                       o->preemption_mode);
+    if (o->preemption_mode == MCC_PREEMPT_SWAP && o->swap_space_bytes == 0)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "preemption_mode is MCC_PREEMPT_SWAP, but swap_space_bytes is 0");
     if (o->max_num_waiting < 0 || o->max_num_waiting > MAX_WAITING)
         return rt_fail(error, MCC_INVALID_ARGUMENT,
                        "max_num_waiting is %" PRId32 ", expected 1 to %d (0: %d)",
@@ -88,6 +97,7 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
 }
 
 static void set_limits(mcc_engine *e, const mcc_engine_options *o) {
+    e->preemption_mode = o->preemption_mode;
     e->on_event = o->on_event;
     e->on_event_context = o->on_event_context;
     e->batch_delay = o->max_batch_delay_seconds;
@@ -122,7 +132,8 @@ static bool try_device(mcc_engine *e, const mcc_engine_options *o, const rt_devi
     rt_kv_options kv = {.slots = e->n_slots,
                         .max_len = e->max_len,
                         .max_step = e->max_batched,
-                        .memory_bytes = kv_bytes};
+                        .memory_bytes = kv_bytes,
+                        .swap_bytes = o->swap_space_bytes};
     e->kv = rt_kv_create(t->kv_groups, t->n_kv_groups, &kv, error);
     if (!e->kv)
         return false;
@@ -196,7 +207,9 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     rt_scheduler_options scheduler = {.max_seqs = e->max_seqs,
                                       .max_batch = e->max_batched,
                                       .max_waiting = e->max_waiting,
-                                      .aging = aging_seconds};
+                                      .aging = aging_seconds,
+                                      .swap_cost =
+                                          o->preemption_mode == MCC_PREEMPT_SWAP ? 0 : INFINITY};
     e->scheduler = rt_scheduler_create(e->kv, &scheduler);
     e->sampled = malloc((size_t)e->max_batched * sizeof *e->sampled);
     e->draft_jobs = malloc((size_t)e->max_seqs * sizeof *e->draft_jobs);
@@ -296,6 +309,7 @@ mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stat
     local.requests_running = scheduler.running;
     local.requests_waiting = scheduler.waiting;
     local.preemptions = scheduler.preemptions;
+    local.swaps = scheduler.swaps;
     local.prefix_queries = scheduler.queries;
     local.cached_tokens = scheduler.hits;
     rt_engine_unlock(engine);

@@ -138,6 +138,9 @@ struct mcc_engine {
     float *event_embedding;
     void (*on_event)(void *context, const mcc_event *event); /* NULL: they are polled */
     void *on_event_context;
+    int32_t preemption_mode; /* MCC_PREEMPT_ */
+    double swap_seconds; /* that copying a page took, to the host or back, and of how many … */
+    uint64_t swapped_pages;
     double *launch_seconds; /* [n_launches] of the last step; NULL: not measured */
     mcc_engine_stats stats;
     rt_device_stats device_stats; /* after the last step */

@@ -2,6 +2,7 @@
 #include "runtime/engine.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 void rt_engine_drop_eval(mcc_engine *e) {
@@ -40,11 +41,61 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
     rt_step_finish(&e->block, e->kv);
 }
 
-static bool run_block(mcc_engine *e, rt_error *error) {
+/* To the host's memory, or back. */
+static bool swap_page(mcc_engine *e, const rt_kv_copy *c, rt_error *error) {
+    const rt_device_ops *ops = e->device->ops;
+    const mcc_kv_group_entry *g = &e->artifact->tables.kv_groups[c->group];
+    bool out = c->kind == RT_KV_TO_HOST;
+    uint64_t at = (uint64_t)(out ? c->to : c->from) * g->layer_bytes * (uint64_t)g->layers;
+    for (uint32_t i = 0; i < c->group; i++)
+        at += rt_kv_host_bytes(e->kv, i);
+    double start = rt_engine_now();
+    bool ok = out ? ops->read_page(e->device, c->group, c->from, e->device->host + at, error)
+                  : ops->write_page(e->device, c->group, c->to, e->device->host + at, error);
+    e->swap_seconds += rt_engine_now() - start;
+    e->swapped_pages++;
+    return ok;
+}
+
+/* Page copies, in their order: within the pool a row of them at once. */
+static bool make_copies(mcc_engine *e, rt_error *error) {
     int n;
     const rt_kv_copy *copies = rt_kv_copies(e->kv, &n);
-    bool ok = n == 0 || e->device->ops->copy_pages(e->device, copies, n, error);
+    bool ok = true;
+    for (int i = 0, end; i < n && ok; i = end) {
+        for (end = i; end < n && copies[end].kind == RT_KV_WITHIN;)
+            end++;
+        if (end > i)
+            ok = e->device->ops->copy_pages(e->device, copies + i, end - i, error);
+        else
+            ok = swap_page(e, &copies[end++], error);
+    }
     rt_kv_copies_made(e->kv);
+    return ok;
+}
+
+/* What moving a token's pages out and back costs, in tokens computed in that time. Before pages
+ * have been moved, as slow a bus as there is today is assumed. */
+static double swap_cost(const mcc_engine *e) {
+    static const double bytes_per_second = 8e9, seconds_per_copy = 5e-6;
+    const rt_tables *t = &e->artifact->tables;
+    double pages = 0, seconds = 0; /* of a token */
+    for (uint32_t i = 0; i < t->n_kv_groups; i++) {
+        const mcc_kv_group_entry *g = &t->kv_groups[i];
+        double page =
+            (double)g->layers * (seconds_per_copy + (double)g->layer_bytes / bytes_per_second);
+        pages += 1.0 / g->page_tokens;
+        seconds += page / g->page_tokens;
+    }
+    if (e->swapped_pages > 0)
+        seconds = pages * e->swap_seconds / (double)e->swapped_pages;
+    return e->stats.prefill_seconds > 0
+               ? 2 * seconds * (double)e->stats.prefill_tokens / e->stats.prefill_seconds
+               : INFINITY;
+}
+
+static bool run_block(mcc_engine *e, rt_error *error) {
+    bool ok = make_copies(e, error);
     return ok && e->device->ops->run(e->device, error);
 }
 
@@ -151,6 +202,8 @@ static bool step(mcc_engine *e, rt_error *error) {
         return true;
     rt_engine_drop_eval(e);
     rt_engine_offer_drafts(e);
+    if (e->preemption_mode == MCC_PREEMPT_AUTO)
+        rt_scheduler_set_swap_cost(e->scheduler, swap_cost(e));
     rt_plan *plan = rt_scheduler_plan(e->scheduler);
     if (plan->n_items == 0)
         return nothing_planned(e, error);

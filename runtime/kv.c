@@ -99,7 +99,7 @@ static bool create(rt_kv *kv, const mcc_kv_group_entry *groups, const rt_kv_opti
     for (uint32_t i = 0; i < kv->n_groups; i++)
         if (!kv_pool_create(&kv->groups[i], pool_pages(&groups[i], o, one), error))
             return false;
-    if (!kv_tree_create(kv, o->hash_bits, error))
+    if (!kv_tree_create(kv, o->hash_bits, error) || !kv_swap_create(kv, o, one, error))
         return false;
     int32_t most = kv->n_nodes;
     for (uint32_t i = 0; i < kv->n_groups; i++)
@@ -131,6 +131,7 @@ rt_kv *rt_kv_create(const mcc_kv_group_entry *groups, uint32_t n_groups,
 void rt_kv_destroy(rt_kv *kv) {
     if (!kv)
         return;
+    kv_swap_destroy(kv);
     for (uint32_t i = 0; kv->groups && i < kv->n_groups; i++) {
         kv_pool_destroy(&kv->groups[i]);
         free(kv->groups[i].slots);

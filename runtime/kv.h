@@ -25,6 +25,7 @@ typedef struct rt_kv_options {
     int64_t max_len;       /* positions of a sequence at most */
     int64_t max_step;      /* positions that one step adds to a sequence at most */
     uint64_t memory_bytes; /* for all pools; 0: what `slots` sequences of max_len need */
+    uint64_t swap_bytes;   /* of the host's memory, for sequences that are swapped out; 0: none */
     int hash_bits; /* of the prefix cache's hashes; 0: all. For tests: few make collisions */
 } rt_kv_options;
 
@@ -125,13 +126,33 @@ bool rt_kv_promise(rt_kv *kv, int slot, int64_t length, int64_t spare);
  * another try only when it has changed. */
 uint64_t rt_kv_releases(const rt_kv *kv);
 
-/* Page copies that must be made, in order, before the next step's kernels run. */
+/* Page copies that must be made, in order, before the next step's kernels run: within the pool, and
+ * between it and the host's memory. */
+typedef enum rt_kv_copy_kind { RT_KV_WITHIN, RT_KV_TO_HOST, RT_KV_FROM_HOST } rt_kv_copy_kind;
 typedef struct rt_kv_copy {
+    rt_kv_copy_kind kind;
     uint32_t group;
     int32_t from, to;
 } rt_kv_copy;
 const rt_kv_copy *rt_kv_copies(const rt_kv *kv, int *n);
 void rt_kv_copies_made(rt_kv *kv);
+
+/* --- the host's memory: kv_swap.c ----------------------------------------------------------------
+ */
+
+/* Bytes of host memory that the device provides for a group, page after page, each with all its
+ * layers. */
+uint64_t rt_kv_host_bytes(const rt_kv *kv, uint32_t group);
+uint64_t rt_kv_all_host_bytes(const rt_kv *kv);
+
+/* Moves what a slot holds to the host's memory and empties the slot. Returns a record of it; -1,
+ * and nothing changes, where there is no room for it. */
+int rt_kv_swap_out(rt_kv *kv, int slot);
+/* Moves it back into an empty slot; the record is gone then. False, and nothing changes, when pages
+ * have run out. */
+bool rt_kv_swap_in(rt_kv *kv, int record, int slot);
+void rt_kv_swap_drop(rt_kv *kv, int record);
+int64_t rt_kv_swap_length(const rt_kv *kv, int record); /* positions */
 
 /* Whether every page is free, owned or cached, each exactly once, and all counts are exact; the
  * error says what is not. */

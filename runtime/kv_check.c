@@ -109,5 +109,5 @@ bool rt_kv_check(rt_kv *kv, rt_error *error) {
     if (known != in_nodes)
         return rt_fail(error, MCC_INTERNAL,
                        "%" PRId64 " pages know their node, nodes know %" PRId64, known, in_nodes);
-    return check_tree(kv, error);
+    return check_tree(kv, error) && kv_swap_check(kv, error);
 }

@@ -1,5 +1,5 @@
 /* What the files of the KV cache share: kv.c (sequences and their tables), kv_pages.c (pools),
- * kv_prefix.c (shared beginnings), kv_check.c (invariants). */
+ * kv_prefix.c (shared beginnings), kv_swap.c (the host's memory), kv_check.c (invariants). */
 #ifndef MCC_RUNTIME_KV_INTERNAL_H
 #define MCC_RUNTIME_KV_INTERNAL_H
 
@@ -10,7 +10,7 @@
  * (a chat's last tokens are often tokenized otherwise in the next turn). */
 enum { RT_KV_RANGE = 256 };
 
-enum { RT_KV_NONE = -1 };
+enum { RT_KV_NONE = -1, RT_KV_SWAPPED = 64 /* sequences in the host's memory at most */ };
 
 typedef struct kv_page {
     int32_t owners;       /* sequences whose tables name it */
@@ -33,6 +33,8 @@ typedef struct kv_group {
     uint64_t bytes;         /* of the pool */
     slot_pages *slots;
     int32_t first_entry, block_pages; /* its pages of a block, in a node's pages */
+    int32_t *free_host;               /* pages in the host's memory: a stack */
+    int32_t n_host, n_free_host;
 } kv_group;
 
 /* A block of tokens after a certain beginning, and the pages that hold it. Blocks form a tree, by
@@ -57,6 +59,12 @@ typedef struct kv_sequence {
     uint64_t salt;
 } kv_sequence;
 
+/* One whose pages are in the host's memory; length 0: none. */
+typedef struct kv_swapped {
+    int64_t length;
+    uint64_t salt;
+} kv_swapped;
+
 struct rt_kv {
     kv_group *groups;
     uint32_t n_groups;
@@ -68,6 +76,10 @@ struct rt_kv {
     uint64_t releases;
     rt_kv_copy *copies; /* [copy_capacity] */
     int n_copies, copy_capacity;
+    kv_swapped *swapped; /* [RT_KV_SWAPPED]; NULL: the host's memory is not used */
+    int32_t
+        *swap_space; /* [record][group][table_entries] host pages; RT_KV_NONE before the first */
+    int64_t swap_copies; /* beyond so many copies nothing more is swapped */
     /* The prefix tree. */
     int32_t block;        /* tokens */
     int32_t node_entries; /* pages of a block, over all groups */
@@ -115,6 +127,14 @@ void kv_share_page(kv_group *g, int32_t page);
 void kv_drop_page(rt_kv *kv, kv_group *g, int32_t page);
 /* A cached page becomes free; kv_prefix.c has forgotten it. */
 void kv_uncache_page(kv_group *g, int32_t page);
+
+/* --- kv_swap.c -----------------------------------------------------------------------------------
+ */
+
+/* one: what a sequence of max_len needs. */
+bool kv_swap_create(rt_kv *kv, const rt_kv_options *options, uint64_t one, rt_error *error);
+void kv_swap_destroy(rt_kv *kv);
+bool kv_swap_check(rt_kv *kv, rt_error *error);
 
 /* --- kv_prefix.c ---------------------------------------------------------------------------------
  */

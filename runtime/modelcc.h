@@ -318,6 +318,12 @@ typedef struct mcc_engine mcc_engine;
 struct mcc_event;
 
 enum {
+    MCC_PREEMPT_AUTO = 0, /* what is cheaper by the times that both have taken */
+    MCC_PREEMPT_RECOMPUTE = 1,
+    MCC_PREEMPT_SWAP = 2 /* as long as there is room */
+};
+
+enum {
     MCC_ENGINE_NULL_DEVICE = 1, /* run no kernels, all logits are 0: measures what the engine itself
                                    costs */
     MCC_ENGINE_TIMINGS = 2,     /* measure each launch: mcc_engine_launch_seconds. Steps are slower:
@@ -372,6 +378,11 @@ typedef struct mcc_engine_options {
      * arrival on, for others to compute together with it, unless there is a step full of them. 0:
      * not at all */
     double max_batch_delay_seconds;
+    uint64_t swap_space_bytes; /* of the host's memory, reserved, on a GPU pinned, for the pages of
+                                  requests that are preempted: they are copied back then, not
+                                  computed again. 0: none */
+    int32_t preemption_mode;   /* MCC_PREEMPT_: with swap_space_bytes, whether they are copied */
+    int32_t reserved2;
 } mcc_engine_options;
 
 /* Makes an engine. Everything it needs is allocated here; a step that makes a token allocates
@@ -463,7 +474,8 @@ typedef struct mcc_request_params {
  * priority and arrival, and max_num_seqs run at a time. What the KV cache still has of the prompt's
  * beginning, in whole pages, is not computed again, from whichever request it is. When the cache
  * is full, the request that would have started last is preempted: it waits, and what it had is
- * computed again, unless the cache kept it; its tokens are the same.
+ * computed again, unless the cache kept it, or copied back from swap_space_bytes of the host's
+ * memory; its tokens are the same.
  * *id becomes the request's; with n > 1 samples, these are requests of their own, with the ids
  * *id … *id + n - 1. The caller polls each until it is finished. From any thread, also while
  * another steps.
@@ -587,6 +599,7 @@ typedef struct mcc_engine_stats {
     uint64_t results_bytes, last_results_bytes;
     /* Of draft_tokens and accepted_tokens, those that were the first, second, … of their drafts. */
     uint64_t draft_tokens_at[MCC_MAX_DRAFT], accepted_tokens_at[MCC_MAX_DRAFT];
+    uint64_t swaps; /* of the preemptions, those whose pages went to the host's memory */
 } mcc_engine_stats;
 
 MCC_API mcc_status mcc_engine_get_stats(const mcc_engine *engine, mcc_engine_stats *stats,

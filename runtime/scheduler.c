@@ -21,6 +21,7 @@ struct rt_scheduler {
     uint64_t numbers;
     rt_plan plan;
     bool preempted;        /* in this plan */
+    bool lost;             /* nothing that the cache holds is worth keeping */
     bool full;             /* one that waits found no room, in this plan */
     const rt_seq *blocked; /* found no room … */
     uint64_t blocked_at;   /* … when so many pages had been let go … */
@@ -103,6 +104,12 @@ bool rt_scheduler_add(rt_scheduler *s, rt_seq *seq) {
     return true;
 }
 
+static void drop_swapped(rt_scheduler *s, rt_seq *seq) {
+    if (seq->swapped > 0)
+        rt_kv_swap_drop(s->kv, seq->swapped - 1);
+    seq->swapped = 0;
+}
+
 static void stop_running(rt_scheduler *s, rt_seq *seq) {
     rt_kv_truncate(s->kv, seq->slot, 0);
     s->free_slots[s->n_free_slots++] = seq->slot;
@@ -120,6 +127,7 @@ void rt_scheduler_remove(rt_scheduler *s, rt_seq *seq) {
         stop_running(s, seq);
     else if (seq->state == RT_SEQ_WAITING)
         take_out(&s->waiting, seq);
+    drop_swapped(s, seq);
     s->n_deadlines -= !isinf(seq->deadline);
     seq->state = RT_SEQ_OUT;
     if (s->blocked == seq)
@@ -164,12 +172,16 @@ rt_scheduler_stats rt_scheduler_get_stats(const rt_scheduler *s) {
 /* --- planning ------------------------------------------------------------------------------------
  */
 
-/* Back to the line, with its tokens: those that its pages held are computed again. */
+/* Back to the line, with its tokens: those that its pages held are computed again, or copied. */
 static void preempt(rt_scheduler *s, rt_seq *seq) {
     if (seq->item >= 0) {
         rt_plan_item *item = &s->plan.items[seq->item];
         s->plan.n_tokens -= item->n;
         item->seq = NULL;
+    }
+    if (!s->lost && s->options.swap_cost < 1) {
+        seq->swapped = rt_kv_swap_out(s->kv, seq->slot) + 1;
+        s->stats.swaps += seq->swapped > 0;
     }
     stop_running(s, seq);
     seq->computed = 0;
@@ -264,6 +276,8 @@ static bool is_held_back(const rt_scheduler *s, rt_seq *seq) {
 static int64_t take_over(rt_scheduler *s, rt_seq *seq) {
     const rt_seq *l = seq->leader;
     int64_t most = seq->n_ids - 1;
+    if (seq->swapped > 0)
+        return 0;
     if (l && l->state == RT_SEQ_RUNNING && rt_kv_fork(s->kv, l->slot, seq->slot, most))
         return most;
     return rt_kv_attach(s->kv, seq->slot, seq->ids, seq->no_cache ? 0 : most, seq->salt);
@@ -273,7 +287,8 @@ static int64_t take_over(rt_scheduler *s, rt_seq *seq) {
 static bool admit(rt_scheduler *s, rt_seq *seq) {
     seq->slot = s->free_slots[s->n_free_slots - 1];
     int64_t held = take_over(s, seq);
-    seq->held_back = is_being_computed(s, seq, held);
+    bool swapped = seq->swapped > 0;
+    seq->held_back = !swapped && is_being_computed(s, seq, held);
     /* All that it is known to need, and a page for each that runs, so that the next tokens do not
      * preempt right away. */
     if (seq->held_back || !rt_kv_promise(s->kv, seq->slot, seq->n_ids + 1, s->running.n)) {
@@ -281,13 +296,22 @@ static bool admit(rt_scheduler *s, rt_seq *seq) {
         seq->slot = -1;
         return false;
     }
+    if (swapped) {
+        held = rt_kv_swap_length(s->kv, seq->swapped - 1);
+        if (!rt_kv_swap_in(s->kv, seq->swapped - 1, seq->slot)) {
+            rt_kv_truncate(s->kv, seq->slot, 0);
+            seq->slot = -1;
+            return false;
+        }
+        seq->swapped = 0;
+    }
     s->n_free_slots--;
     take_out(&s->waiting, seq);
     insert(&s->running, seq);
     seq->state = RT_SEQ_RUNNING;
     seq->computed = held;
-    s->stats.queries += (uint64_t)seq->n_ids;
-    s->stats.hits += (uint64_t)held;
+    s->stats.queries += swapped ? 0 : (uint64_t)seq->n_ids;
+    s->stats.hits += swapped ? 0 : (uint64_t)held;
     if (!seq->started)
         seq->cached = held;
     seq->started = true;
@@ -411,9 +435,17 @@ rt_plan *rt_scheduler_plan(rt_scheduler *s) {
     return &s->plan;
 }
 
+void rt_scheduler_set_swap_cost(rt_scheduler *s, double cost) {
+    s->options.swap_cost = cost;
+}
+
 void rt_scheduler_lose_cache(rt_scheduler *s) {
+    s->lost = true;
     while (s->running.last)
         preempt(s, s->running.last);
+    s->lost = false;
+    for (rt_seq *seq = s->waiting.first; seq; seq = seq->next)
+        drop_swapped(s, seq);
 }
 
 void rt_scheduler_done(rt_scheduler *s, bool ran) {

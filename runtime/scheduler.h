@@ -20,7 +20,8 @@
  * left in the end. One that begins like a more urgent prompt at work is held back until that is
  * computed, so that a common beginning costs once. When a running sequence finds no page, the least
  * urgent one is preempted: it lets go of its pages (which stay cached, if nobody needs them) and
- * waits again, to be computed anew. The most urgent running sequence always gets what it needs, so
+ * waits again, to be computed anew, or to be copied back from the host's memory, to which its pages
+ * go where that is cheaper. The most urgent running sequence always gets what it needs, so
  * every step makes progress. */
 #ifndef MCC_RUNTIME_SCHEDULER_H
 #define MCC_RUNTIME_SCHEDULER_H
@@ -61,6 +62,7 @@ typedef struct rt_seq {
     uint64_t held_by;
     int64_t held_for;
     bool started;
+    int32_t swapped; /* 1 + the KV cache's record of it in the host's memory; 0: none */
     double urgency;
     uint64_t number; /* breaks ties */
     struct rt_seq *next, *prev;
@@ -86,12 +88,15 @@ typedef struct rt_scheduler_options {
     int32_t max_batch; /* tokens of a step; at least max_seqs */
     int max_waiting;
     double aging; /* seconds of waiting that are worth one level of priority */
+    /* Moving a token's pages to the host's memory and back costs as much as computing so many
+     * tokens: a sequence that is preempted moves where it is below 1. */
+    double swap_cost;
 } rt_scheduler_options;
 
 typedef struct rt_scheduler_stats {
     int running, waiting;
-    uint64_t preemptions;
-    uint64_t queries, hits; /* tokens of sequences that began, and those found in the cache */
+    uint64_t preemptions, swaps; /* of these, to the host's memory */
+    uint64_t queries, hits;      /* tokens of sequences that began, and those found in the cache */
 } rt_scheduler_stats;
 
 typedef struct rt_scheduler rt_scheduler;
@@ -119,6 +124,9 @@ void rt_scheduler_limit(rt_scheduler *scheduler, double time);
 /* Plans a step; pages are reserved. n_items is 0 when nothing can be done. The plan is valid until
  * the next one. */
 rt_plan *rt_scheduler_plan(rt_scheduler *scheduler);
+
+/* Changes what rt_scheduler_options has of it. */
+void rt_scheduler_set_swap_cost(rt_scheduler *scheduler, double cost);
 
 /* The step that was planned has run: what it computed and is valid is in the KV cache. False: it
  * has failed, and nothing is. The owner then adds sampled tokens, and removes sequences that ended.

@@ -72,6 +72,20 @@ expect 0 embed embed.so --device emulator -p "Hello there" -p "one two three" --
 case="embeddings of the CPU and the emulator"
 same out vectors
 expect 0 verify embed.so --against "$q4" -q
+# With little room for keys and values requests are preempted: to the host's memory and back.
+for mode in recompute swap; do
+    expect 0 batch both.so --device emulator --input gpu.jsonl --output "$mode.jsonl" --max-num-seqs 5 \
+        --max-num-batched-tokens 16 --max-model-len 64 --kv-cache-memory-bytes 33000 --swap-space 0.001 \
+        --preemption-mode $mode --json
+    holds "d['preemptions'] > 0 and d['swaps'] == (d['preemptions'] if '$mode' == 'swap' else 0)"
+    python3 - "$mode.jsonl" batch-cpu.jsonl <<'EOF' >out
+import json, sys
+def tokens(name):
+    return {r["line"]: [c["token_ids"] for c in r.get("choices", [r])] for r in map(json.loads, open(name))}
+print(json.dumps({"same": tokens(sys.argv[1]) == tokens(sys.argv[2])}))
+EOF
+    holds 'd["same"]'
+done
 # A kernel that faults costs the requests of its step; the GPU is set up again, those that come after
 # are served, and another run does the rest.
 export MODELCC_EMULATOR_FAIL=60

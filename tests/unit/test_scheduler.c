@@ -34,7 +34,7 @@ typedef struct world {
     rt_scheduler *scheduler;
     rt_scheduler_options options;
     double now;
-    uint64_t content[2][MAX_PAGES][PAGE];
+    uint64_t content[2][MAX_PAGES][PAGE], host[2][MAX_PAGES][PAGE];
     bool drafts;
     int64_t finished, cancelled, expired, failed, refused, shared, tokens, decoded;
     int64_t drafted, kept; /* tokens */
@@ -43,7 +43,8 @@ typedef struct world {
 
 static world w;
 static uint64_t state;
-static int64_t preempted; /* in the last simulation */
+static int64_t preempted, swapped; /* in the last simulation */
+static uint64_t swap_bytes;        /* of the host's memory, in the next one */
 
 static uint32_t below(uint32_t n) {
     state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
@@ -70,12 +71,18 @@ static int32_t next_of(uint64_t hash) {
 static void make(int max_seqs, int32_t max_batch, uint64_t bytes) {
     rt_error error = {0};
     memset(&w, 0, sizeof w);
-    rt_kv_options o = {
-        .slots = max_seqs, .max_len = MAX_LEN, .max_step = max_batch, .memory_bytes = bytes};
+    rt_kv_options o = {.slots = max_seqs,
+                       .max_len = MAX_LEN,
+                       .max_step = max_batch,
+                       .memory_bytes = bytes,
+                       .swap_bytes = swap_bytes};
     w.kv = rt_kv_create(groups, 2, &o, &error);
     ck_assert_msg(w.kv != NULL, "%s", error.text);
-    w.options = (rt_scheduler_options){
-        .max_seqs = max_seqs, .max_batch = max_batch, .max_waiting = MAX_WAITING, .aging = 10};
+    w.options = (rt_scheduler_options){.max_seqs = max_seqs,
+                                       .max_batch = max_batch,
+                                       .max_waiting = MAX_WAITING,
+                                       .aging = 10,
+                                       .swap_cost = swap_bytes ? 0.5 : 1};
     w.scheduler = rt_scheduler_create(w.kv, &w.options);
     ck_assert_ptr_nonnull(w.scheduler);
 }
@@ -113,9 +120,14 @@ static void end(request *r) {
 static void copy_pages(void) {
     int n;
     const rt_kv_copy *copies = rt_kv_copies(w.kv, &n);
-    for (int i = 0; i < n; i++)
-        memcpy(w.content[copies[i].group][copies[i].to], w.content[copies[i].group][copies[i].from],
+    for (int i = 0; i < n; i++) {
+        const rt_kv_copy *c = &copies[i];
+        ck_assert(c->from >= 0 && c->from < MAX_PAGES && c->to >= 0 && c->to < MAX_PAGES);
+        memcpy(c->kind == RT_KV_TO_HOST ? w.host[c->group][c->to] : w.content[c->group][c->to],
+               c->kind == RT_KV_FROM_HOST ? w.host[c->group][c->from]
+                                          : w.content[c->group][c->from],
                sizeof w.content[0][0]);
+    }
     rt_kv_copies_made(w.kv);
 }
 
@@ -395,6 +407,7 @@ static void simulate(uint64_t bytes, int n_requests, uint32_t load) {
     if (w.drafts)
         ck_assert(w.kept > 0 && w.drafted > w.kept);
     preempted = (int64_t)stats.preemptions;
+    swapped = (int64_t)stats.swaps;
     unmake();
 }
 
@@ -408,8 +421,50 @@ START_TEST(random_arrivals) {
         uint32_t load; /* less is more */
     } cases[] = {{one, 40}, {one + one / 2, 200}, {2 * one, 2000}, {0, 100}};
     simulate(cases[_i].bytes, n, cases[_i].load);
+    ck_assert_int_eq(swapped, 0);
     if (_i < 2)
         ck_assert_int_gt(preempted, 0);
+}
+END_TEST
+
+/* Those that are preempted come back from the host's memory: from much of it, or from too little
+ * for all. */
+START_TEST(random_arrivals_with_swap) {
+    const char *seed = getenv("MCC_TEST_SEED");
+    state = (seed ? strtoull(seed, NULL, 10) : 1) * 100 + 10 + (uint64_t)_i;
+    uint64_t one = rt_kv_bytes_for(groups, 2, MAX_LEN, MAX_BATCH);
+    swap_bytes = _i ? one / 2 : 4 * one;
+    simulate(one + one / 4, test_full() ? 20000 : 1000, 60);
+    swap_bytes = 0;
+    ck_assert_int_gt(swapped, 0);
+    ck_assert(_i ? swapped < preempted : true);
+}
+END_TEST
+
+/* What a sequence held when it was preempted, and another's pages since, is there again, and not
+ * computed again. */
+START_TEST(what_was_swapped_out_comes_back) {
+    static request r[2];
+    swap_bytes = 2 * rt_kv_bytes_for(groups, 2, MAX_LEN, 16);
+    make(2, 16, rt_kv_bytes_for(groups, 2, MAX_LEN, 16));
+    for (int i = 0; i < 300; i++) {
+        r[0].ids[i] = i;
+        r[1].ids[i] = 1000 + i;
+    }
+    start(&r[0], 80, 250);
+    r[0].seq.priority = 1;
+    start(&r[1], 60, 250);
+    ck_assert(rt_scheduler_add(w.scheduler, &r[0].seq));
+    ck_assert(rt_scheduler_add(w.scheduler, &r[1].seq));
+    while (step(0, false))
+        ;
+    rt_scheduler_stats stats = rt_scheduler_get_stats(w.scheduler);
+    ck_assert_int_eq(w.finished, 2);
+    ck_assert_int_gt(r[0].seq.preemptions, 0);
+    ck_assert_uint_eq(stats.swaps, stats.preemptions);
+    ck_assert_int_eq(w.tokens, 80 + 249 + 60 + 249);
+    unmake();
+    swap_bytes = 0;
 }
 END_TEST
 
@@ -647,6 +702,8 @@ static Suite *suite(void) {
     TCase *t = tcase_create("scheduler");
     tcase_set_timeout(t, 600);
     tcase_add_loop_test(t, random_arrivals, 0, 4);
+    tcase_add_loop_test(t, random_arrivals_with_swap, 0, 2);
+    tcase_add_test(t, what_was_swapped_out_comes_back);
     tcase_add_test(t, nobody_starves);
     tcase_add_test(t, prompts_fill_what_decoding_leaves);
     tcase_add_test(t, equal_prompts_take_turns);

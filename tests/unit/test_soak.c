@@ -211,9 +211,8 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
     options.max_num_waiting = WAITING;
     options.max_num_batched_tokens = 40;
     options.max_model_len = MAX_PROMPT + MAX_TOKENS;
-    /* Two sequences of full length: three layers, of which one has a window. */
-    options.kv_cache_memory_bytes =
-        2 * 3 * (MAX_PROMPT + MAX_TOKENS + 40) / FAKE_PAGE * FAKE_LAYER_BYTES;
+    /* A little more than one sequence of full length: three layers, of which one has a window. */
+    options.kv_cache_memory_bytes = 3 * 22 * FAKE_LAYER_BYTES;
     options.on_event = receive;
     options.on_event_context = &s;
     s.engine = make_engine(options);
@@ -233,6 +232,8 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
     ck_assert_uint_eq(stats.kv_bytes_used, 0);
     ck_assert_int_gt(s.checked, s.per_thread);
     ck_assert_int_gt(s.preempted, 0);
+    ck_assert(stats.swaps <= stats.preemptions);
+    ck_assert(options.preemption_mode != MCC_PREEMPT_SWAP || stats.swaps > 0);
     ck_assert_int_gt(s.reasons[MCC_FINISH_LENGTH], s.per_thread);
     ck_assert_int_gt(s.reasons[MCC_FINISH_CANCELLED], 0);
     ck_assert_int_gt(s.reasons[MCC_FINISH_DEADLINE], 0);
@@ -245,10 +246,17 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
 
 START_TEST(on_the_cpu) {
     ck_assert_int_eq(run((mcc_engine_options){.device = "cpu", .threads = 2}, NULL), 0);
+    ck_assert_int_eq(run((mcc_engine_options){.device = "cpu",
+                                              .threads = 2,
+                                              .swap_space_bytes = 1 << 18,
+                                              .preemption_mode = MCC_PREEMPT_SWAP},
+                         NULL),
+                     0);
 }
 END_TEST
 
-START_TEST(on_a_gpu_that_fails) {
+/* The made-up GPU's. */
+static fake_cuda_state *load_driver(void) {
     void *library = dlopen(MCC_FAKE_CUDA, RTLD_NOW);
     ck_assert_ptr_nonnull(library);
     void *get = dlsym(library, "fake_cuda_get"), *reset = dlsym(library, "fake_cuda_reset");
@@ -258,11 +266,91 @@ START_TEST(on_a_gpu_that_fails) {
     memcpy(&clear, &reset, sizeof clear);
     clear();
     setenv("MODELCC_EMULATOR", MCC_FAKE_CUDA, 1);
-    int failures = run((mcc_engine_options){.device = "emulator"}, state());
+    return state();
+}
+
+/* Nothing is left over. */
+static void check_driver(const fake_cuda_state *driver) {
+    ck_assert_msg(driver->bad_calls == 0, "%s", driver->bad_call);
+    ck_assert_int_eq(driver->contexts, 0);
+    ck_assert_int_eq(driver->pinned, 0);
+    ck_assert_uint_eq(driver->used, 0);
+}
+
+START_TEST(on_a_gpu_that_fails) {
+    fake_cuda_state *driver = load_driver();
+    int failures = run((mcc_engine_options){.device = "emulator",
+                                            .swap_space_bytes = 1 << 16,
+                                            .preemption_mode = MCC_PREEMPT_SWAP},
+                       driver);
     ck_assert_int_gt(failures, 3);
-    ck_assert_msg(state()->bad_calls == 0, "%s", state()->bad_call);
-    ck_assert_int_eq(state()->contexts, 0);
-    ck_assert_uint_eq(state()->used, 0);
+    check_driver(driver);
+}
+END_TEST
+
+/* Requests that grow beyond the cache: the pages of those that are preempted go to pinned memory
+ * and come back, so that no prompt is computed twice; or never go there. */
+START_TEST(preemption_by_swap) {
+    enum { N = 4, PROMPT = 60, TOKENS = 200 };
+    mcc_engine_options options = {.max_num_seqs = N,
+                                  .max_num_batched_tokens = 32,
+                                  .max_model_len = PROMPT + TOKENS,
+                                  .kv_cache_memory_bytes = 2 * 3 * 22 * FAKE_LAYER_BYTES,
+                                  .swap_space_bytes = 1 << 20,
+                                  .device = "emulator"};
+    mcc_engine *engine;
+    fake_cuda_state *driver = load_driver();
+    for (int mode = MCC_PREEMPT_AUTO; mode <= MCC_PREEMPT_SWAP; mode++) {
+        static int32_t ids[N][PROMPT + TOKENS];
+        int64_t n[N];
+        int preemptions = 0;
+        options.preemption_mode = mode;
+        engine = make_engine(options);
+        int pinned = driver->pinned;
+        for (int i = 0; i < N; i++) {
+            uint64_t id;
+            fill_prompt(PROMPT, (uint32_t)i + 1);
+            memcpy(ids[i], prompt, PROMPT * sizeof *prompt);
+            n[i] = PROMPT;
+            mcc_request_params params = {.struct_size = sizeof params,
+                                         .flags = MCC_REQUEST_IGNORE_EOS,
+                                         .prompt_ids = prompt,
+                                         .n_prompt_ids = PROMPT,
+                                         .max_tokens = TOKENS};
+            ck_assert_int_eq(mcc_request_submit(engine, &params, &id, NULL), MCC_OK);
+        }
+        for (int32_t unfinished = 1; unfinished;) {
+            mcc_event event = {.struct_size = sizeof event};
+            ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
+            while (!mcc_engine_next_event(engine, &event, NULL) && event.kind != MCC_EVENT_NONE) {
+                int r = (int)event.request - 1;
+                preemptions += event.preemptions;
+                if (event.kind == MCC_EVENT_TOKEN) {
+                    ck_assert_int_eq(event.token_id, fake_next(ids[r], n[r]));
+                    ids[r][n[r]++] = event.token_id;
+                }
+            }
+        }
+        mcc_engine_stats s = {.struct_size = sizeof s};
+        ck_assert_int_eq(mcc_engine_get_stats(engine, &s, NULL), MCC_OK);
+        ck_assert_int_gt(preemptions, 0);
+        ck_assert_uint_eq(s.preemptions, (uint64_t)preemptions);
+        if (mode == MCC_PREEMPT_SWAP) {
+            ck_assert_uint_eq(s.swaps, s.preemptions);
+            ck_assert_uint_eq(s.prefill_tokens, N * PROMPT);
+        } else if (mode == MCC_PREEMPT_RECOMPUTE) {
+            ck_assert_uint_eq(s.swaps, 0);
+            ck_assert_uint_gt(s.prefill_tokens, N * PROMPT);
+        }
+        ck_assert_int_eq(driver->pinned, pinned);
+        mcc_engine_destroy(engine);
+        check_driver(driver);
+    }
+    options.struct_size = sizeof options;
+    options.swap_space_bytes = 0;
+    ck_assert_int_eq(mcc_engine_create(model, &options, &engine, NULL), MCC_INVALID_ARGUMENT);
+    options.preemption_mode = 3;
+    ck_assert_int_eq(mcc_engine_create(model, &options, &engine, NULL), MCC_INVALID_ARGUMENT);
 }
 END_TEST
 
@@ -288,6 +376,7 @@ static Suite *suite(void) {
     tcase_add_checked_fixture(t, setup_both, teardown);
     tcase_add_test(t, on_the_cpu);
     tcase_add_test(t, on_a_gpu_that_fails);
+    tcase_add_test(t, preemption_by_swap);
     suite_add_tcase(s, t);
     return s;
 }
