@@ -24,6 +24,7 @@ typedef struct batch_request {
     int32_t *bias_ids;   /* the same */
     float *biases;       /* the same */
     char *messages;      /* cJSON's */
+    char *guided;        /* the same */
     char error[256];     /* why it is not a request; "" when it is one */
 } batch_request;
 

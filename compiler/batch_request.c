@@ -140,6 +140,54 @@ static bool take_logprobs(batch_request *r, const cJSON *field) {
     return ok;
 }
 
+/* --- structured output ---------------------------------------------------------------------------
+ */
+
+/* Where a line has one of these, those of the command line are not its. */
+static bool guided(batch_request *r, const cJSON *field, const char **at, const char *expected) {
+    if (r->guided)
+        return wrong(r, "%s: there is another guided_… already", field->string);
+    r->params.guided_json = r->params.guided_regex = r->params.guided_grammar = NULL;
+    r->guided = cJSON_IsString(field) ? cJSON_malloc(strlen(field->valuestring) + 1)
+                                      : cJSON_PrintUnformatted(field);
+    if (!r->guided)
+        return wrong(r, "out of memory");
+    if (cJSON_IsString(field))
+        strcpy(r->guided, field->valuestring);
+    else if (at != &r->params.guided_json)
+        return wrong(r, "%s: expected %s", field->string, expected);
+    *at = r->guided;
+    return true;
+}
+
+/* A regular expression of texts, each as it is. */
+static bool choice(batch_request *r, const cJSON *field) {
+    size_t size = 1;
+    if (r->guided)
+        return wrong(r, "%s: there is another guided_… already", field->string);
+    for (const cJSON *c = cJSON_IsArray(field) ? field->child : NULL; c; c = c->next)
+        size += cJSON_IsString(c) ? 2 * strlen(c->valuestring) + 1 : 0;
+    char *p = r->guided = cJSON_malloc(size);
+    if (!p)
+        return wrong(r, "out of memory");
+    for (const cJSON *c = cJSON_IsArray(field) ? field->child : NULL; c; c = c->next) {
+        if (!cJSON_IsString(c))
+            return wrong(r, "guided_choice: expected a list of texts");
+        if (p != r->guided)
+            *p++ = '|';
+        for (const char *t = c->valuestring; *t; t++) {
+            if (strchr(".^$*+?{}[]\\|()", *t))
+                *p++ = '\\';
+            *p++ = *t;
+        }
+    }
+    *p = '\0';
+    r->params.guided_json = r->params.guided_grammar = NULL;
+    r->params.guided_regex = r->guided;
+    return (cJSON_IsArray(field) && field->child) ||
+           wrong(r, "guided_choice: expected a list of texts");
+}
+
 /* --- fields --------------------------------------------------------------------------------------
  */
 
@@ -174,6 +222,14 @@ static bool take_field(batch_request *r, const cJSON *field) {
         return flag(r, field, MCC_REQUEST_IGNORE_EOS);
     if (strcmp(name, "logprobs") == 0)
         return take_logprobs(r, field);
+    if (strcmp(name, "guided_json") == 0)
+        return guided(r, field, &p->guided_json, "a JSON schema");
+    if (strcmp(name, "guided_regex") == 0)
+        return guided(r, field, &p->guided_regex, "text");
+    if (strcmp(name, "guided_grammar") == 0)
+        return guided(r, field, &p->guided_grammar, "text");
+    if (strcmp(name, "guided_choice") == 0)
+        return choice(r, field);
     if (strcmp(name, "typical_p") == 0)
         return positive(r, field, &p->typical_p);
     if (strcmp(name, "presence_penalty") == 0)
@@ -283,8 +339,9 @@ void batch_request_clear(batch_request *r) {
     free(r->bias_ids);
     free(r->biases);
     cJSON_free(r->messages);
+    cJSON_free(r->guided);
     r->json = r->id = NULL;
     r->prompt_ids = r->bias_ids = NULL;
     r->biases = NULL;
-    r->messages = NULL;
+    r->messages = r->guided = NULL;
 }

@@ -540,5 +540,9 @@ int cmd_batch(int argc, char **argv) {
     if (!b.input_path || !b.output_path)
         return command_usage("batch", "expected --input FILE and --output FILE");
     b.common.artifact = argv[optind];
-    return run_batch(&b);
+    int code = generate_read_guided("batch", &b.common);
+    if (code == EXIT_FINE)
+        code = run_batch(&b);
+    free(b.common.guided);
+    return code;
 }

@@ -277,7 +277,10 @@ int cmd_chat(int argc, char **argv) {
     c.system = system ? strdup(system) : NULL;
     if (system && !c.system)
         return output_fail_memory();
-    int code = run_chat(&c);
+    int code = generate_read_guided("chat", &c.common);
+    if (code == EXIT_FINE)
+        code = run_chat(&c);
+    free(c.common.guided);
     free(c.system);
     return code;
 }

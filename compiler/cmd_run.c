@@ -196,7 +196,10 @@ int cmd_run(int argc, char **argv) {
         if (!typed)
             return EXIT_FAILED;
     }
-    int code = run_prompt(&o);
+    int code = generate_read_guided("run", &o.common);
+    if (code == EXIT_FINE)
+        code = run_prompt(&o);
+    free(o.common.guided);
     free(typed);
     return code;
 }

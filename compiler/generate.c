@@ -12,6 +12,9 @@ const char generate_help[] =
     "      --repetition-penalty X --presence-penalty X --frequency-penalty X\n"
     "      --logit-bias ID:X[,…]  add X, -100 to 100, to the logits of these token ids\n"
     "      --stop TEXT            end before this text; may be repeated\n"
+    "      --guided-json FILE|TEXT      the output is JSON that this schema describes\n"
+    "      --guided-regex REGEX         the output matches this regular expression\n"
+    "      --guided-grammar FILE|TEXT   the output is one of this grammar (GBNF)\n"
     "      --ignore-eos           go on when the model says it is done\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --max-model-len N      tokens of context (default: the model's)\n"
@@ -62,6 +65,38 @@ int generate_logprobs_option(const char *command, generate_options *o, const cha
     o->params.flags |= MCC_REQUEST_LOGPROBS;
     o->params.top_logprobs = (int32_t)n;
     return EXIT_FINE;
+}
+
+/* A schema or grammar is a file, or else the text itself: one begins with a brace, the other has
+ * `::=` in it. */
+static int guided(const char *command, generate_options *o, const char *option, const char *value,
+                  bool is_text, const char **text) {
+    if (is_text) {
+        *text = value;
+        return EXIT_FINE;
+    }
+    if (o->guided_file)
+        return command_usage(command, "%s: there is another grammar already", option);
+    o->guided_file = value;
+    o->guided_as = text;
+    return EXIT_FINE;
+}
+
+int generate_read_guided(const char *command, generate_options *o) {
+    enum { MAX_BYTES = 16 << 20 }; /* the engine takes less, and says so */
+    unsigned long size;
+    if (!o->guided_file)
+        return EXIT_FINE;
+    o->guided = command_read_file(command, o->guided_file, MAX_BYTES, &size);
+    if (!o->guided)
+        return EXIT_FAILED;
+    *o->guided_as = o->guided;
+    if (strlen(o->guided) == size)
+        return EXIT_FINE;
+    fprintf(stderr, "error: %s: there is a zero byte in it\n", o->guided_file);
+    free(o->guided);
+    o->guided = NULL;
+    return EXIT_FAILED;
 }
 
 int generate_option(const char *command, generate_options *o, int option, const char *value) {
@@ -161,6 +196,16 @@ int generate_option(const char *command, generate_options *o, int option, const 
             return bad(command, "--typical-p", value, "above 0, at most 1");
         p->typical_p = (float)x;
         return EXIT_FINE;
+    case GENERATE_FIRST + 21: {
+        bool is_text = value[strspn(value, " \t\r\n")] == '{' || strcmp(value, "true") == 0;
+        return guided(command, o, "--guided-json", value, is_text, &p->guided_json);
+    }
+    case GENERATE_FIRST + 22:
+        p->guided_regex = value;
+        return EXIT_FINE;
+    case GENERATE_FIRST + 23:
+        return guided(command, o, "--guided-grammar", value, strstr(value, "::=") != NULL,
+                      &p->guided_grammar);
     case GENERATE_FIRST + 20:
         return take_biases(o, value)
                    ? EXIT_FINE

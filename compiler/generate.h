@@ -30,6 +30,9 @@ typedef struct generate_options {
     const char *stops[GENERATE_MAX_STOPS];
     int32_t bias_ids[GENERATE_MAX_BIASES];
     float biases[GENERATE_MAX_BIASES];
+    const char *guided_file; /* that a field of params, guided_as, is to be read from … */
+    const char **guided_as;
+    char *guided; /* … and what is in it, for the command to free */
 } generate_options;
 
 /* getopt_long codes of the options below start here; a command's own are smaller. */
@@ -55,7 +58,10 @@ enum { GENERATE_FIRST = 1000 };
         {"speculative-config", required_argument, NULL, GENERATE_FIRST + 16},                      \
         {"presence-penalty", required_argument, NULL, GENERATE_FIRST + 17},                        \
         {"frequency-penalty", required_argument, NULL, GENERATE_FIRST + 18},                       \
-        {"typical-p", required_argument, NULL, GENERATE_FIRST + 19}, {                             \
+        {"typical-p", required_argument, NULL, GENERATE_FIRST + 19},                               \
+        {"guided-json", required_argument, NULL, GENERATE_FIRST + 21},                             \
+        {"guided-regex", required_argument, NULL, GENERATE_FIRST + 22},                            \
+        {"guided-grammar", required_argument, NULL, GENERATE_FIRST + 23}, {                        \
         "logit-bias", required_argument, NULL, GENERATE_FIRST + 20                                 \
     }
 extern const char generate_help[];
@@ -65,6 +71,10 @@ void generate_defaults(generate_options *o);
 int generate_option(const char *command, generate_options *o, int option, const char *value);
 /* Takes the value of --logprobs, of commands that print them. The same. */
 int generate_logprobs_option(const char *command, generate_options *o, const char *value);
+
+/* Once all options have been taken: reads the file with the schema or grammar, if there is one.
+ * EXIT_FINE, or EXIT_FAILED after a message. */
+int generate_read_guided(const char *command, generate_options *o);
 
 /* A model that is ready to run. */
 typedef struct generate_model {

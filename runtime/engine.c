@@ -218,8 +218,10 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->draft_always = o->flags & MCC_ENGINE_DRAFT_ALWAYS;
     e->event_text = malloc(rt_request_event_bytes(e->artifact));
     e->event_embedding = malloc((size_t)e->artifact->tables.rows->width * sizeof(float));
-    if (!e->scheduler || !rt_engine_make_sampler(e) || !e->sampled || !e->event_text ||
-        !e->event_embedding || !e->draft_jobs || !e->offers || !e->offered)
+    const rt_tokenizer *tokenizer = e->artifact->tokenizer;
+    e->grammars = tokenizer ? rt_grammars_create(tokenizer, e->vocab_size) : NULL;
+    if ((tokenizer && !e->grammars) || !e->scheduler || !rt_engine_make_sampler(e) || !e->sampled ||
+        !e->event_text || !e->event_embedding || !e->draft_jobs || !e->offers || !e->offered)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
         return false;
@@ -261,6 +263,7 @@ void mcc_engine_destroy(mcc_engine *engine) {
     if (!engine)
         return;
     rt_engine_free_requests(engine);
+    rt_grammars_destroy(engine->grammars);
     if (engine->proposer)
         engine->proposer->ops->destroy(engine->proposer);
     rt_scheduler_destroy(engine->scheduler);

@@ -21,6 +21,7 @@
 
 #include "runtime/adjust.h"
 #include "runtime/device.h"
+#include "runtime/grammar/guide.h"
 #include "runtime/loader.h"
 #include "runtime/proposer.h"
 #include "runtime/sampler.h"
@@ -64,6 +65,8 @@ typedef struct rt_request {
     int32_t *stop_ids;
     int32_t n_stop_ids;
 
+    rt_guide *guide; /* keeps the output to a grammar; NULL: none */
+
     rt_detok detok;
     rt_output_text text;
     int64_t *text_ends; /* [max_ids - n_prompt] where each output token's text ends */
@@ -83,8 +86,9 @@ typedef struct rt_request {
 
 /* What a row of a step became. */
 typedef struct rt_sampled {
-    int32_t id; /* -1: none could be chosen */
+    int32_t id; /* -1: none could be chosen … */
     float logprob;
+    const char *why;                       /* … for this reason */
     mcc_logprob top[MCC_MAX_TOP_LOGPROBS]; /* as many as the request asks for; as rt_request.top */
 } rt_sampled;
 
@@ -115,7 +119,8 @@ struct mcc_engine {
     rt_device *device;
     int32_t vocab_size, n_slots, max_seqs, eval_seqs, max_batched, max_waiting;
     int64_t max_len;
-    rt_sampled *sampled; /* [max_batched] of the step's rows */
+    rt_sampled *sampled;   /* [max_batched] of the step's rows */
+    rt_grammars *grammars; /* NULL without a tokenizer */
     rt_sample_job sample_job;
     rt_proposer *proposer;
     rt_draft_job *draft_jobs; /* [max_seqs] */

@@ -7,7 +7,7 @@
 /* What kernels that sample (codegen/cuda/kernels/sample.cuh) do not do. */
 bool rt_engine_samples_on_host(const rt_request *r) {
     bool typical = r->sampling.typical_p > 0 && r->sampling.typical_p < 1;
-    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0;
+    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0 || r->guide;
 }
 
 void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
@@ -34,11 +34,30 @@ static void measure(const mcc_engine *e, const rt_request *r, const float *row, 
                            : (mcc_logprob){.token_id = -1};
 }
 
+/* Leaves the tokens that the request's grammar allows; why not any, when there are none. */
+static const char *apply_grammar(rt_request *r, float *logits, int32_t n) {
+    const char *why;
+    const uint32_t *mask = rt_guide_mask(r->guide, &why);
+    if (mask)
+        rt_mask(logits, n, mask);
+    return mask ? NULL : why;
+}
+
+static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) {
+    size_t bytes = 0;
+    const char *text = rt_tokenizer_piece(e->artifact->tokenizer, id, &bytes);
+    return rt_guide_accept(r->guide, id, text, bytes)
+               ? NULL
+               : "the grammar is too ambiguous, or memory is short";
+}
+
 /* The token at `position`: the device's choice, or the host's from a row of logits. */
-static void sample(const rt_sample_job *job, const rt_request *r, int32_t row, int64_t position,
+static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t position,
                    char *space) {
     const mcc_engine *e = job->engine;
     rt_sampled *to = &e->sampled[row];
+    const char *refused = NULL;
+    to->why = "all logits are NaN or -infinity";
     if (e->device->samples && !rt_engine_samples_on_host(r)) {
         const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
         to->id = (int32_t)s->id;
@@ -47,13 +66,19 @@ static void sample(const rt_sample_job *job, const rt_request *r, int32_t row, i
     }
     const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;
     const float *logits = raw;
-    if (rt_adjust_changes(&r->adjust)) {
+    if (rt_adjust_changes(&r->adjust) || r->guide) {
         float *adjusted = (float *)space;
         memcpy(adjusted, raw, (size_t)e->vocab_size * sizeof *raw);
         rt_adjust_apply(&r->adjust, adjusted);
+        refused = r->guide ? apply_grammar(r, adjusted, e->vocab_size) : NULL;
         logits = adjusted;
     }
-    to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
+    to->id =
+        refused ? -1
+                : rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
+    if (r->guide && to->id >= 0 && (refused = accept_token(e, r, to->id)))
+        to->id = -1;
+    to->why = refused ? refused : to->why;
     to->logprob = 0;
     if (r->logprobs && to->id >= 0)
         measure(e, r, raw, to);
@@ -64,13 +89,15 @@ static void sample_items(const mcc_cpu_call *call, int64_t begin, int64_t end, v
     const rt_sample_job *job = (const rt_sample_job *)call;
     for (int64_t i = begin; i < end; i++) {
         rt_plan_item *item = &job->plan->items[i];
-        const rt_request *r = rt_request_of(item->seq);
+        rt_request *r = rt_request_of(item->seq);
         int64_t next =
             item->first + item->n - item->n_rows + 1; /* the first row's token is there */
         for (int32_t k = 0; k < item->n_rows; k++) {
             int32_t row = job->first_rows[i] + k;
             sample(job, r, row, next + k, space);
-            if (k + 1 < item->n_rows && job->engine->sampled[row].id != item->seq->ids[next + k]) {
+            bool must_end = r->guide && r->guide->must_end;
+            if (k + 1 < item->n_rows &&
+                (must_end || job->engine->sampled[row].id != item->seq->ids[next + k])) {
                 item->n_valid = k + 1;
                 break;
             }

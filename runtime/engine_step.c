@@ -117,8 +117,8 @@ static void count(mcc_engine *e, const rt_plan *plan, double seconds) {
 static bool add_token(mcc_engine *e, rt_request *r, const rt_sampled *s, rt_error *error) {
     bool added = s->id < 0 ? rt_fail(error, MCC_INTERNAL,
                                      "no token can be chosen for position %" PRId64
-                                     " of request %" PRIu64 ": all logits are NaN or -infinity",
-                                     r->seq.n_ids, r->id)
+                                     " of request %" PRIu64 ": %s",
+                                     r->seq.n_ids, r->id, s->why)
                            : rt_request_add(r, s, error);
     e->stats.generated_tokens += added;
     rt_engine_make_ready(e, r);

@@ -468,6 +468,16 @@ typedef struct mcc_request_params {
     const float *logit_bias;
     int32_t n_logit_bias;
     uint32_t reserved3;
+    /* Structured output: at most one of these; texts, zero-terminated, of at most 1 MiB. Tokens
+     * that could not lead to a text that matches are never chosen; the model's end token (and
+     * stop_token_ids) is allowed where the text may end, and where nothing can follow the request
+     * ends by itself, MCC_FINISH_STOP. The text is incomplete where max_tokens, a stop text or a
+     * deadline ends it before. */
+    const char *guided_json;    /* a JSON schema: see the README for what of it */
+    const char *guided_regex;   /* a regular expression as of Python's re, for the whole output;
+                                   \\d, \\w and \\s are ASCII's. No look-around, back-references,
+                                   flags; ^ and $ at the ends only */
+    const char *guided_grammar; /* llama.cpp's GBNF: `name ::= …`, from the rule `root` on */
 } mcc_request_params;
 
 /* Hands a request to the engine, which copies what it needs. Requests start in the order given by

@@ -168,6 +168,37 @@ static bool set_stops(const mcc_artifact *a, const mcc_request_params *p, rt_req
     return true;
 }
 
+/* After set_stops: the end tokens are those that the grammar allows in the end. */
+static bool set_guide(const mcc_engine *e, const mcc_request_params *p, rt_request *r,
+                      rt_error *error) {
+    const char *const texts[] = {p->guided_json, p->guided_regex, p->guided_grammar};
+    int kind = -1;
+    for (int i = 0; i < (int)(sizeof texts / sizeof *texts); i++) {
+        if (!texts[i])
+            continue;
+        if (kind >= 0)
+            return rt_fail(error, MCC_INVALID_ARGUMENT, "%s and %s exclude each other",
+                           rt_grammar_field((rt_grammar_kind)kind),
+                           rt_grammar_field((rt_grammar_kind)i));
+        kind = i;
+    }
+    if (kind < 0)
+        return true;
+    if (!rt_need_tokenizer(e->artifact, error))
+        return false;
+    if (rt_tokenizer_joins_by_spaces(e->artifact->tokenizer))
+        return rt_fail(error, MCC_UNSUPPORTED,
+                       "%s: the model's tokenizer joins tokens by spaces, for which grammars are "
+                       "not supported",
+                       rt_grammar_field((rt_grammar_kind)kind));
+    rt_grammar *grammar = rt_grammars_get(e->grammars, (rt_grammar_kind)kind, texts[kind],
+                                          strlen(texts[kind]), error);
+    if (!grammar)
+        return false;
+    r->guide = rt_guide_create(grammar, r->stop_ids, r->n_stop_ids);
+    return r->guide || no_memory(error);
+}
+
 size_t rt_request_event_bytes(const mcc_artifact *a) {
     return 2 * (a->tokenizer ? (size_t)rt_detok_max(a->tokenizer) : 0) + MAX_STOP_BYTES + 1;
 }
@@ -250,8 +281,9 @@ rt_request *rt_request_create(const mcc_engine *engine, const mcc_request_params
     r->max_drafts = p->num_speculative_tokens;
     r->seq.no_cache = p->flags & MCC_REQUEST_NO_CACHE;
     if (!set_prompt(engine, p, r, error) || !set_sampling(engine, p, r, error) ||
-        !set_stops(engine->artifact, p, r, error) || !set_output(engine, r, error) ||
-        !set_embedding(engine, r, error) || !set_drafts(engine, r, error)) {
+        !set_stops(engine->artifact, p, r, error) || !set_guide(engine, p, r, error) ||
+        !set_output(engine, r, error) || !set_embedding(engine, r, error) ||
+        !set_drafts(engine, r, error)) {
         rt_request_free(r);
         return NULL;
     }
@@ -266,6 +298,7 @@ void rt_request_free(rt_request *r) {
     for (int32_t i = 0; i < r->n_stops; i++)
         free((char *)r->stops[i].text);
     free(r->stops);
+    rt_guide_destroy(r->guide);
     free(r->stop_ids);
     rt_adjust_destroy(&r->adjust);
     free(r->seq.ids);
@@ -369,7 +402,8 @@ bool rt_request_add(rt_request *r, const rt_sampled *token, rt_error *error) {
         /* The text ends before the stop text: nothing is flushed after it. */
         r->finished = true;
         r->finish_reason = MCC_FINISH_STOP;
-    } else if (ends) {
+    } else if (ends || (r->guide && r->guide->must_end &&
+                        r->guide->n_tokens == r->seq.n_ids - r->seq.n_prompt)) {
         rt_request_finish(r, MCC_FINISH_STOP);
     } else if (r->seq.n_ids == r->max_ids) {
         rt_request_finish(r, MCC_FINISH_LENGTH);

@@ -244,6 +244,10 @@ const char *rt_tokenizer_piece(const rt_tokenizer *t, int32_t id, size_t *size) 
     return piece;
 }
 
+bool rt_tokenizer_joins_by_spaces(const rt_tokenizer *t) {
+    return t->header->decoder == RT_TOK_DECODE_SPACED;
+}
+
 int32_t rt_tokenizer_find(const rt_tokenizer *t, const char *text, size_t size) {
     uint64_t slots = t->vocab_slots;
     if (slots == 0 || size > t->header->max_text)

@@ -82,6 +82,9 @@ const char *rt_tokenizer_piece(const rt_tokenizer *tokenizer, int32_t id, size_t
 /* The id of a token as the vocabulary spells it, or -1. */
 int32_t rt_tokenizer_find(const rt_tokenizer *tokenizer, const char *text, size_t size);
 
+/* True where texts of tokens are joined by spaces, which are in no token's piece. */
+bool rt_tokenizer_joins_by_spaces(const rt_tokenizer *tokenizer);
+
 /* True for special tokens (control tokens): not text, skipped by RT_TOKENIZER_SKIP_SPECIAL. */
 bool rt_tokenizer_is_special(const rt_tokenizer *tokenizer, int32_t id);
 

@@ -1,0 +1,61 @@
+/* What the parts of the JSON schema reader share. See schema.c. */
+#ifndef MCC_RUNTIME_GRAMMAR_SCHEMA_H
+#define MCC_RUNTIME_GRAMMAR_SCHEMA_H
+
+#include "runtime/grammar/schema_values.h"
+
+/* A place in a schema: a JSON pointer (RFC 6901), from the end to the beginning. */
+typedef struct rt_place {
+    const struct rt_place *parent; /* NULL: the root, or where a $ref points to */
+    const char *name;              /* of a member; of the first place: a pointer */
+    int index;                     /* of an element, where name is NULL */
+    int depth;
+} rt_place;
+
+typedef struct rt_schema_ref {
+    const cJSON *schema;
+    char *pointer;
+    uint32_t rule;
+} rt_schema_ref;
+
+typedef struct rt_schema {
+    rt_json json;
+    rt_rules *rules;
+    const char *field;
+    const cJSON *root;
+    rt_schema_ref *refs; /* schemas that a $ref points to; their rules are made one by one */
+    size_t n_refs, ref_capacity;
+    char problems[RT_ERROR_TEXT];
+    size_t problem_bytes;
+    int n_problems;
+    bool invalid; /* some problem is not merely something unsupported */
+} rt_schema;
+
+/* Notes a problem with a member of the schema at `place` (NULL: with all of it), and goes on. */
+void rt_schema_problem(rt_schema *s, const rt_place *place, const char *member, bool invalid,
+                       const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* What a $ref, at `place`, points to; NULL with a problem. */
+const cJSON *rt_schema_resolve(rt_schema *s, const rt_place *place, const char *ref);
+
+/* A schema as a rule of its own; returns the expression that calls it. */
+uint32_t rt_schema_part(rt_schema *s, const cJSON *schema, const rt_place *place);
+
+/* --- schema_any_of.c -----------------------------------------------------------------------------
+ */
+
+/* Whether no value can match both: by types, by constants, or by a required property with different
+ * constants. False where that is not seen. */
+bool rt_schema_disjoint(rt_schema *s, const cJSON *a, const cJSON *b);
+
+/* --- schema_containers.c -------------------------------------------------------------------------
+ */
+
+uint32_t rt_schema_object(rt_schema *s, const cJSON *schema, const rt_place *place);
+uint32_t rt_schema_array(rt_schema *s, const cJSON *schema, const rt_place *place);
+
+/* A whole number from 0 that a member is, or `missing`. */
+uint32_t rt_schema_count(rt_schema *s, const cJSON *schema, const rt_place *place,
+                         const char *member, uint32_t missing);
+
+#endif

@@ -1,0 +1,51 @@
+/* The JSON that schemas are made of: strings, numbers, and what may stand between them. */
+#ifndef MCC_RUNTIME_GRAMMAR_SCHEMA_VALUES_H
+#define MCC_RUNTIME_GRAMMAR_SCHEMA_VALUES_H
+
+#include "runtime/grammar/rules.h"
+
+#include <cjson/cJSON.h>
+
+/* Expressions and rules that a grammar needs once; RT_EXPR_NONE: not made yet. Zero is not a good
+ * beginning: use rt_json_init. */
+typedef struct rt_json {
+    rt_rules *rules;
+    uint32_t space;     /* an expression: nothing, a space, or a line break and indentation */
+    uint32_t character; /* an expression: of a string, escaped where it must or may be */
+    uint32_t plain;     /* an expression: the same, never escaped */
+    uint32_t string, number, value, object, array, character_rule; /* rules */
+} rt_json;
+
+void rt_json_init(rt_json *json, rt_rules *rules);
+
+/* Each returns an expression. Numbers have at most 15 digits before and after the point, and
+ * exponents 2: every reader of JSON takes them, and a model cannot go on writing digits. */
+uint32_t rt_json_string(rt_json *json);
+uint32_t rt_json_number(rt_json *json);
+uint32_t rt_json_integer(rt_json *json);
+uint32_t rt_json_value(rt_json *json); /* any */
+uint32_t rt_json_object(rt_json *json);
+uint32_t rt_json_array(rt_json *json);
+
+/* A string of min to max characters (RT_EXPR_UNBOUNDED: no limit). */
+uint32_t rt_json_string_of_length(rt_json *json, uint32_t min, uint32_t max);
+/* A string that contains what a regular expression matches; `field` is where it is from. */
+uint32_t rt_json_string_like(rt_json *json, const char *field, const char *pattern);
+/* A string of a format of JSON Schema; RT_EXPR_NONE for one that is not known. */
+uint32_t rt_json_string_of_format(rt_json *json, const char *format);
+/* A key, never escaped, that is none of the n keys, which are sorted by strcmp. */
+uint32_t rt_json_other_key(rt_json *json, const char *const *keys, size_t n);
+
+/* Numbers within bounds, which are whole numbers of at most 15 digits; exclusive where so marked.
+ * Without any number between them: what matches nothing. */
+typedef struct rt_json_bounds {
+    int64_t min, max;
+    bool min_excluded, max_excluded;
+} rt_json_bounds;
+
+#define RT_JSON_LARGEST INT64_C(999999999999999)
+
+uint32_t rt_json_integer_between(rt_json *json, rt_json_bounds bounds);
+uint32_t rt_json_number_between(rt_json *json, rt_json_bounds bounds);
+
+#endif
