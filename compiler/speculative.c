@@ -15,9 +15,11 @@ const char speculative_help[] =
     "\"draft_model\",\n"
     "                             \"model\", \"num_speculative_tokens\", \"prompt_lookup_min\", "
     "\"prompt_lookup_max\",\n"
-    "                             \"adaptive\": false drafts as many always, also where that does "
-    "not "
-    "pay}\n";
+    "                             \"rejection_sample_method\": \"strict\", the same tokens as "
+    "without\n"
+    "                             drafts, or \"probabilistic\", others of the same distribution; "
+    "\"adaptive\":\n"
+    "                             false drafts as many always, also where that does not pay}\n";
 
 void speculative_defaults(speculative_options *o) {
     *o = (speculative_options){.n = -1};
@@ -60,7 +62,7 @@ static bool take_number(const cJSON *item, int32_t least, int32_t *out) {
 
 static int take_item(const char *command, const cJSON *item, speculative_options *o,
                      const char **method) {
-    char text[200];
+    char text[240];
     const char *name = item->string, *expected = NULL;
     if (strcmp(name, "method") == 0) {
         *method = cJSON_GetStringValue(item);
@@ -78,13 +80,18 @@ static int take_item(const char *command, const cJSON *item, speculative_options
         expected = take_number(item, 1, &o->prompt_lookup_min) ? NULL : "1 to 64";
     } else if (strcmp(name, "prompt_lookup_max") == 0) {
         expected = take_number(item, 1, &o->prompt_lookup_max) ? NULL : "1 to 64";
+    } else if (strcmp(name, "rejection_sample_method") == 0) {
+        const char *value = cJSON_GetStringValue(item);
+        o->rejection = value && strcmp(value, "probabilistic") == 0;
+        if (!value || (!o->rejection && strcmp(value, "strict") != 0))
+            expected = "\"strict\" or \"probabilistic\"";
     } else if (strcmp(name, "adaptive") == 0) {
         o->always = cJSON_IsFalse(item);
         expected = cJSON_IsBool(item) ? NULL : "true or false";
     } else {
         snprintf(text, sizeof text,
                  "%.40s is not supported; there are method, model, num_speculative_tokens, "
-                 "prompt_lookup_min, prompt_lookup_max and adaptive",
+                 "prompt_lookup_min, prompt_lookup_max, rejection_sample_method and adaptive",
                  name);
         return bad(command, text);
     }
@@ -123,6 +130,7 @@ int speculative_open(const speculative_options *o, const mcc_artifact_options *o
     mcc_error error = {.struct_size = sizeof error};
     *draft = NULL;
     engine->flags |= o->always ? MCC_ENGINE_DRAFT_ALWAYS : 0;
+    engine->flags |= o->rejection ? MCC_ENGINE_REJECTION_SAMPLING : 0;
     engine->prompt_lookup_min = o->prompt_lookup_min;
     engine->prompt_lookup_max = o->prompt_lookup_max;
     if (!o->model[0] || speculative_count(o) == 0)

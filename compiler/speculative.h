@@ -13,7 +13,8 @@ typedef struct speculative_options {
     char model[SPECULATIVE_MAX_PATH]; /* the draft model's file; "": prompt lookup */
     int32_t n;                        /* num_speculative_tokens; 0: none, -1: not said */
     int32_t prompt_lookup_min, prompt_lookup_max;
-    bool always; /* as many as may be, whether it pays or not */
+    bool rejection; /* rejection_sample_method is probabilistic */
+    bool always;    /* as many as may be, whether it pays or not */
 } speculative_options;
 
 extern const char speculative_help[];

@@ -1,5 +1,6 @@
 #include "runtime/draft_model.h"
 #include "runtime/clock.h"
+#include "runtime/rejection.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <inttypes.h>
@@ -27,6 +28,7 @@ typedef struct draft_model {
     draft_slot *slots;
     bool failed;           /* in the last step */
     int32_t prompt_tokens; /* of the step that is being made */
+    bool on_device;        /* the device chooses its tokens */
     rt_draft_job **rows;   /* [slots] the jobs that the step's rows belong to */
     void *sample_space;
 } draft_model;
@@ -123,7 +125,7 @@ static bool add(draft_model *m, const rt_seq *seq, int64_t first, int32_t n, boo
 /* Asks for the token after the one added last. */
 static void add_row(draft_model *m, rt_draft_job *job, int row) {
     rt_step_add_row(&m->block, m->block.step->T - 1);
-    if (m->device->samples)
+    if (m->on_device)
         rt_step_sample_row(
             &m->block, &(mcc_step_sampling){.temperature = job->sampling->temperature,
                                             .top_p = job->sampling->top_p,
@@ -134,19 +136,26 @@ static void add_row(draft_model *m, rt_draft_job *job, int row) {
     m->rows[row] = job;
 }
 
-static int32_t choose(draft_model *m, const rt_draft_job *job, int row) {
-    if (m->device->samples)
+/* -1 when there is none. */
+static int32_t choose(draft_model *m, rt_draft_job *job, int row) {
+    int64_t position = job->seq->n_ids + job->drafted;
+    if (m->on_device)
         return (int32_t)m->device->ops->sampled(m->device)[row].id;
     const float *logits = m->device->ops->logits(m->device) + (int64_t)row * m->vocab_size;
-    return rt_sample(job->sampling, logits, m->vocab_size, job->seq->n_ids + job->drafted,
-                     m->sample_space);
+    if (!job->weights)
+        return rt_sample(job->sampling, logits, m->vocab_size, position, m->sample_space);
+    rt_distribution q = {.weights = job->weights + (int64_t)job->drafted * m->vocab_size};
+    q.sum = rt_distribute(job->sampling, logits, m->vocab_size, m->sample_space,
+                          job->weights + (int64_t)job->drafted * m->vocab_size);
+    job->sums[job->drafted] = q.sum;
+    return q.sum > 0 ? rt_draft_token(&q, job->sampling->seed, position) : -1;
 }
 
 /* Runs the step, and gives the jobs their next tokens; those that find none want no more. */
 static bool run(draft_model *m, int n_rows, rt_error *error) {
     int n;
     double begin = rt_clock();
-    m->block.logits = !m->device->samples && n_rows > 0;
+    m->block.logits = !m->on_device && n_rows > 0;
     rt_step_finish(&m->block, m->kv);
     const rt_kv_copy *copies = rt_kv_copies(m->kv, &n);
     bool ok = n == 0 || m->device->ops->copy_pages(m->device, copies, n, error);
@@ -245,6 +254,9 @@ static void reset(rt_proposer *proposer) {
 
 static bool propose_all(draft_model *m, rt_draft_job *jobs, int n, rt_error *error) {
     m->proposer.spent = 0;
+    m->on_device = m->device->samples;
+    for (int i = 0; i < n; i++)
+        m->on_device = m->on_device && !jobs[i].weights;
     follow(m, jobs, n);
     bool ok = first_step(m, jobs, n, error);
     for (bool more = true; ok && more;)

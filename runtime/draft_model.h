@@ -11,7 +11,7 @@
  * an error.
  *
  * A draft is chosen as the request samples: the same parameters, seed and position, so that where
- * the models agree, so do the choices. */
+ * the models agree, so do the choices; or, for rejection sampling, drawn for itself. */
 #ifndef MCC_RUNTIME_DRAFT_MODEL_H
 #define MCC_RUNTIME_DRAFT_MODEL_H
 

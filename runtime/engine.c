@@ -30,8 +30,8 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
     if (a->inspect)
         return rt_fail(error, MCC_UNSUPPORTED,
                        "%s: opened with MCC_OPEN_INSPECT: open it without to run it", a->path);
-    if (o->flags &
-        ~(uint32_t)(MCC_ENGINE_NULL_DEVICE | MCC_ENGINE_TIMINGS | MCC_ENGINE_DRAFT_ALWAYS))
+    if (o->flags & ~(uint32_t)(MCC_ENGINE_NULL_DEVICE | MCC_ENGINE_TIMINGS |
+                               MCC_ENGINE_DRAFT_ALWAYS | MCC_ENGINE_REJECTION_SAMPLING))
         return rt_fail(error, MCC_INVALID_ARGUMENT, "unknown engine flags 0x%x",
                        (unsigned)o->flags);
     if (o->max_num_seqs < 0 || o->max_num_seqs > MAX_SEQUENCES)
@@ -73,6 +73,10 @@ static bool check_options(const mcc_artifact *a, const mcc_engine_options *o, rt
                        ", expected 1 <= min <= max <= %d (0: %d and %d)",
                        o->prompt_lookup_min, o->prompt_lookup_max, RT_LOOKUP_LONGEST, RT_LOOKUP_MIN,
                        RT_LOOKUP_MAX);
+    if ((o->flags & MCC_ENGINE_REJECTION_SAMPLING) && !o->draft)
+        return rt_fail(error, MCC_INVALID_ARGUMENT,
+                       "rejection sampling needs a draft model: prompt lookup has no distribution "
+                       "to reject from");
     if (o->draft && (o->prompt_lookup_min > 0 || o->prompt_lookup_max > 0))
         return rt_fail(error, MCC_INVALID_ARGUMENT,
                        "prompt_lookup_min and prompt_lookup_max are for drafts by prompt lookup, "
@@ -220,11 +224,13 @@ static bool create(mcc_engine *e, const mcc_engine_options *o, rt_error *error) 
     e->event_embedding = malloc((size_t)e->artifact->tables.rows->width * sizeof(float));
     const rt_tokenizer *tokenizer = e->artifact->tokenizer;
     e->grammars = tokenizer ? rt_grammars_create(tokenizer, e->vocab_size) : NULL;
-    if ((tokenizer && !e->grammars) || !e->scheduler || !rt_engine_make_sampler(e) || !e->sampled ||
-        !e->event_text || !e->event_embedding || !e->draft_jobs || !e->offers || !e->offered)
+    if ((tokenizer && !e->grammars) || !e->scheduler || !e->sampled || !e->event_text ||
+        !e->event_embedding || !e->draft_jobs || !e->offers || !e->offered)
         return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
     if (!rt_engine_make_proposer(e, o, &name, error))
         return false;
+    if (!rt_engine_make_sampler(e)) /* which has room for the proposer's distributions */
+        return rt_fail(error, MCC_OUT_OF_MEMORY, "out of memory for an engine");
 
     e->device->ops->stats(e->device, &e->device_stats);
     e->stats = (mcc_engine_stats){
@@ -280,6 +286,8 @@ void mcc_engine_destroy(mcc_engine *engine) {
     free(engine->sampled);
     free(engine->draft_jobs);
     free(engine->offers);
+    free(engine->draft_weights);
+    free(engine->draft_sums);
     free(engine->offered);
     free(engine->event_text);
     free(engine->event_embedding);

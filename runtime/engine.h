@@ -81,7 +81,9 @@ typedef struct rt_request {
     void *draft_state;  /* the proposer's, with max_drafts */
     const rt_proposer *proposer;
     rt_acceptance acceptance;
-    int32_t draft_class; /* of its last draft's first token */
+    int32_t draft_class;           /* of its last draft's first token */
+    bool rejects;                  /* its drafts are verified by rejection sampling */
+    const rt_draft_job *draft_job; /* then: that of the step, NULL without drafts */
 } rt_request;
 
 /* What a row of a step became. */
@@ -100,7 +102,7 @@ typedef struct rt_sample_job {
     int32_t *first_rows; /* [max_seqs] of each item */
     /* Of each thread: [vocab_size] logits that a request has changed, and the sampler's memory. */
     char *space;
-    size_t stride, sampler_at;
+    size_t stride, sampler_at, weights_at;
 } rt_sample_job;
 
 enum { RT_REQUEST_BUCKETS = 1024 };
@@ -128,8 +130,11 @@ struct mcc_engine {
     rt_speculation speculation;
     rt_draft_offer *offers;      /* [max_seqs] of a step that is about to be planned … */
     struct rt_request **offered; /* … and whose they are */
-    bool draft_always;           /* MCC_ENGINE_DRAFT_ALWAYS */
-    int32_t drafts_kept;         /* of the step */
+    /* With MCC_ENGINE_REJECTION_SAMPLING, else NULL: */
+    uint32_t *draft_weights; /* [max_batched][vocab_size] of the step's drafts … */
+    uint64_t *draft_sums;    /* [max_batched] … and their sums */
+    bool draft_always;       /* MCC_ENGINE_DRAFT_ALWAYS */
+    int32_t drafts_kept;     /* of the step */
 
     rt_request *buckets[RT_REQUEST_BUCKETS]; /* requests that have not been polled to their end */
     rt_request *ready_first, *ready_last;

@@ -3,6 +3,8 @@
 #include "runtime/engine.h"
 #include "runtime/lookup.h"
 
+#include <stdlib.h>
+
 /* --- making --------------------------------------------------------------------------------------
  */
 
@@ -14,6 +16,17 @@ static uint64_t draft_memory(const mcc_engine *e, const mcc_artifact *draft, int
     long double bytes = (long double)rt_kv_bytes_reserved(e->kv) /
                         (long double)(target > 0 ? target : 1) * (long double)one;
     return bytes < (long double)one ? one : (uint64_t)bytes;
+}
+
+static bool make_distributions(mcc_engine *e, rt_error *error) {
+    size_t rows = (size_t)e->max_batched, row = (size_t)e->vocab_size * sizeof(uint32_t);
+    e->draft_weights = malloc(rows * row);
+    e->draft_sums = malloc(rows * sizeof *e->draft_sums);
+    return (e->draft_weights && e->draft_sums) ||
+           rt_fail(error, MCC_OUT_OF_MEMORY,
+                   "out of memory for the distributions of %zu drafts: lower "
+                   "max_num_batched_tokens",
+                   rows);
 }
 
 bool rt_engine_make_proposer(mcc_engine *e, const mcc_engine_options *o,
@@ -45,7 +58,8 @@ bool rt_engine_make_proposer(mcc_engine *e, const mcc_engine_options *o,
         .null = o->flags & MCC_ENGINE_NULL_DEVICE,
         .ratio = weights > 0 ? (double)draft->parts[MCC_SECTION_WEIGHTS].bytes / weights : 1};
     e->proposer = rt_draft_model_create(draft, &options, error);
-    return e->proposer != NULL;
+    return e->proposer &&
+           (!(o->flags & MCC_ENGINE_REJECTION_SAMPLING) || make_distributions(e, error));
 }
 
 /* --- steps ---------------------------------------------------------------------------------------
@@ -109,17 +123,26 @@ void rt_engine_gather_drafts(mcc_engine *e, const rt_plan *plan) {
     e->n_draft_jobs = 0;
     e->drafts_kept = 0;
     bool hopeful = e->proposer->ops->propose && is_hopeful(e);
+    int32_t distributions = 0;
     for (; seq && seq->state == RT_SEQ_RUNNING && e->proposer->ops->propose; seq = seq->next) {
         rt_request *r = rt_request_of(seq);
+        r->draft_job = NULL;
         if (!drafts(r))
             continue;
         const rt_plan_item *item = seq->item >= 0 ? &plan->items[seq->item] : NULL;
-        e->draft_jobs[e->n_draft_jobs++] = (rt_draft_job){
+        rt_draft_job *job = &e->draft_jobs[e->n_draft_jobs++];
+        *job = (rt_draft_job){
             .seq = seq,
             .sampling = &r->sampling,
             .wanted = item && item->n_rows > 1 ? item->n_rows - 1 : 0,
             .prompt = hopeful && item && (item->first < seq->n_prompt || item->n > item->n_rows),
         };
+        if (r->rejects && job->wanted > 0) {
+            job->weights = e->draft_weights + (int64_t)distributions * e->vocab_size;
+            job->sums = e->draft_sums + distributions;
+            distributions += job->wanted;
+            r->draft_job = job;
+        }
     }
 }
 

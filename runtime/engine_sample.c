@@ -1,5 +1,6 @@
 /* Tokens are chosen: by the device where it can, else here, of rows of logits. */
 #include "runtime/engine.h"
+#include "runtime/rejection.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 /* What kernels that sample (codegen/cuda/kernels/sample.cuh) do not do. */
 bool rt_engine_samples_on_host(const rt_request *r) {
     bool typical = r->sampling.typical_p > 0 && r->sampling.typical_p < 1;
-    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0 || r->guide;
+    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0 || r->guide || r->rejects;
 }
 
 void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
@@ -51,9 +52,23 @@ static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) 
                : "the grammar is too ambiguous, or memory is short";
 }
 
-/* The token at `position`: the device's choice, or the host's from a row of logits. */
+/* The token at `position`, where the step's draft number `k` was drawn. */
+static int32_t verify(const rt_sample_job *job, const rt_request *r, const float *logits, int32_t k,
+                      int64_t position, char *space) {
+    int32_t n = job->engine->vocab_size;
+    uint32_t *weights = (uint32_t *)(space + job->weights_at);
+    const rt_draft_job *draft = r->draft_job;
+    rt_distribution p = {.weights = weights},
+                    q = {.weights = draft->weights + (int64_t)k * n, .sum = draft->sums[k]};
+    p.sum = rt_distribute(&r->sampling, logits, n, space + job->sampler_at, weights);
+    return p.sum > 0 ? rt_verify_token(&p, &q, n, r->seq.ids[position], r->sampling.seed, position)
+                     : -1;
+}
+
+/* The token at `position`: the device's choice, or the host's from a row of logits. `draft` is the
+ * number of the step's draft there, -1: there is none. */
 static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t position,
-                   char *space) {
+                   int32_t draft, char *space) {
     const mcc_engine *e = job->engine;
     rt_sampled *to = &e->sampled[row];
     const char *refused = NULL;
@@ -73,9 +88,12 @@ static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t
         refused = r->guide ? apply_grammar(r, adjusted, e->vocab_size) : NULL;
         logits = adjusted;
     }
-    to->id =
-        refused ? -1
-                : rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
+    if (refused)
+        to->id = -1;
+    else if (draft >= 0 && r->rejects)
+        to->id = verify(job, r, logits, draft, position, space);
+    else
+        to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
     if (r->guide && to->id >= 0 && (refused = accept_token(e, r, to->id)))
         to->id = -1;
     to->why = refused ? refused : to->why;
@@ -94,7 +112,7 @@ static void sample_items(const mcc_cpu_call *call, int64_t begin, int64_t end, v
             item->first + item->n - item->n_rows + 1; /* the first row's token is there */
         for (int32_t k = 0; k < item->n_rows; k++) {
             int32_t row = job->first_rows[i] + k;
-            sample(job, r, row, next + k, space);
+            sample(job, r, row, next + k, k + 1 < item->n_rows ? k : -1, space);
             bool must_end = r->guide && r->guide->must_end;
             if (k + 1 < item->n_rows &&
                 (must_end || job->engine->sampled[row].id != item->seq->ids[next + k])) {
@@ -130,7 +148,10 @@ bool rt_engine_make_sampler(mcc_engine *e) {
     size_t threads = e->pool ? (size_t)rt_pool_threads(e->pool) : 1;
     job->engine = e;
     job->sampler_at = ((size_t)e->vocab_size * sizeof(float) + 63) / 64 * 64;
-    job->stride = (job->sampler_at + rt_sample_bytes(e->vocab_size) + 63) / 64 * 64;
+    job->weights_at = (job->sampler_at + rt_sample_bytes(e->vocab_size) + 63) / 64 * 64;
+    job->stride = job->weights_at;
+    if (e->draft_weights)
+        job->stride += ((size_t)e->vocab_size * sizeof(uint32_t) + 63) / 64 * 64;
     job->space = aligned_alloc(64, threads * job->stride);
     job->first_rows = malloc((size_t)e->max_seqs * sizeof *job->first_rows);
     return job->space && job->first_rows;

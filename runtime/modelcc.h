@@ -328,8 +328,13 @@ enum {
                                    costs */
     MCC_ENGINE_TIMINGS = 2,     /* measure each launch: mcc_engine_launch_seconds. Steps are slower:
                                    one launch waits for the other, and no GPU graphs are used */
-    MCC_ENGINE_DRAFT_ALWAYS = 4 /* draft as many tokens as requests allow, whether it pays or not:
-                                   for measuring how often drafts are right */
+    MCC_ENGINE_DRAFT_ALWAYS = 4, /* draft as many tokens as requests allow, whether it pays or not:
+                                    for measuring how often drafts are right */
+    /* With a draft model and a temperature, drafts are kept by rejection sampling (Leviathan et al.
+     * 2023), which keeps the most of them. The tokens have the model's distribution exactly, but
+     * are others than without drafts, and depend on where drafts end, so on what else runs. It
+     * costs memory: a row of the vocabulary's size for each of max_num_batched_tokens. */
+    MCC_ENGINE_REJECTION_SAMPLING = 8
 };
 
 typedef struct mcc_engine_options {

@@ -25,6 +25,10 @@ typedef struct rt_draft_job {
     int32_t wanted;  /* tokens to propose, as planned; room for them is behind seq->ids */
     bool prompt;     /* its prompt is to be followed, as the step computes it: drafts are near */
     int32_t drafted; /* result: tokens proposed, 0 … wanted, in ids[n_ids …] */
+    /* For rejection sampling, else NULL: result, the distributions that tokens were drawn from, by
+     * rt_draft_token; [wanted][vocabulary] weights and their sums. */
+    uint32_t *weights;
+    uint64_t *sums;
 } rt_draft_job;
 
 typedef struct rt_proposer_ops {

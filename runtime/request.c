@@ -242,6 +242,7 @@ static bool set_embedding(const mcc_engine *e, rt_request *r, rt_error *error) {
 
 static bool set_drafts(const mcc_engine *e, rt_request *r, rt_error *error) {
     r->proposer = r->max_drafts > 0 ? e->proposer : NULL;
+    r->rejects = r->proposer && e->draft_weights && r->sampling.temperature > 0;
     if (!r->proposer || !r->proposer->ops->open)
         return true;
     r->draft_state = r->proposer->ops->open(r->proposer, &r->seq, r->max_ids);

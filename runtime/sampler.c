@@ -29,7 +29,11 @@ void rt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]
 }
 
 uint64_t rt_random(uint64_t seed, int64_t position) {
-    uint32_t counter[4] = {(uint32_t)position, (uint32_t)((uint64_t)position >> 32), 0, 0};
+    return rt_random_of(seed, position, 0);
+}
+
+uint64_t rt_random_of(uint64_t seed, int64_t position, uint32_t stream) {
+    uint32_t counter[4] = {(uint32_t)position, (uint32_t)((uint64_t)position >> 32), stream, 0};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t out[4];
     rt_philox(counter, key, out);
@@ -544,26 +548,58 @@ static int32_t find(const row *r, uint64_t at) {
     return i;
 }
 
-int32_t rt_sample(const rt_sampling *p, const float *logits, int32_t n, int64_t position,
-                  void *space) {
+/* Computes the weights of the tokens that the parameters keep, and their sum. Where there is but
+ * one choice it is returned instead, -1 when there is none; else UNDECIDED. */
+enum { UNDECIDED = -2 };
+static int32_t distribute(const rt_sampling *p, row *r, uint64_t *sum) {
     if (p->temperature == 0 || p->top_k == 1)
-        return rt_argmax(logits, n);
-    row r = make_row(logits, n, space);
+        return rt_argmax(r->logits, r->n);
     float greatest = -INFINITY, copy[BLOCK];
-    for (int32_t b = 0; b < r.blocks; b++) {
-        r.greatest[b] = greatest_of(block_at(logits, n, b * BLOCK, copy), BLOCK);
-        greatest = r.greatest[b] > greatest ? r.greatest[b] : greatest;
+    for (int32_t b = 0; b < r->blocks; b++) {
+        r->greatest[b] = greatest_of(block_at(r->logits, r->n, b * BLOCK, copy), BLOCK);
+        greatest = r->greatest[b] > greatest ? r->greatest[b] : greatest;
     }
     if (isinf(greatest))
-        return greatest > 0 ? first_equal(logits, n, 0, greatest) : -1;
-    uint64_t sum = weigh_row(&r, greatest, p->temperature);
+        return greatest > 0 ? first_equal(r->logits, r->n, 0, greatest) : -1;
+    *sum = weigh_row(r, greatest, p->temperature);
     float threshold = -INFINITY;
     uint32_t least = (uint32_t)ceilf(p->min_p * 0x1p30f);
     if (p->top_k > 0 || p->top_p < 1)
-        threshold = threshold_of(&r, p, greatest, sum);
+        threshold = threshold_of(r, p, greatest, *sum);
     if (threshold > -INFINITY || least > 0)
-        sum = limit_row(&r, threshold, least);
+        *sum = limit_row(r, threshold, least);
     if (p->typical_p > 0 && p->typical_p < 1)
-        sum = keep_typical(&r, p, greatest, sum);
-    return find(&r, multiply_high(sum, rt_random(p->seed, position)));
+        *sum = keep_typical(r, p, greatest, *sum);
+    return UNDECIDED;
+}
+
+int32_t rt_sample(const rt_sampling *p, const float *logits, int32_t n, int64_t position,
+                  void *space) {
+    uint64_t sum;
+    row r = make_row(logits, n, space);
+    int32_t only = distribute(p, &r, &sum);
+    return only == UNDECIDED ? find(&r, multiply_high(sum, rt_random(p->seed, position))) : only;
+}
+
+uint64_t rt_distribute(const rt_sampling *p, const float *logits, int32_t n, void *space,
+                       uint32_t *weights) {
+    uint64_t sum = 0;
+    row r = make_row(logits, n, space);
+    int32_t only = distribute(p, &r, &sum);
+    if (only == UNDECIDED) {
+        memcpy(weights, r.weights, (size_t)n * sizeof *weights);
+        return sum;
+    }
+    memset(weights, 0, (size_t)n * sizeof *weights);
+    if (only >= 0)
+        weights[only] = 1;
+    return only >= 0;
+}
+
+int32_t rt_draw(const uint32_t *weights, uint64_t sum, uint64_t random) {
+    uint64_t at = multiply_high(sum, random);
+    int32_t i = 0;
+    while (at >= weights[i])
+        at -= weights[i++];
+    return i;
 }

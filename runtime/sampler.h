@@ -58,6 +58,15 @@ size_t rt_sample_bytes(int32_t n);
 int32_t rt_sample(const rt_sampling *sampling, const float *logits, int32_t n, int64_t position,
                   void *space);
 
+/* The distribution that rt_sample draws from: [n] weights, and their sum; 0 when there is no
+ * choice. Where it has but one, that has weight 1. */
+uint64_t rt_distribute(const rt_sampling *sampling, const float *logits, int32_t n, void *space,
+                       uint32_t *weights);
+
+/* The first token at which the running sum of weights exceeds floor(random * sum / 2^64). `sum` is
+ * that of all weights, above 0. */
+int32_t rt_draw(const uint32_t *weights, uint64_t sum, uint64_t random);
+
 /* The index of the greatest logit, the first of equals; -1 as above. n >= 1. */
 int32_t rt_argmax(const float *logits, int32_t n);
 
@@ -86,7 +95,8 @@ uint32_t rt_weight(float x);
 /* Four 32-bit words of the stream. */
 void rt_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* 64 bits of the stream `seed` at `position`. */
+/* 64 bits of the stream `seed` at `position`; and of others, of which this is number 0. */
 uint64_t rt_random(uint64_t seed, int64_t position);
+uint64_t rt_random_of(uint64_t seed, int64_t position, uint32_t stream);
 
 #endif

@@ -17,6 +17,9 @@ rm -f draft-out.jsonl
 expect 0 batch llama.so --input draft.jsonl --output draft-out.jsonl --json \
     --speculative-config '{"model": "llama.so", "num_speculative_tokens": 4, "adaptive": false}'
 holds '0 < d["draft_tokens"] == d["accepted_tokens"] and d["steps"] < 15'
+expect 0 run llama.so --raw -p "the quick" -n 20 --ignore-eos --json --temperature 1 --speculative-config \
+    '{"model": "llama.so", "num_speculative_tokens": 3, "adaptive": false, "rejection_sample_method": "probabilistic"}'
+holds 'len(d["token_ids"]) == 20 and d["timings"]["accepted_tokens_per_pos"] == d["timings"]["draft_tokens_per_pos"]'
 # What is wrong with a draft model, and with a configuration.
 expect 1 run llama.so -p hi --draft missing.so
 silent
@@ -36,6 +39,7 @@ config '{"method": "ngram", "model": "llama.so", "num_speculative_tokens": 2}' "
 config '{"num_speculative_tokens": 65}' "0 to 64"
 config '{"num_speculative_tokens": 2.5}' "0 to 64"
 config '{"num_speculative_tokens": 2, "prompt_lookup_max": 0}' "1 to 64"
+config '{"model": "llama.so", "rejection_sample_method": "often"}' '"strict" or "probabilistic"'
 config '{"num_speculative_tokens": 2, "adaptive": 1}' "true or false"
 config '{"num_speculative_tokens": 2, "tokens": 0}' "tokens is not supported"
 expect 1 run llama.so -p hi --speculative-config \
