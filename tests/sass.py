@@ -31,6 +31,7 @@ WANTED = {
     "matmul_half_prefill.cuh": ["HMMA", "LDSM", WIDE_COPY],
     "matmul_f32.cuh": ["FFMA", WIDE_COPY],
     "attention_f16.cuh": ["HMMA", "LDSM", WIDE_COPY],
+    "attention_f16.cuh of codes": ["HMMA", "LDSM", r"LDG\..*64"],  # eight codes at once, decoded on the way
     "attention_f32.cuh": ["FFMA"],  # pages in the order that lanes want them
     "rows.cuh": [],  # a lane a column
     "matmul_prologue.cuh": [],
@@ -43,6 +44,8 @@ CASES = [(f"gguf/llama-{kind}.gguf", options)
          for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k") for options in ([],)]
 CASES += [("gguf/llama-q4_1.gguf", ["--activations", "f32"]), ("gguf/gemma3-mixed.gguf", []),
           ("gguf/llama-q6_k.gguf", ["--kv-cache-dtype", "f32"]), ("gguf/llama-f32.gguf", [])]
+PAGES = [(model, ["--kv-cache-dtype", kind]) for model in ("gguf/llama-q4_1.gguf", "gguf/gemma3-mixed.gguf")
+         for kind in ("int8", "fp8_e4m3")]
 HALF = [("gguf/llama-f16.gguf", ["--activations", "f16"]), ("gguf/llama-bf16.gguf", ["--activations", "bf16"]),
         ("gguf/qwen3-f16.gguf", ["--activations", "f16"]), ("tiny-qwen2", ["--quantize", "f16", "--activations", "f16"]),
         ("tiny-gemma3-softcap", ["--quantize", "bf16", "--activations", "bf16"])]
@@ -109,6 +112,8 @@ def check(modelcc, model, options, archs, scratch):
         function = file.name.rsplit(".", 2)[0]
         sources = [p.read_text() for p in (scratch / "cuda").glob(function + ".cu")]
         header = [h for h in re.findall(r'#include "(\w+\.cuh)"', sources[0]) if h in WANTED]
+        if header[0] == "attention_f16.cuh" and "QUANTIZED = true" in sources[0]:
+            header = ["attention_f16.cuh of codes"]
         inputs = re.search(r"int64 n = \d+, k = (\d+);", sources[0])
         for problem in problems(header[0], file.read_text(), int(inputs[1]) if inputs else None):
             print(f"FAIL: {model} {' '.join(options)}: {file.name}: {problem}")
@@ -154,12 +159,12 @@ def main():
     part, parts = map(int, (os.environ.get("MCC_TEST_SHARD") or "0/1").split("/"))
     rng = random.Random(int(os.environ.get("MCC_TEST_SEED") or 1))
     if full:
-        cases = [(GOLDEN / m, o, archs) for m, o in CASES + HALF]
+        cases = [(GOLDEN / m, o, archs) for m, o in CASES + HALF + PAGES]
         models = os.environ.get("MCC_TEST_MODELS")
         cases += [(m, [], archs) for m in sorted(pathlib.Path(models).glob("*.gguf"))] if models else []
         cases = cases[part::parts]
     else:
-        cases = [(GOLDEN / m, o, [rng.choice(archs)]) for m, o in (rng.choice(rng.choice((CASES, HALF))),)]
+        cases = [(GOLDEN / m, o, [rng.choice(archs)]) for m, o in (rng.choice(rng.choice((CASES, HALF, PAGES))),)]
     looked = failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch

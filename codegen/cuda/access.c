@@ -206,17 +206,18 @@ const char *cg_cuda_load_text(cg_cuda_emitter *em, const cg_access *access, cons
 const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int index) {
     const cg_access *access = &store->access;
     if (access->arg == CG_ARG_OPERAND && store->kind == CG_STORE_A8)
-        return ir_arena_printf(em->arena, "store_a8(x, 0, col - lane_id(), %" PRId64 ", v%d)",
+        return ir_arena_printf(em->arena,
+                               "store_a8<false>(x, 0, col - lane_id(), %" PRId64 ", v%d)",
                                em->kernel->matmul.k, store->value);
     if (access->arg == CG_ARG_OPERAND)
         return ir_arena_printf(em->arena, "store(static_cast<float *>(x) + col, v%d)",
                                store->value);
     const char *row = cg_cuda_row_text(em, access);
     if (store->kind == CG_STORE_A8)
-        return ir_arena_printf(em->arena, "store_a8(a.a%d, %s, %s - lane_id(), %" PRId64 ", v%d)",
-                               access->arg, row,
-                               sum_of(em, "", 0, access->head_stride, access->offset, 1),
-                               access->row_stride, store->value);
+        return ir_arena_printf(
+            em->arena, "store_a8<true>(a.a%d, %s, %s - lane_id(), %" PRId64 ", v%d)", access->arg,
+            row, sum_of(em, "", 0, access->head_stride, access->offset, 1), access->row_stride,
+            store->value);
     if (store->kind != CG_STORE) {
         const ir_kv_group *kv = &em->kernel->args[access->arg].kv;
         const char *type = kv->dtype == IR_I8       ? "int8_code"

@@ -10,7 +10,7 @@ enum {
     PART = 8192,  /* and of the second one, about */
     GREATEST_WARPS = 8,
     CHOOSE_WARPS = 16,
-    BINS = 1376,
+    BINS = 1536,
     LISTED = 1024,
     RADIX = 2048
 };
@@ -24,10 +24,12 @@ static int64_t units_of(int64_t n) {
     return divide_up(n, 256 * divide_up(n, 256 * 1024));
 }
 
-/* sample_shared: bins of 12 bytes, units of 12, the radix select's sums, the list of logits with
- * their weights, and what warps exchange. */
+/* sample_shared: bins of 12 bytes, units of 4 and, up to a multiple of the threads, of 8, the radix
+ * select's sums, the list of logits, and what warps exchange. */
 static uint32_t shared_bytes(int64_t n) {
-    return (uint32_t)(BINS * 12 + units_of(n) * 12 + RADIX * 8 + LISTED * 8 + 32 * 8 + 24);
+    int64_t places = divide_up(units_of(n), CHOOSE_WARPS * 32) * (CHOOSE_WARPS * 32);
+    return (uint32_t)(BINS * 12 + units_of(n) * 4 + places * 8 + RADIX * 8 + LISTED * 4 + 32 * 8 +
+                      24);
 }
 
 /* row_scratch: chunks of 16 bytes, bins and units of 12. */

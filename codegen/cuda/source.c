@@ -2,22 +2,8 @@
 #include "codegen/cuda/internal.h"
 #include "ir/text.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-bool cg_cuda_unsupported(cg_cuda_emitter *em, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    char *text = ir_arena_vprintf(em->arena, format, args);
-    va_end(args);
-    return ir_error(em->diag, em->kernel->name, "cuda: %s", text);
-}
-
-mcc_cuda_grid cg_cuda_grid(ir_dim dim, int64_t div, int64_t mult) {
-    return (mcc_cuda_grid){
-        .dim = {.c = dim.c, .t = dim.t, .s = dim.s, .r = dim.r}, .div = div, .mult = mult};
-}
 
 /* Names of kernels may have dots; symbols of C may not. */
 static const char *symbol(ir_arena *arena, const char *name, const char *suffix) {
@@ -101,48 +87,4 @@ bool cg_cuda_add(cg_cuda_emitter *em, const cg_cuda_variant *v) {
     grown[em->n_functions++] = f;
     em->functions = grown;
     return true;
-}
-
-/* Pages have the geometry of cg_cuda_pass_target. */
-static bool check_args(cg_cuda_emitter *em) {
-    for (int i = 0; i < em->kernel->n_args; i++) {
-        const cg_arg *arg = &em->kernel->args[i];
-        if (arg->kind != CG_ARG_KV)
-            continue;
-        if (arg->kv.page_tokens != 16)
-            return cg_cuda_unsupported(em, "argument %d has KV pages of %lld tokens, expected 16",
-                                       i, (long long)arg->kv.page_tokens);
-        if (!ir_kv_dtype_ok(arg->kv.dtype))
-            return cg_cuda_unsupported(em,
-                                       "argument %d has KV pages of %s, expected f32, f16, i8 or "
-                                       "f8e4m3",
-                                       i, ir_dtype_name(arg->kv.dtype));
-    }
-    return true;
-}
-
-int64_t cg_cuda_most_shared(const cg_cuda_emitter *em) {
-    return em->target ? em->target->block_shared : 99 * 1024;
-}
-
-bool cg_cuda_generate(const cg_kernel *kernel, ir_arena *arena, ir_diag *diag, cg_cuda_code *out) {
-    return cg_cuda_generate_for(kernel, NULL, NULL, arena, diag, out);
-}
-
-bool cg_cuda_generate_for(const cg_kernel *kernel, const cg_cuda_target *target,
-                          const cg_cuda_tiles *tiles, ir_arena *arena, ir_diag *diag,
-                          cg_cuda_code *out) {
-    cg_cuda_emitter em = {.kernel = kernel, .target = target, .arena = arena, .diag = diag};
-    *out = (cg_cuda_code){0};
-    if (!check_args(&em))
-        return false;
-    const char *key = cg_cuda_tile_key(kernel, target, arena);
-    em.given = cg_cuda_tiles_find(tiles, key);
-    bool ok = kernel->anchor == CG_ANCHOR_MATMUL      ? cg_cuda_matmul(&em)
-              : kernel->anchor == CG_ANCHOR_ATTENTION ? cg_cuda_attention(&em)
-              : kernel->anchor == CG_ANCHOR_SAMPLE    ? cg_cuda_sample(&em)
-                                                      : cg_cuda_rows(&em);
-    em.tiling.key = key;
-    *out = (cg_cuda_code){em.functions, em.n_functions, em.tiling, em.given != NULL};
-    return ok;
 }

@@ -162,7 +162,7 @@ typedef struct graph_block {
     mcc_step head;
     int32_t arrays[6][512];
     mcc_step_sampling sampling[512];
-    uint32_t masks[4096]; /* of tokens, for tests that fill them */
+    uint32_t masks[1 << 15]; /* of tokens, for tests that fill them */
     int32_t tables[4 * GRAPH_MAX_SEQS * GRAPH_PAGES];
 } graph_block;
 

@@ -9,7 +9,7 @@
 
 #include "codegen/cuda/cuda.h"
 #include "compiled_graph.h"
-#include "runtime/emulator/exec.h"
+#include "emulated_gpu.h"
 
 enum { CUDA_MAX_FUNCTIONS = 256 };
 
@@ -40,19 +40,6 @@ typedef struct cuda_graph {
 static inline bool cuda_can_compile(void) {
     char text[512];
     return cg_cuda_nvrtc_find(text, sizeof text);
-}
-
-static inline const emu_allocation *cuda_alloc(cuda_graph *c, uint64_t bytes) {
-    const emu_allocation *a = emu_memory_alloc(c->memory, bytes ? bytes : 1, false);
-    ck_assert_ptr_nonnull(a);
-    return a;
-}
-
-static inline const emu_allocation *cuda_upload(cuda_graph *c, const void *data, uint64_t bytes) {
-    const emu_allocation *a = cuda_alloc(c, bytes);
-    memcpy(a->data, data, bytes);
-    emu_memory_mark(a, a->base, a->bytes);
-    return a;
 }
 
 static inline void cuda_fail(const cuda_graph *c, const char *what) {
@@ -115,11 +102,12 @@ static inline cuda_graph *cuda_graph_create(compiled_graph *cpu, const char *tar
     c->checks = EMU_CHECK_ALL;
     for (int i = 0; i < cpu->program->n_kernels; i++)
         cuda_compile_chosen(c, i);
-    c->weights = cuda_upload(c, cpu->weights, cpu->program->weight_bytes);
+    c->weights = emulated_upload(c->memory, cpu->weights, cpu->program->weight_bytes);
     for (int k = 0; k < cpu->module->n_kv_groups; k++) {
         const ir_kv_group *kv = &cpu->module->kv_groups[k];
         uint64_t page = (uint64_t)ir_kv_page_bytes(kv);
-        c->pools[k] = cuda_alloc(c, page * (uint64_t)kv->layers * GRAPH_PAGES * GRAPH_MAX_SEQS);
+        c->pools[k] = emulated_upload(c->memory, NULL,
+                                      page * (uint64_t)kv->layers * GRAPH_PAGES * GRAPH_MAX_SEQS);
         memset(c->pools[k]->data, 0xff, c->pools[k]->bytes); /* NaNs; may be read, not used */
         emu_memory_mark(c->pools[k], c->pools[k]->base, c->pools[k]->bytes);
     }
@@ -136,13 +124,6 @@ static inline void cuda_graph_destroy(cuda_graph *c) {
 
 /* --- running -----------------------------------------------------------------------------------
  */
-
-static inline uint32_t cuda_blocks(const mcc_cuda_grid *grid, const mcc_step *s) {
-    if (!grid->mult)
-        return 1;
-    int64_t dim = grid->dim.c + grid->dim.t * s->T + grid->dim.s * s->S + grid->dim.r * s->R;
-    return (uint32_t)(grid->mult * ((dim + grid->div - 1) / grid->div));
-}
 
 typedef struct cuda_step {
     const emu_allocation *block, *arena;
@@ -187,17 +168,18 @@ static inline void cuda_launch(cuda_graph *c, cuda_graph_function *f, const cg_l
     ptx_function_info info;
     ptx_function_get_info(function, &info);
     ck_assert_uint_eq(info.param_bytes, 8 * f->code.n_params);
-    emu_launch launch = {.function = function,
-                         .grid = {cuda_blocks(&f->code.x, h), cuda_blocks(&f->code.y, h), 1},
-                         .block = {f->code.threads, 1, 1},
-                         .shared_bytes = f->code.shared_bytes,
-                         .params = params,
-                         .memory = c->memory,
-                         .checks = c->checks,
-                         .schedule_seed = c->schedule_seed,
-                         .instruction_limit = 1 << 28,
-                         .threads = 2,
-                         .counters = &f->counters};
+    emu_launch launch = {
+        .function = function,
+        .grid = {emulated_blocks(&f->code.x, h), emulated_blocks(&f->code.y, h), 1},
+        .block = {f->code.threads, 1, 1},
+        .shared_bytes = f->code.shared_bytes,
+        .params = params,
+        .memory = c->memory,
+        .checks = c->checks,
+        .schedule_seed = c->schedule_seed,
+        .instruction_limit = 1 << 28,
+        .threads = 2,
+        .counters = &f->counters};
     if (c->schedule_seed)
         c->schedule_seed = c->schedule_seed * 6364136223846793005u + 1442695040888963407u;
     if (launch.grid[0] && !emu_run(&launch, error, sizeof error))
@@ -213,7 +195,7 @@ static inline void cuda_launch_variant(cuda_graph *c, cuda_graph_function *f, co
     uint64_t bytes = rows * (ranges * f->code.scratch_bytes + f->code.row_scratch_bytes);
     const emu_allocation *scratch = NULL;
     if (bytes) {
-        scratch = cuda_alloc(c, MCC_CUDA_COUNTER_BYTES + bytes);
+        scratch = emulated_upload(c->memory, NULL, MCC_CUDA_COUNTER_BYTES + bytes);
         memset(scratch->data, 0, MCC_CUDA_COUNTER_BYTES);
         emu_memory_mark(scratch, scratch->base, MCC_CUDA_COUNTER_BYTES);
     }
@@ -320,8 +302,8 @@ static inline void cuda_graph_run(cuda_graph *c, const ir_interp_step *step) {
     int64_t bytes = ir_dim_eval(p->arena_bytes, step->T, step->S, step->R);
     uint8_t *arena = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 64);
     memset(arena, 0xff, (size_t)bytes);
-    cuda_step s = {.block = cuda_upload(c, block, sizeof *block),
-                   .arena = cuda_alloc(c, (uint64_t)bytes),
+    cuda_step s = {.block = emulated_upload(c->memory, block, sizeof *block),
+                   .arena = emulated_upload(c->memory, NULL, (uint64_t)bytes),
                    .host = block};
     memset(s.arena->data, 0xff, s.arena->bytes);
     for (int i = 0; i < p->n_launches; i++) {

@@ -6,7 +6,7 @@
 #include "check_main.h"
 
 #include "codegen/cuda/cuda.h"
-#include "runtime/emulator/exec.h"
+#include "emulated_gpu.h"
 
 /* Memory of the device for one argument; written ones are copied back. */
 typedef struct cuda_buffer {
@@ -30,20 +30,6 @@ static inline bool cuda_available(void) {
     return false;
 }
 
-static inline const emu_allocation *cuda_upload(emu_memory *memory, const void *bytes,
-                                                size_t size) {
-    const emu_allocation *a = emu_memory_alloc(memory, size ? size : 1, false);
-    ck_assert_ptr_nonnull(a);
-    memcpy(a->data, bytes, size);
-    emu_memory_mark(a, a->base, size);
-    return a;
-}
-
-static inline uint32_t cuda_blocks(const mcc_cuda_grid *g, const mcc_step *step) {
-    int64_t n = g->dim.c + g->dim.t * step->T + g->dim.s * step->S + g->dim.r * step->R;
-    return g->mult ? (uint32_t)((n + g->div - 1) / g->div * g->mult) : 1;
-}
-
 /* Launches one compiled function; scratch memory is not given. */
 static inline void cuda_launch(const cg_cuda_function *f, const cuda_run_options *o,
                                const mcc_step *step, size_t step_bytes, int n_args,
@@ -65,13 +51,13 @@ static inline void cuda_launch(const cg_cuda_function *f, const cuda_run_options
     emu_memory *memory = emu_memory_create(UINT64_C(1) << 32, true);
     ck_assert_ptr_nonnull(memory);
     ck_assert_msg(ptx_module_load(module, memory, error, sizeof error), "%s", error);
-    params[0] = cuda_upload(memory, step, step_bytes)->base;
+    params[0] = emulated_upload(memory, step, step_bytes)->base;
     for (int i = 0; i < n_args; i++) {
-        allocations[i] = cuda_upload(memory, args[i].bytes, args[i].size);
+        allocations[i] = emulated_upload(memory, args[i].bytes, args[i].size);
         params[i + 1] = allocations[i]->base;
     }
     emu_launch launch = {.function = ptx_module_function(module, f->name),
-                         .grid = {cuda_blocks(&f->x, step), cuda_blocks(&f->y, step), 1},
+                         .grid = {emulated_blocks(&f->x, step), emulated_blocks(&f->y, step), 1},
                          .block = {f->threads, 1, 1},
                          .shared_bytes = f->shared_bytes,
                          .params = params,

@@ -23,14 +23,20 @@ typedef struct mutant_graph {
     emu_memory *memory; /* of all inputs */
 } mutant_graph;
 
-/* Norms whose first columns are next to nothing, so that quantization finds such groups behind
- * them. */
-static inline void mutant_small_norms(ir_module *m) {
-    for (int i = 0; i < m->n_weights; i++)
-        for (int k = 0; k < 32 && strcmp(m->weights[i].name, "norm") == 0; k++) {
-            float *at = (float *)(uintptr_t)m->weights[i].data + k;
-            *at *= 0x1p-104f;
+/* Tables of which every eighth row is next to nothing, so that quantization finds such groups. */
+static inline void mutant_small_numbers(ir_module *m) {
+    for (int i = 0; i < m->n_weights; i++) {
+        const ir_weight *w = &m->weights[i];
+        int64_t bytes, k = graph_row(&w->type, &bytes), rows = w->type.dims[0].c;
+        uint8_t *at = (uint8_t *)(uintptr_t)w->data;
+        bool table = strcmp(w->name, "x") == 0 || strcmp(w->name, "embedding") == 0;
+        for (int64_t r = 3; table && r < rows; r += 8) {
+            if (w->type.encoding)
+                memset(at + r * bytes, 0, (size_t)bytes);
+            for (int64_t c = 0; !w->type.encoding && c < k; c++)
+                ((float *)(at + r * bytes))[c] *= 0x1p-104f;
         }
+    }
 }
 
 /* Takes the module over. */
@@ -39,7 +45,7 @@ static inline mutant_graph *mutant_graph_create(ir_module *module, const pass_op
     mutant_graph *g = calloc(1, sizeof *g);
     ck_assert_ptr_nonnull(g);
     g->module = module;
-    mutant_small_norms(module);
+    mutant_small_numbers(module);
     g->arena = ir_arena_create();
     pass_context context = {
         .module = module, .diag = &g->diag, .options = options, .target = target};
@@ -83,6 +89,8 @@ typedef struct mutant_step {
     bool spread; /* positions leap about in 256 behind the start, each at the begin of a page; of
                     a sequence of two tokens they are 5 and the start */
     bool spiky;  /* one column in 32 is far larger than the others; rows next to nothing */
+    bool logits; /* rows as sampling may find them: see mutant_logit */
+    bool maskless;
 } mutant_step;
 
 typedef struct mutant_buffer {
@@ -120,6 +128,25 @@ static inline float mutant_float(int64_t row, bool odd, float scale) {
     return cpu_random() % 16 ? cpu_random_float(2) : odd_values[cpu_random() % 16];
 }
 
+/* Every fourth row is near to even, of very near ones and NaNs, of few different ones, and with one
+ * in 4096 far above the others and one far below. The last ones are elsewhere in each row, so that
+ * one that a lane misses, or takes for another, is the greatest in some row. */
+static inline float mutant_logit(int64_t row, int64_t column) {
+    int64_t place = column % 4096 % 1024 % 4 + column % 4096 / 1024 * 4; /* of a lane's 16 */
+    int64_t lane = column % 1024 / 4, here = row / 4 % 16, r = row * 37 % 27;
+    float x = cpu_random_float(1);
+    switch (row % 4) {
+    case 0:
+        return x;
+    case 1:
+        return cpu_random() % 8 ? -1.25f - (float)(cpu_random() % 16) * 0x1p-12f : NAN;
+    case 2:
+        return 4 * rintf(8 * x);
+    default:
+        return lane != r ? x : place == here ? 9 : place == (here + 5) % 16 ? -60 : x;
+    }
+}
+
 /* Rows of a buffer, by its type. */
 static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mutant_step *s,
                                     uint8_t *at) {
@@ -130,7 +157,9 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
     }
     for (int64_t r = 0; r < rows; r++, at += bytes) {
         for (int64_t c = 0; c < k; c++) {
-            row[c] = mutant_float(r, s->odd, s->loud ? 60 : 1);
+            row[c] = s->logits ? mutant_logit(r, c) : mutant_float(r, s->odd, s->loud ? 60 : 1);
+            if (s->odd && r % 4 == 3 && c == 0) /* behind the last column of the row before */
+                row[c] = INFINITY;
             if (s->spiky)
                 row[c] *= r % 8 == 5 ? 0x1p-115f : (c + 5 * r) % 32 == 0 ? 4000 : 1;
             if (type->encoding && !isfinite(row[c]))
@@ -164,23 +193,39 @@ static inline int32_t *mutant_tables(graph_block *b) {
     return (int32_t *)((char *)b + b->head.page_tables);
 }
 
-/* Finite numbers at positions below each sequence's length, NaNs elsewhere. */
-static inline void mutant_fill_pool(const ir_kv_group *kv, int group, graph_block *b,
+static inline void mutant_store_kv(ir_dtype dtype, float f, uint8_t *at) {
+    uint16_t half = ir_f32_to_f16(f);
+    uint8_t byte = (uint8_t)(int)(f * 60); /* as f8e4m3 any magnitude */
+    if (dtype == IR_F8E4M3 && (byte & 0x7f) == 0x7f)
+        byte--; /* no NaN */
+    if (ir_kv_quantized(dtype))
+        *at = byte;
+    else
+        memcpy(at, dtype == IR_F16 ? (void *)&half : (void *)&f, (size_t)ir_dtype_bits(dtype) / 8);
+}
+
+/* Finite numbers at positions below each sequence's length, NaNs elsewhere. loud: every other range
+ * of positions has small ones, so that where the others are seen too these have no weight. */
+static inline void mutant_fill_pool(const ir_kv_group *kv, int group, graph_block *b, bool loud,
                                     uint8_t *pool) {
     int64_t size = ir_dtype_bits(kv->dtype) / 8, dim = kv->head_dim;
     int64_t page_bytes = ir_kv_page_bytes(kv);
     for (int s = 0; s < b->head.S; s++)
         for (int p = 0; p < b->arrays[4][s]; p++) {
             int32_t number = mutant_tables(b)[(group * b->head.S + s) * b->head.P + p / 16];
+            uint8_t *page = pool + number * page_bytes;
             for (int64_t i = 0; number >= 0 && i < 2 * kv->heads * dim; i++) {
                 int64_t h = i / dim % kv->heads, c = i % dim;
                 int64_t at = i < kv->heads * dim
                                  ? (h * dim + c) * 16 + p % 16
                                  : kv->heads * dim * 16 + (h * 16 + p % 16) * dim + c;
-                float f = cpu_random_float(2);
-                uint16_t half = ir_f32_to_f16(f);
-                memcpy(pool + number * page_bytes + at * size,
-                       kv->dtype == IR_F16 ? (void *)&half : (void *)&f, (size_t)size);
+                float f = cpu_random_float(loud && p / 256 % 2 == 0 ? 0.02f : 2);
+                mutant_store_kv(kv->dtype, f, page + at * size);
+                if (ir_kv_quantized(kv->dtype) && c == 0) { /* the head's scale behind all codes */
+                    uint16_t *scales = (uint16_t *)(page + 2 * kv->heads * dim * 16);
+                    scales[i / dim * 16 + p % 16] = ir_f32_to_f16((float)(1 + cpu_random() % 64) /
+                                                                  (kv->dtype == IR_I8 ? 64 : 2));
+                }
             }
         }
 }
@@ -218,7 +263,16 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
         {.temperature = 0.01f, .top_p = 0.7f, .top_k = 5000},
         {.temperature = 0.5f, .top_p = 1, .min_p = 0.4f},
         {.temperature = 0, .top_p = 1, .sum = true},
-        {.temperature = 1, .top_p = 1, .top_k = 1}};
+        {.temperature = 1, .top_p = 1, .top_k = 1},
+        {.temperature = 1, .top_p = 1, .min_p = 1},
+        {.temperature = 1, .top_p = 0.9f, .top_k = 3000},
+        {.temperature = 0.7f, .top_p = 0.95f, .top_k = 100000, .sum = true},
+        {.temperature = 1, .top_p = 0.5f, .min_p = 1},
+        {.temperature = 0.1f, .top_p = 1e-30f},
+        {.temperature = 5, .top_p = 1, .top_k = 40},
+        {.temperature = 5, .top_p = 0.01f},
+        {.temperature = 3, .top_p = 0.8f, .top_k = 12},
+        {.temperature = 2, .top_p = 0.02f, .min_p = 0.9f}};
     ir_interp_sampling sampling[512];
     bool many = s->n_seqs > GRAPH_MAX_SEQS;
     for (int q = 0; q < (many ? 1 : s->n_seqs); q++) {
@@ -231,7 +285,7 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
             else if (s->spread && (T == 3 || s->seqs[q].tokens == 2))
                 positions[T] = t == 1 ? s->seqs[q].start : 5;
             rows[T] = T;
-            sampling[T] = kinds[(uint32_t)T % (sizeof kinds / sizeof *kinds)];
+            sampling[T] = kinds[(uint32_t)T % (s->logits ? sizeof kinds / sizeof *kinds : 8)];
             sampling[T].seed = UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(T + 1);
             sampling[T].position = 1000 + T;
             if (odd && T % 3 == 1)
@@ -261,7 +315,7 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
         if ((p + 1) * 16 <= first + 1 - window)
             mutant_tables(b)[i] = -1;
     }
-    for (uint32_t i = 0; !s->odd && i < sizeof b->masks / sizeof *b->masks; i++) {
+    for (uint32_t i = 0; !s->odd && !s->maskless && i < sizeof b->masks / sizeof *b->masks; i++) {
         b->head.token_masks = offsetof(graph_block, masks);
         b->masks[i] = (i + 1) * UINT32_C(2654435761);
     }
@@ -303,10 +357,10 @@ static inline void mutant_arg(const mutant_graph *g, const cg_launch *l, int a,
     if (arg->kind == CG_ARG_KV) {
         const ir_kv_group *kv = &arg->kv;
         bool append = graph_stores_kv(g->program->kernels[l->kernel]);
-        int64_t page = 2 * kv->heads * kv->head_dim * 16 * (ir_dtype_bits(kv->dtype) / 8);
-        b = mutant_buffer_add(in, (uint64_t)page * GRAPH_PAGES * GRAPH_MAX_SEQS, true, append);
+        b = mutant_buffer_add(in, (uint64_t)ir_kv_page_bytes(kv) * GRAPH_PAGES * GRAPH_MAX_SEQS,
+                              true, append);
         if (!append)
-            mutant_fill_pool(kv, arg->kv_group, block, b->device->data);
+            mutant_fill_pool(kv, arg->kv_group, block, s->loud, b->device->data);
     } else if (arg->kind == CG_ARG_WEIGHT) {
         const cg_weight *w = &g->program->weights[entry->index];
         b = mutant_buffer_add(in, w->bytes, true, false);

@@ -3,8 +3,7 @@
 #ifndef MCC_TESTS_EMULATOR_KERNEL_H
 #define MCC_TESTS_EMULATOR_KERNEL_H
 
-#include "check_main.h"
-#include "runtime/emulator/exec.h"
+#include "emulated_gpu.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -44,13 +43,7 @@ static inline void gpu_close(gpu *g) {
 
 /* A buffer with a copy of `from`; uninitialised where that is NULL. */
 static inline const emu_allocation *gpu_buffer(gpu *g, const void *from, size_t bytes) {
-    const emu_allocation *a = emu_memory_alloc(g->memory, bytes, false);
-    HOLDS(a, "no device memory");
-    if (from) {
-        memcpy(a->data, from, bytes);
-        emu_memory_mark(a, a->base, bytes);
-    }
-    return a;
+    return emulated_upload(g->memory, from, bytes);
 }
 
 typedef struct gpu_size {

@@ -4,7 +4,7 @@
 #include "attention_case.h"
 
 #include "codegen/cuda/cuda.h"
-#include "runtime/emulator/exec.h"
+#include "emulated_gpu.h"
 
 enum { MAX_VARIANTS = 4 };
 
@@ -58,21 +58,6 @@ static void free_gpu(gpu *g) {
     ir_diag_clear(&g->diag);
 }
 
-static const emu_allocation *upload(gpu *g, const void *bytes, size_t n) {
-    const emu_allocation *a = emu_memory_alloc(g->memory, n, false);
-    ck_assert_ptr_nonnull(a);
-    if (bytes) {
-        memcpy(a->data, bytes, n);
-        emu_memory_mark(a, a->base, n);
-    }
-    return a;
-}
-
-static int64_t blocks(const mcc_cuda_grid *g, const mcc_step *h) {
-    int64_t n = g->dim.c + g->dim.t * h->T + g->dim.s * h->S + g->dim.r * h->R;
-    return g->mult ? (n + g->div - 1) / g->div * g->mult : 1;
-}
-
 /* One launch of a variant over the fixture's step. */
 static void launch(gpu *g, int variant, const fixture *f, const float *q, float *out) {
     const cg_cuda_function *function = &g->code.functions[variant];
@@ -80,9 +65,10 @@ static void launch(gpu *g, int variant, const fixture *f, const float *q, float 
     size_t row = (size_t)(f->s->heads * f->s->dim) * 4, bytes = row * (size_t)h->T;
     size_t ranges = (P * PAGE + 255) / 256;
     size_t scratch = MCC_CUDA_COUNTER_BYTES + ranges * function->scratch_bytes * (size_t)h->T;
-    const emu_allocation *a[5] = {upload(g, &f->step, sizeof f->step), upload(g, q, bytes),
-                                  upload(g, f->pool, f->pool_bytes), upload(g, NULL, bytes),
-                                  upload(g, NULL, scratch)};
+    const emu_allocation *a[5] = {
+        emulated_upload(g->memory, &f->step, sizeof f->step), emulated_upload(g->memory, q, bytes),
+        emulated_upload(g->memory, f->pool, f->pool_bytes), emulated_upload(g->memory, NULL, bytes),
+        emulated_upload(g->memory, NULL, scratch)};
     memset(a[4]->data, 0, MCC_CUDA_COUNTER_BYTES);
     emu_memory_mark(a[4], a[4]->base, MCC_CUDA_COUNTER_BYTES);
     uint64_t params[5];
@@ -90,20 +76,19 @@ static void launch(gpu *g, int variant, const fixture *f, const float *q, float 
         params[i] = a[i]->base;
     const ptx_function *code = ptx_module_function(g->modules[variant], function->name);
     ck_assert_ptr_nonnull(code);
-    emu_launch l = {
-        .function = code,
-        .grid = {(uint32_t)blocks(&function->x, h), (uint32_t)blocks(&function->y, h), 1},
-        .block = {function->threads, 1, 1},
-        .shared_bytes = function->shared_bytes,
-        .params = params,
-        .memory = g->memory,
-        .checks = g->checks,
-        .schedule_seed = g->seed,
-        .instruction_limit = UINT64_C(1) << 32,
-        .approx_seed = g->approx_seed,
-        .mma_sum = g->mma_sum,
-        .threads = 1,
-        .counters = &g->counters};
+    emu_launch l = {.function = code,
+                    .grid = {emulated_blocks(&function->x, h), emulated_blocks(&function->y, h), 1},
+                    .block = {function->threads, 1, 1},
+                    .shared_bytes = function->shared_bytes,
+                    .params = params,
+                    .memory = g->memory,
+                    .checks = g->checks,
+                    .schedule_seed = g->seed,
+                    .instruction_limit = UINT64_C(1) << 32,
+                    .approx_seed = g->approx_seed,
+                    .mma_sum = g->mma_sum,
+                    .threads = 1,
+                    .counters = &g->counters};
     char error[1024];
     for (int run = 0; run < 1 + (function->scratch_bytes > 0); run++) { /* counters as they were */
         if (!emu_run(&l, error, sizeof error))

@@ -356,9 +356,9 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
 /* Prologues, matmuls of f32, attention and sampling have many predicates that save work or whose
  * inputs are rare, unrolled many times: not all survivors are explained, and the percentages are
  * what is reached. */
-static const demand full_demand = {95, true}, f32_demand = {75, false},
-                    prologue_demand = {30, false}, half_demand = {70, false},
-                    attention_demand = {75, false}, sample_demand = {30, false};
+static const demand full_demand = {95, true}, f32_demand = {93, false},
+                    prologue_demand = {93, false}, half_demand = {90, false},
+                    attention_demand = {84, false}, sample_demand = {85, false};
 
 /* --- matmuls -------------------------------------------------------------------------------------
  */
@@ -387,8 +387,11 @@ static void write_matmul(text *t, const char *type, around kind, int n, int k) {
 static const mutant_step matmul_steps[] = {
     {1, {{0, 9}}, .spare = 15}, {1, {{0, 1}}, .spare = 1},
     {1, {{0, 6}}, .odd = true}, {1, {{0, 8}}, .loud = true, .spare = 8},
-    {1, {{0, 25}}, .spare = 0}, {1, {{0, 41}}, .spare = 0},
-    {1, {{0, 57}}, .spare = 0}, {1, {{0, 64}}, .spare = 64}};
+    {1, {{0, 10}}, .spare = 0}, {1, {{0, 11}}, .spare = 0},
+    {1, {{0, 12}}, .spare = 0}, {1, {{0, 13}}, .spare = 0},
+    {1, {{0, 15}}, .spare = 0}, {1, {{0, 25}}, .spare = 0},
+    {1, {{0, 41}}, .spare = 0}, {1, {{0, 57}}, .spare = 0},
+    {1, {{0, 64}}, .spare = 64}};
 enum { MATMUL_STEPS = sizeof matmul_steps / sizeof *matmul_steps };
 
 typedef enum activations { INT8, F32, HALF } activations;
@@ -402,7 +405,7 @@ static void mutate_matmul(const char *type, around kind, activations x, const ch
     if (kind == RESIDUAL)
         k = e && e->super_group ? 1280 : e ? 800 : 149;
     if (x == HALF) /* one range of k, or two, both with a ragged last stage */
-        k = kind == RESIDUAL ? 1000 : 168;
+        k = kind == RESIDUAL ? 1016 : 184;
     text t;
     write_matmul(&t, type, kind, n, k);
     pass_options options = {.fusion = kind == PROLOGUE ? "prologues" : "full",
@@ -459,13 +462,16 @@ END_TEST
 typedef struct heads {
     int kv, per_kv, dim, window;
     double softcap;
-    bool f32;
+    pass_kv pages;
 } heads;
 
 static const heads attentions[] = {
-    {1, 3, 64, 0, 0, false},    {2, 2, 32, 40, 20, false}, {1, 4, 80, 0, 0, false},
-    {2, 1, 128, 300, 0, false}, {1, 9, 32, 0, 0, false},   {1, 2, 40, 0, 0, false},
-    {1, 3, 64, 0, 0, true},     {2, 2, 32, 40, 20, true},
+    {1, 3, 64, 0, 0, PASS_KV_F16},  {2, 2, 32, 40, 20, PASS_KV_F16},
+    {1, 4, 80, 0, 0, PASS_KV_F16},  {2, 1, 128, 300, 0, PASS_KV_F16},
+    {1, 9, 32, 0, 0, PASS_KV_F16},  {1, 2, 40, 0, 0, PASS_KV_F16},
+    {1, 3, 64, 0, 0, PASS_KV_F32},  {2, 2, 32, 40, 20, PASS_KV_F32},
+    {1, 3, 64, 0, 0, PASS_KV_INT8}, {2, 2, 32, 40, 20, PASS_KV_FP8},
+    {1, 2, 40, 0, 0, PASS_KV_INT8},
 };
 enum { N_ATTENTIONS = sizeof attentions / sizeof *attentions };
 
@@ -476,7 +482,8 @@ static const mutant_step attention_steps[] = {
     {4, {{767, 1}, {47, 1}, {520, 1}, {255, 1}}, .spare = 4},
     {1, {{0, 37}}, .spare = 0},
     {2, {{9, 8}, {300, 3}}, .odd = true},
-    {2, {{3, 5}, {270, 2}}, .loud = true},
+    {2, {{3, 5}, {600, 17}}, .loud = true},
+    {2, {{292, 6}, {552, 6}}, .spare = 0},
     {1, {{0, 32}}, .spiky = true, .spread = true},
     {1, {{256, 32}}, .spread = true},
     {2, {{315, 1}, {55, 1}}, .spare = 0},
@@ -519,7 +526,7 @@ START_TEST(attention) {
         return;
     text t;
     write_attention(&t, h);
-    pass_options options = {.kv = h->f32 ? PASS_KV_F32 : PASS_KV_F16};
+    pass_options options = {.kv = h->pages};
     mutate_graph(&t, &options, cg_cuda_pass_target(), CG_ANCHOR_ATTENTION, targets[_i % N_TARGETS],
                  attention_steps, ATTENTION_STEPS, &attention_demand);
 }
@@ -527,6 +534,8 @@ END_TEST
 
 /* --- rows ----------------------------------------------------------------------------------------
  */
+
+enum { N_ROWS = 6 };
 
 static const mutant_step rows_steps[] = {{2, {{750, 5}, {14, 4}}, .spare = 3},
                                          {1, {{0, 1}}, .spare = 0},
@@ -576,23 +585,28 @@ static void write_rows(text *t, int number) {
 
 START_TEST(rows) {
     NEEDS_NVRTC();
-    static const char *const fusions[] = {"full", "none", "full", "pointwise"};
+    static const char *const fusions[] = {"full", "none", "full", "pointwise", "full", "full"};
+    static const pass_kv pages[] = {PASS_KV_F16, PASS_KV_F16,  PASS_KV_F32,
+                                    PASS_KV_F16, PASS_KV_INT8, PASS_KV_FP8};
     graph_seed_case(9300, _i);
-    if (!(test_full() ? graph_case_is_mine(_i) : (uint64_t)_i % 4 == graph_seed() % 4))
+    if (!(test_full() ? graph_case_is_mine(_i) : (uint64_t)_i == graph_seed() % N_ROWS))
         return;
     text t;
     write_rows(&t, _i);
-    pass_options options = {.fusion = fusions[_i], .kv = _i == 2 ? PASS_KV_F32 : PASS_KV_F16};
-    mutate_graph(&t, &options, cg_cpu_pass_target(), CG_ANCHOR_ROWS, targets[_i], rows_steps, 3,
-                 &full_demand);
+    pass_options options = {.fusion = fusions[_i], .kv = pages[_i]};
+    mutate_graph(&t, &options, cg_cpu_pass_target(), CG_ANCHOR_ROWS, targets[_i % N_TARGETS],
+                 rows_steps, 3, &full_demand);
 }
 END_TEST
 
 /* --- sampling ------------------------------------------------------------------------------------
  */
 
-static const mutant_step sample_steps[] = {{.n_seqs = 1, .seqs = {{0, 8}}, .spare = 2},
-                                           {.n_seqs = 1, .seqs = {{0, 5}}, .odd = true}};
+static const mutant_step sample_steps[] = {
+    {.n_seqs = 1, .seqs = {{0, 8}}, .spare = 2},
+    {.n_seqs = 1, .seqs = {{0, 5}}, .odd = true},
+    {.n_seqs = 1, .seqs = {{0, 64}}, .logits = true},
+    {.n_seqs = 1, .seqs = {{0, 64}}, .logits = true, .maskless = true}};
 
 /* The second function has thousands of mutants, on rows that are long: one target a run. */
 START_TEST(sampling) {
@@ -608,7 +622,7 @@ START_TEST(sampling) {
     add_output(&t, add(&t, "gather(%%%d, %%%d) : f32[R, %d] @\"rows\"", w, rows, LOGITS), "logits");
     pass_options options = {.sampling = true};
     mutate_graph(&t, &options, cg_cuda_pass_target(), CG_ANCHOR_SAMPLE,
-                 targets[graph_seed() % N_TARGETS], sample_steps, 2, &sample_demand);
+                 targets[graph_seed() % N_TARGETS], sample_steps, 4, &sample_demand);
 }
 END_TEST
 
@@ -633,13 +647,13 @@ static Suite *cuda_mutation_suite(void) {
     tcase_add_loop_test(f32, f32_activations, 0, N_QUANTIZED + N_FLOATS);
     tcase_add_loop_test(half, half_activations, 0, 4);
     tcase_add_loop_test(heads, attention, 0, N_ATTENTIONS);
-    tcase_add_loop_test(others, rows, 0, 4);
+    tcase_add_loop_test(others, rows, 0, N_ROWS);
     tcase_add_test(choices, sampling);
     tcase_add_loop_test(clean, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(clean, f32_activations, 0, N_QUANTIZED + N_FLOATS);
     tcase_add_loop_test(clean, half_activations, 0, 4);
     tcase_add_loop_test(clean, attention, 0, N_ATTENTIONS);
-    tcase_add_loop_test(clean, rows, 0, 4);
+    tcase_add_loop_test(clean, rows, 0, N_ROWS);
     tcase_add_test(clean, sampling);
     return suite;
 }

@@ -4,9 +4,9 @@
 #include "check_main.h"
 
 #include "codegen/cuda/cuda.h"
+#include "emulated_gpu.h"
 #include "ir/interp.h"
 #include "ir/text.h"
-#include "runtime/emulator/exec.h"
 #include "runtime/sampler.h"
 #include "runtime/step.h"
 
@@ -141,20 +141,6 @@ static void free_gpu(gpu *g) {
     ir_diag_clear(&g->diag);
 }
 
-static const emu_allocation *upload(gpu *g, const void *bytes, size_t n) {
-    const emu_allocation *a = emu_memory_alloc(g->memory, n, false);
-    ck_assert_ptr_nonnull(a);
-    if (bytes) {
-        memcpy(a->data, bytes, n);
-        emu_memory_mark(a, a->base, n);
-    }
-    return a;
-}
-
-static int64_t blocks(const mcc_cuda_grid *g, const mcc_step *h) {
-    return g->mult ? g->mult * ((g->dim.c + g->dim.r * h->R + g->div - 1) / g->div) : 1;
-}
-
 /* Both functions over the batch; grids are those of one row more, as in a graph of a larger batch.
  */
 static void run(gpu *g, const batch *b, bool sampling, mcc_step_sampled *out) {
@@ -172,17 +158,18 @@ static void run(gpu *g, const batch *b, bool sampling, mcc_step_sampled *out) {
         memcpy(block + head.token_masks, b->masks, mask_bytes);
     head.R++;
     size_t scratch_bytes = g->code.functions[0].row_scratch_bytes * ROWS;
-    const emu_allocation *step = upload(g, block, bytes),
-                         *logits = upload(g, b->logits, (size_t)b->n * ROWS * 4),
-                         *result = upload(g, out, ROWS * sizeof *out),
-                         *scratch = upload(g, NULL, MCC_CUDA_COUNTER_BYTES + scratch_bytes);
+    const emu_allocation *step = emulated_upload(g->memory, block, bytes),
+                         *logits = emulated_upload(g->memory, b->logits, (size_t)b->n * ROWS * 4),
+                         *result = emulated_upload(g->memory, out, ROWS * sizeof *out),
+                         *scratch = emulated_upload(g->memory, NULL,
+                                                    MCC_CUDA_COUNTER_BYTES + scratch_bytes);
     for (int i = 0; i < FUNCTIONS; i++) {
         const cg_cuda_function *f = &g->code.functions[i];
         uint64_t params[] = {step->base, logits->base, result->base, scratch->base};
         char error[1024];
         emu_launch launch = {
             .function = ptx_module_function(g->modules[i], f->name),
-            .grid = {(uint32_t)blocks(&f->x, &head), (uint32_t)blocks(&f->y, &head), 1},
+            .grid = {emulated_blocks(&f->x, &head), emulated_blocks(&f->y, &head), 1},
             .block = {f->threads, 1, 1},
             .shared_bytes = f->shared_bytes,
             .params = params,

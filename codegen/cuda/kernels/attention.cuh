@@ -32,7 +32,7 @@ INLINE float negative_infinity() {
 struct attention_tile {
     int first, tokens, seq;       // tokens first … first + tokens - 1
     int low, high;                // positions that any of them sees: [low, high)
-    int all_low, all_high;        // positions that each of them sees
+    int all_low, all_high;        // positions that each of them sees: of find_tile<true>
     int first_range, ranges;      // absolute ranges that hold them
     int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head; 0: none
     const int32 *pages;           // the sequence's row of the page table
@@ -50,7 +50,9 @@ INLINE int window_start(int position) {
 // The tile of this block: blockIdx.y counts the tiles of sequence after sequence, from the last one
 // so that those which see most come first; blockIdx.x has the head and the split. The same in all
 // lanes.
-INLINE attention_tile find_tile(const mcc_step *step) {
+//
+// ALL: with what each of the tokens sees.
+template <bool ALL> INLINE attention_tile find_tile(const mcc_step *step) {
     attention_tile t = {};
     int index = gridDim.y - 1 - blockIdx.y;
     t.kv_head = blockIdx.x / SPLITS;
@@ -91,11 +93,12 @@ INLINE attention_tile find_tile(const mcc_step *step) {
     int low = window_start(position), all_low = low, high = position + 1, all_high = high;
     for (int d = 16; d >= 1; d /= 2) {
         high = max(high, __shfl_xor_sync(ALL_LANES, high, d));
-        all_high = min(all_high, __shfl_xor_sync(ALL_LANES, all_high, d));
-        if (WINDOW == 0)
-            continue;
-        low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
-        all_low = max(all_low, __shfl_xor_sync(ALL_LANES, all_low, d));
+        if (WINDOW > 0)
+            low = min(low, __shfl_xor_sync(ALL_LANES, low, d));
+        if (ALL)
+            all_high = min(all_high, __shfl_xor_sync(ALL_LANES, all_high, d));
+        if (ALL && WINDOW > 0)
+            all_low = max(all_low, __shfl_xor_sync(ALL_LANES, all_low, d));
     }
     t.low = low;
     t.high = high;

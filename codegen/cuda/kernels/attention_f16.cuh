@@ -523,6 +523,8 @@ struct attention_state {
 
 INLINE bool row_sees(int row, int start) {
     const attention_f16_shared &s = attention_shared();
+    if (TILE == 1) // what there is of it is what the token sees
+        return row < GROUP;
     return (WINDOW == 0 || s.begin[row] < start + RANGE) && s.end[row] > start;
 }
 
@@ -641,7 +643,10 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
     attention_f16_shared &s = attention_shared();
     float *results = reinterpret_cast<float *>(s.stages);
     int lane = lane_id();
-    __syncthreads(); // slices have been used; those still asked for are empty
+    // Results lie where slices did: the last one too, where the tile is not split, which has a barrier
+    // behind its slices. Slices that are still asked for are empty.
+    if (SPLITS == 1 || (SLICES - 1) % STAGES * STAGE_BYTES < TILE * GROUP * RESULT_STRIDE * 4)
+        __syncthreads();
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
@@ -667,7 +672,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
 
 INLINE void attention_f16(const args &a) {
     attention_f16_shared &s = attention_shared();
-    attention_tile t = find_tile(a.step);
+    attention_tile t = find_tile<true>(a.step);
     if (t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};

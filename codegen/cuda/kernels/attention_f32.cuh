@@ -65,7 +65,8 @@ INLINE attention_f32_shared &attention_shared() {
 // Whether the row sees anything of the range.
 INLINE bool row_sees(int row, int start) {
     const attention_f32_shared &s = attention_shared();
-    return (WINDOW == 0 || s.begin[row] < start + RANGE) && s.end[row] > start;
+    return ROWS == GROUP || // of one token, which sees all ranges of the tile
+           ((WINDOW == 0 || s.begin[row] < start + RANGE) && s.end[row] > start);
 }
 
 // A thread computes the scores of some positions, all rows together that fit the registers.
@@ -156,9 +157,12 @@ INLINE float range_value(int row, int column, int start) {
 #pragma unroll
             for (int i = 0; i < PAGE; i++)
                 o = __fmaf_rn(weights[page * PAGE + i], kv_number(values[i * HEAD_DIM]), o);
-        } else
-            for (int i = from; i < to; i++)
+        } else {
+            int i = from;
+            do
                 o = __fmaf_rn(weights[page * PAGE + i], kv_number(values[i * HEAD_DIM]), o);
+            while (++i < to);
+        }
     } while (++page * PAGE < end);
     return o;
 }
@@ -239,13 +243,14 @@ INLINE void attention_finish(const args &a, const attention_tile &t, const atten
         if (element < t.tokens * GROUP * HEAD_DIM)
             s.query[element] = __fdiv_rn(owned.out[i], owned.sums[i].sum);
     }
-    __syncthreads();
+    if (HEAD_DIM % 32 || program_0::whole_rows) // else each lane reads what it wrote
+        __syncthreads();
     attention_epilogue<program_0, WARPS>(a, t, s.query, HEAD_DIM, s.scores);
 }
 
 INLINE void attention_f32(const args &a) {
     attention_f32_shared &s = attention_shared();
-    attention_tile t = find_tile(a.step);
+    attention_tile t = find_tile<false>(a.step);
     if (t.split >= t.splits)
         return;
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
@@ -255,9 +260,10 @@ INLINE void attention_f32(const args &a) {
         s.begin[row] = window_start(position);
         s.end[row] = position + 1;
     }
-    for (int i = threadIdx.x; i < ELEMENTS; i += THREADS) {
-        int row = i / HEAD_DIM;
-        s.query[i] = row / GROUP < t.tokens ? row_query(a, t, row)[i % HEAD_DIM] : 0.0f;
+    for (int first = 0; first < ELEMENTS; first += THREADS) {
+        int i = first + threadIdx.x, row = i / HEAD_DIM;
+        if (first + THREADS <= ELEMENTS || i < ELEMENTS)
+            s.query[i] = row / GROUP < t.tokens ? row_query(a, t, row)[i % HEAD_DIM] : 0.0f;
     }
     attention_owned owned;
 #pragma unroll

@@ -7,12 +7,15 @@ constexpr int lane_stage(int bytes) {
     return (bytes + 127) / 128 * 128 + 64;
 }
 
-// Copies `bytes`, MOST or LEAST, multiples of 16, with all lanes of a warp.
-template <int MOST, int LEAST> INLINE void copy_bytes(uint32 to, const uint8 *from, int bytes) {
+// Copies MOST bytes with all lanes of a warp, of which `bytes` are there, `least` or more; what would lie
+// behind them is the last 16 once more, which nobody looks at. All are multiples of 16.
+template <int MOST> INLINE void copy_bytes(uint32 to, const uint8 *from, int bytes, int least) {
 #pragma unroll
-    for (int i = 0; i < MOST; i += 512)
-        if (i + 512 <= LEAST || lane_id() * 16 + i < bytes)
-            copy16(to + lane_id() * 16 + i, from + lane_id() * 16 + i);
+    for (int i = 0; i < MOST; i += 512) {
+        int at = i + lane_id() * 16;
+        if (i + 512 <= MOST || at < MOST)
+            copy16(to + at, from + (min(i + 512, MOST) <= least ? at : min(at, bytes - 16)));
+    }
 }
 
 // Of k in the last stage.
@@ -27,10 +30,11 @@ constexpr int STAGE_K = 2048 / LINE;
 constexpr int64 TILE_BYTES = weight::k * LINE;
 constexpr int TILE_STAGE = lane_stage(STAGE_K * LINE);
 
-// k … k + n - 1 of a tile.
-INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int n) {
-    copy_bytes<STAGE_K * LINE, last_stage_k(weight::k, STAGE_K) * LINE>(
-        to, tile + static_cast<int64>(stage) * STAGE_K * LINE, n * LINE);
+// A stage of a tile; left: the k from its beginning on. whole: known to be at least STAGE_K.
+INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int left, bool whole) {
+    int least = whole ? STAGE_K : last_stage_k(weight::k, STAGE_K);
+    copy_bytes<STAGE_K * LINE>(to, tile + static_cast<int64>(stage) * STAGE_K * LINE, left * LINE,
+                               least * LINE);
 }
 
 struct weight_reader {
@@ -55,14 +59,16 @@ constexpr int STAGE_BLOCKS = 2;
 constexpr int STAGE_K = 32 * STAGE_BLOCKS;
 constexpr int TILE_STAGE = lane_stage(weight::super_bytes + STAGE_BLOCKS * weight::block_bytes);
 
-INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int n) {
+INLINE void copy_tile(uint32 to, const uint8 *tile, int stage, int left, bool whole) {
     int block = stage * STAGE_BLOCKS;
+    int least = whole ? STAGE_BLOCKS : last_stage_k(weight::k, STAGE_K) / 32;
     if (TWO_LEVELS)
-        copy_bytes<weight::super_bytes, weight::super_bytes>(
-            to, tile + run_offset(block), weight::super_bytes);
-    copy_bytes<STAGE_BLOCKS * weight::block_bytes,
-               last_stage_k(weight::k, STAGE_K) / 32 * weight::block_bytes>(
-        to + weight::super_bytes, tile + block_offset(block), n / 32 * weight::block_bytes);
+        copy_bytes<weight::super_bytes>(to, tile + run_offset(block), weight::super_bytes,
+                                        weight::super_bytes);
+    copy_bytes<STAGE_BLOCKS * weight::block_bytes>(to + weight::super_bytes,
+                                                   tile + block_offset(block),
+                                                   left / 32 * weight::block_bytes,
+                                                   least * weight::block_bytes);
 }
 
 // One row of one block.

@@ -56,7 +56,7 @@ INLINE void copy_half_tile(uint32 to, const uint8 *tile, int k, bool whole) {
     for (int i = 0; i < COUNT * LINE; i += 512) {
         uint32 at = i + lane_id() * 16;
         const uint8 *from = tile + static_cast<int64>(k) * LINE + at;
-        if (K % COUNT && !whole)
+        if (i + 512 > K % COUNT * LINE && K % COUNT && !whole) // else every stage has these lines
             copy16(to + half_swizzle(at), from, k + static_cast<int>(at) / LINE < K);
         else
             copy16(to + half_swizzle(at), from);

@@ -34,21 +34,21 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES;
 #endif
 
-    // The k that a stage has.
-    static __device__ __forceinline__ int stage_k(int stage) {
-        int64 left = weight::k - static_cast<int64>(stage) * STAGE_K;
-        return weight::k % STAGE_K == 0 || left > STAGE_K ? STAGE_K : static_cast<int>(left);
+    // The k from a stage's beginning on.
+    static __device__ __forceinline__ int left_from(int stage) {
+        return static_cast<int>(weight::k) - stage * STAGE_K;
     }
 
+    // whole: the stage is known to be; else it may be the last one.
     static __device__ __forceinline__ void copy_stage(uint8 *to, const float *x,
                                                       const uint8 *const (&tiles)[PAIRS][2],
-                                                      int64 rows, int stage) {
-        int n = stage_k(stage);
+                                                      int64 rows, int stage, bool whole) {
+        int left = left_from(stage);
         uint32 w = shared_address(to) + warp_id() * WARP_BYTES;
 #pragma unroll
         for (int p = 0; p < PAIRS; p++)
             for (int b = 0; b < 2; b++)
-                copy_tile(w + (2 * p + b) * TILE_STAGE, tiles[p][b], stage, n);
+                copy_tile(w + (2 * p + b) * TILE_STAGE, tiles[p][b], stage, left, whole);
 #ifndef PROLOGUE
         uint32 to_x = shared_address(to) + WARPS * WARP_BYTES;
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
@@ -59,7 +59,7 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         for (int first_piece = 0; first_piece < COUNT; first_piece += THREADS) {
             int i = first_piece + threadIdx.x;
             int token = i / (STAGE_K / PIECE), at = i % (STAGE_K / PIECE) * PIECE;
-            if (at >= n || (COUNT - first_piece < THREADS && i >= COUNT))
+            if ((!whole && at >= left) || (COUNT - first_piece < THREADS && i >= COUNT))
                 continue;
             const float *source = from + token * weight::k + at;
             uint32 target = to_x + (token * STAGE_K + at) * 4;
@@ -97,8 +97,11 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
         int lane = lane_id(), row = lane & 15;
         const uint8 *w = stage + warp_id() * WARP_BYTES + (lane >> 4) * TILE_STAGE;
         constexpr int STEP = weight_reader::STEP;
+        static_assert(last_stage_k(weight::k, STAGE_K) >= STEP || STEP == 4, "a block of k, or k % 4");
+        int k = 0;
+        if (last_stage_k(weight::k, STAGE_K) >= STEP || n >= STEP)
 #pragma unroll 1
-        for (int k = 0; k + STEP <= n; k += STEP) {
+        do {
             weight_reader reader[PAIRS];
 #pragma unroll
             for (int p = 0; p < PAIRS; p++)
@@ -113,10 +116,10 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
                         values[i][p] = reader[p].at(4 * s + i);
                 add(sums, x + k + 4 * s, values);
             }
-        }
+        } while ((k += STEP) + STEP <= n);
         if (weight::k % STEP)
 #pragma unroll 1
-            for (int k = n / STEP * STEP; k < n; k++) {
+            for (; k < n; k++) {
                 float values[1][PAIRS];
                 for (int p = 0; p < PAIRS; p++)
                     values[0][p] = weight_reader::one(w + 2 * p * TILE_STAGE, row, k);
@@ -144,8 +147,10 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
                 prologue::group<WARPS, TOKENS == 1>(a, first + i, row,
                                                     reinterpret_cast<float *>(shared_memory));
             else // multiplied, and the sums thrown away
-                for (int k = threadIdx.x; k < X_ROW; k += THREADS)
-                    row[k] = 0;
+#pragma unroll 4
+                for (int k = 0; k < X_ROW; k += THREADS)
+                    if (k + THREADS <= X_ROW || k + threadIdx.x < X_ROW)
+                        row[k + threadIdx.x] = 0;
         }
         __syncthreads();
 #endif
@@ -153,7 +158,8 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
             if (s < N_STAGES)
-                copy_stage(shared_memory + s * STAGE_BYTES, x, tiles, rows, s);
+                copy_stage(shared_memory + s * STAGE_BYTES, x, tiles, rows, s,
+                           (s + 1) * STAGE_K <= weight::k);
             copy_commit();
         }
 #pragma unroll 1
@@ -162,7 +168,8 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
             __syncthreads();
             int next = s + STAGES - 1; // into the stage that all warps have left
             if (next < N_STAGES)
-                copy_stage(shared_memory + next % STAGES * STAGE_BYTES, x, tiles, rows, next);
+                copy_stage(shared_memory + next % STAGES * STAGE_BYTES, x, tiles, rows, next,
+                           weight::k % STAGE_K == 0);
             copy_commit();
             const uint8 *stage = shared_memory + s % STAGES * STAGE_BYTES;
 #ifdef PROLOGUE
@@ -170,7 +177,8 @@ template <int WARPS, int TOKENS, int STAGES> struct f32_matmul {
 #else
             const uint8 *stage_x = stage + WARPS * WARP_BYTES;
 #endif
-            multiply(sums, stage, reinterpret_cast<const float *>(stage_x), stage_k(s));
+            multiply(sums, stage, reinterpret_cast<const float *>(stage_x),
+                     weight::k % STAGE_K ? min(left_from(s), STAGE_K) : STAGE_K);
         }
         for (int t = 0; t < TOKENS; t++) // no lane of a warp beyond the columns is valid
             if (TOKENS == 1 || first + t < rows)

@@ -27,10 +27,18 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                 copy_half_tile<STAGE_K>(to + (2 * p + b) * STAGE_K * LINE, tiles[p][b], k, whole);
     }
 
-    static __device__ __forceinline__ uint32 load_pair(const uint8 *x, int k) {
-        if ((K % STAGE_K || RANGE * SPLITS != K) && k >= K)
-            return 0;
-        return __ldg(reinterpret_cast<const uint32 *>(x + static_cast<int64>(k) * 2));
+    static_assert((SPLITS - 1) * RANGE < K, "no range is empty");
+
+    // This lane's pairs of the stage at k, which begins below K; zeros from K on.
+    static __device__ __forceinline__ void load_pairs(uint32 (&pairs)[STAGE_K / 8], const uint8 *x,
+                                                      int k) {
+#pragma unroll
+        for (int i = 0; i < STAGE_K / 8; i++) {
+            bool there = K % STAGE_K == 0 || 8 * i < K % STAGE_K || k + 8 * i < K;
+            pairs[i] = there ? __ldg(reinterpret_cast<const uint32 *>(
+                                   x + static_cast<int64>(k + 8 * i) * 2))
+                             : 0;
+        }
     }
 
     static __device__ __forceinline__ void run(const args &a, const uint8 *x, const uint8 *w,
@@ -60,9 +68,7 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                            (SPLITS - 1) * RANGE + (s + 1) * STAGE_K <= K);
             copy_commit();
         }
-#pragma unroll
-        for (int i = 0; i < STAGE_K / 8; i++)
-            next[i] = load_pair(row, begin + 8 * i);
+        load_pairs(next, row, begin);
 #pragma unroll 1
         for (int s = 0; s < N_STAGES && begin + s * STAGE_K < K; s++) {
             int ahead = s + STAGES - 1, k = begin + s * STAGE_K;
@@ -73,11 +79,10 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                            false);
             copy_commit();
 #pragma unroll
-            for (int i = 0; i < STAGE_K / 8; i++) {
+            for (int i = 0; i < STAGE_K / 8; i++)
                 codes[i] = next[i];
-                if (k + STAGE_K < K)
-                    next[i] = load_pair(row, k + STAGE_K + 8 * i);
-            }
+            if (k + STAGE_K < K)
+                load_pairs(next, row, k + STAGE_K);
 #pragma unroll
             for (int i = 0; i < STAGE_K / 16; i++)
 #pragma unroll
@@ -102,14 +107,13 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
         __syncthreads();
         for (int i = warp_id(); i < UNITS * count; i += WARPS) {
             int u = i / count, token = i % count;
-            int summed = static_cast<int>(blockIdx.y) * UNITS + u, column = summed * 32;
+            int column = (static_cast<int>(blockIdx.y) * UNITS + u) * 32;
             float total[PAIRS] = {};
             for (int s = 0; s < SPLITS; s++)
                 for (int p = 0; p < PAIRS; p++)
                     total[p] = __fadd_rn(total[p], out[u * SPLITS + s][p][token][lane_id()]);
-            if (UNITS_32 % UNITS == 0 || summed < UNITS_32)
-                program_0::columns(a, first + token, 0, column, column + lane_id() < COLUMNS,
-                                   total[0], total[PAIRS - 1]);
+            program_0::columns(a, first + token, 0, column, column + lane_id() < COLUMNS,
+                               total[0], total[PAIRS - 1]);
         }
     }
 };

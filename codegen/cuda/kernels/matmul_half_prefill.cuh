@@ -32,21 +32,20 @@ struct half_prefill {
 #pragma unroll
         for (int i = 0; i < TILES / WARPS; i++) {
             int tile = warp_id() + i * WARPS, from = static_cast<int>(blockIdx.y) * TILES + tile;
-            from = from < LAST ? from : LAST;
+            from = min(from, LAST);
             from = tile_of(from / weight::parts) * weight::parts + from % weight::parts;
             copy_half_tile<STAGE_K>(to + tile * TILE_STAGE, w + from * TILE_BYTES, stage * STAGE_K, whole);
         }
         static_assert(TILES % WARPS == 0 && THREADS % PIECES == 0, "whole steps");
         constexpr int STEP = THREADS / PIECES;
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
-        int tokens = static_cast<int>(min(rows - first, static_cast<int64>(TOKENS)));
         int token = threadIdx.x / PIECES, piece = threadIdx.x % PIECES, k = stage * STAGE_K + piece * 8;
         const uint8 *at = x + (first + token) * X_ROW_BYTES + static_cast<int64>(k) * 2;
         static_assert(STEP % PIECES == 0 && TOKENS % STEP == 0, "tokens STEP apart permute alike");
         uint32 offset = to + W_BYTES + x_piece(token, piece);
 #pragma unroll
         for (int i = 0; i < TOKENS; i += STEP)
-            copy16(offset + i * X_ROW, at + i * X_ROW_BYTES, token + i < tokens && (whole || k < K));
+            copy16(offset + i * X_ROW, at + i * X_ROW_BYTES, first + token + i < rows && (whole || k < K));
     }
 
     static __device__ __forceinline__ void multiply(float (&sums)[TILES_M][TILES_N][4], uint32 stage) {
@@ -106,11 +105,12 @@ struct half_prefill {
         }
         __syncthreads();
         int64 first = static_cast<int64>(blockIdx.x) * TOKENS;
-        constexpr int CHUNKS = PART_COLUMNS / 32;
-        for (int i = warp; i < TOKENS * CHUNKS; i += WARPS_M * WARPS_N) {
-            int token = i / CHUNKS, chunk = i % CHUNKS;
+        constexpr int CHUNKS = PART_COLUMNS / 32, WARPS = WARPS_M * WARPS_N;
+        static_assert(TOKENS * CHUNKS % WARPS == 0, "each warp has as many");
+        for (int i = 0; i < TOKENS * CHUNKS; i += WARPS) {
+            int token = (i + warp) / CHUNKS, chunk = (i + warp) % CHUNKS;
             int column = static_cast<int>(blockIdx.y) * PART_COLUMNS + chunk * 32;
-            if (first + token >= rows || column / 32 >= UNITS_32)
+            if (first + token >= rows)
                 continue;
             const float *row = out + token * OUT_ROW + chunk * 32 + lane;
             program_0::columns(a, first + token, 0, column, column + lane < COLUMNS, row[0],
@@ -143,7 +143,8 @@ struct half_prefill {
                 end_range(totals, sums);
         }
         end_range(totals, sums);
-        __syncthreads();
+        if ((N_STAGES - 1) % STAGES * STAGE_BYTES < OUT_BYTES)
+            __syncthreads(); // results lie where the last stage did
         finish(a, rows, totals);
     }
 };

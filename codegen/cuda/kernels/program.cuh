@@ -144,7 +144,8 @@ INLINE void four_sums(float (&e)[4]) {
 }
 
 // A group of 32 columns from `column` on, lane = column, all lanes together (ops.def, quantize).
-INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
+// SUMS: with the sums of 16 codes, which no matmul here reads.
+template <bool SUMS> INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
     float most = bits_float(__reduce_max_sync(ALL_LANES, float_bits(x) & 0x7fffffffu));
     float inverse = most < 0x1p-100f ? 0.0f : __fdiv_rn(127.0f, most);
     float candidates[4], errors[4];
@@ -172,12 +173,15 @@ INLINE void store_a8(void *base, int64 row, int64 column, int64 k, float x) {
     q = q < 127.0f ? q : 127.0f;
     const int lane = lane_id(), code = __float2int_rz(q);
     const int both = __reduce_add_sync(ALL_LANES, code);
-    const int low = __reduce_add_sync(ALL_LANES, lane < 16 ? code : 0);
 
     int8 *codes = static_cast<int8 *>(base) + row * a8_row_bytes(k);
     codes[column + lane] = static_cast<int8>(code);
-    if (lane < 2)
-        reinterpret_cast<int32 *>(codes + k + k / 4)[column / 16 + lane] = lane ? both - low : low;
+    if (SUMS) {
+        const int low = __reduce_add_sync(ALL_LANES, lane < 16 ? code : 0);
+        if (lane < 2)
+            reinterpret_cast<int32 *>(codes + k + k / 4)[column / 16 + lane] =
+                lane ? both - low : low;
+    }
     if (lane == 0) {
         float scale = __fdiv_rn(most, levels);
         reinterpret_cast<float *>(codes + k)[column / 32] = scale;

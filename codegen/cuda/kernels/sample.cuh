@@ -35,11 +35,12 @@ INLINE bool has_limits(const step_sampling &p) {
     return p.top_k > 0 || p.top_p < 1.0f;
 }
 
-constexpr int BINS = 1376; // 21.5 * 64
+constexpr int BINS = 1536; // distances below 24, of which those below 21.5 have a weight
 constexpr int UNIT = 256 * ((N + 256 * 1024 - 1) / (256 * 1024)), UNITS = (N + UNIT - 1) / UNIT;
+constexpr int VECTOR = N % 4 == 0 ? 4 : 1; // logits that a lane loads at once
 
-// Of a chunk: the greatest allowed logit's order and, of those that have it, the first token as
-// ~id, so that the greatest number is the choice; and the greatest order of all.
+// Of a chunk: the greatest allowed logit's order (0: none is allowed) and, of those that have it, the
+// first token as ~id, so that the greatest number is the choice; and the greatest order of all.
 struct chunk_greatest {
     uint64 allowed;
     uint32 all, unused;
@@ -73,8 +74,16 @@ struct sample_row {
                    : reinterpret_cast<const uint32 *>(step_array(a.step, a.step->token_masks)) +
                          row * ((N + 31) / 32);
     }
-    __device__ __forceinline__ float masked(float logit, int id) const {
-        return !mask || (mask[id >> 5] >> (id & 31) & 1) ? logit : bits_float(0xff800000u);
+    // Logits from id, a multiple of VECTOR, on.
+    __device__ __forceinline__ void load(float (&x)[VECTOR], int id) const {
+        if constexpr (VECTOR == 4)
+            *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(logits + id);
+        else
+            x[0] = logits[id];
+    }
+    // Bit i: whether token id + i is allowed, of as many as a multiple of 32 leaves.
+    __device__ __forceinline__ uint32 allowed(int id) const {
+        return mask ? mask[id >> 5] >> (id & 31) : ~0u;
     }
 };
 
@@ -82,15 +91,14 @@ struct sample_row {
 
 // 0 for what is never chosen: -infinity and NaN. -0 counts as 0.
 INLINE uint32 order_of(float logit) {
-    uint32 bits = float_bits(__fadd_rn(logit, 0.0f));
-    uint32 order = bits >> 31 ? ~bits : bits | 0x80000000u;
-    return logit > bits_float(0xff800000u) ? order : 0;
+    const uint32 bits = float_bits(__fadd_rn(logit, 0.0f));
+    const uint32 negative = static_cast<int32>(bits) >> 31;
+    return logit > bits_float(0xff800000u) ? bits ^ (negative | 0x80000000u) : 0;
 }
 
 INLINE float logit_of(uint32 order) {
-    if (order == 0)
-        return bits_float(0xff800000u);
-    return bits_float(order >> 31 ? order & 0x7fffffffu : ~order);
+    const uint32 negative = ~(static_cast<int32>(order) >> 31);
+    return bits_float(order == 0 ? 0xff800000u : order ^ (negative | 0x80000000u));
 }
 
 // --- the greatest logit: the first function -------------------------------------------------------
@@ -101,7 +109,7 @@ INLINE uint64 max64(uint64 a, uint64 b) {
 
 template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64 n_rows) {
     __shared__ chunk_greatest of_warp[WARPS];
-    constexpr int VECTOR = N % 4 == 0 ? 4 : 1, ROUNDS = CHUNK / (WARPS * 32 * VECTOR);
+    constexpr int ROUNDS = CHUNK / (WARPS * 32 * VECTOR);
     const int64 row = blockIdx.x;
     if (row >= n_rows || a.step->sampling == 0)
         return;
@@ -118,20 +126,16 @@ template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64
 #pragma unroll
     for (int j = 0; j < ROUNDS; j++) {
         const int id = blockIdx.y * CHUNK + (j * WARPS * 32 + threadIdx.x) * VECTOR;
+        const int at = min(id, N - VECTOR); // the last ones again change nothing
         float x[VECTOR];
-        if (id >= N)
-            continue;
-        if constexpr (VECTOR == 4)
-            *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(r.logits + id);
-        else
-            x[0] = r.logits[id];
+        r.load(x, at);
+        const uint32 mask = r.allowed(at);
 #pragma unroll
         for (int k = 0; k < VECTOR; k++) {
-            const uint32 order = order_of(x[k]);
+            const uint32 order = order_of(x[k]), chosen = order & (0u - (mask >> k & 1));
             all = max(all, order);
-            if (order_of(r.masked(x[k], id + k)) != 0)
-                allowed = max64(allowed, static_cast<uint64>(order) << 32 |
-                                             ~static_cast<uint32>(id + k));
+            allowed = max64(allowed, static_cast<uint64>(chosen) << 32 |
+                                         ~static_cast<uint32>(at + k));
         }
     }
     for (int width = 16; width >= 1; width /= 2) {
@@ -154,7 +158,7 @@ template <int WARPS, int CHUNK> INLINE void sample_greatest(const args &a, int64
 
 // rt_weight of runtime/sampler.c.
 INLINE uint32 weight_of(float x) {
-    const float c = x > -21.5f ? x : -21.5f;
+    const float c = fmaxf(x, -21.5f); // also for NaN; there the result rounds to 0
     const float sum = __fadd_rn(__fmul_rn(c, 1.44269504f), 12582912.0f);
     const float n = __fsub_rn(sum, 12582912.0f);
     float r = __fsub_rn(c, __fmul_rn(n, 0.693359375f));
@@ -175,9 +179,9 @@ INLINE uint32 weight_of(float x) {
 constexpr int LISTED = 1024; // logits of a bin that are kept; a bin of more is read from the row
 constexpr int RADIX_BITS = 11;
 
-struct sample_shared {
+template <int THREADS> struct sample_shared {
     uint64 weights[BINS];
-    uint64 units[UNITS];
+    uint64 units[(UNITS + THREADS - 1) / THREADS * THREADS];
     uint64 radix[1 << RADIX_BITS];
     uint64 partial[32];
     uint64 before;
@@ -186,18 +190,18 @@ struct sample_shared {
     uint32 counts[BINS];
     float unit_greatest[UNITS];
     float logits[LISTED];
-    uint32 list_weights[LISTED];
 };
-static_assert(sizeof(sample_shared) <= SHARED_BYTES, "as codegen/cuda/sample.c says");
 
 // A block of WARPS warps that works on a row. Its functions are called by all threads, and give each
 // the same result, where nothing else is said.
 template <int WARPS> struct sampler {
     static constexpr int THREADS = WARPS * 32;
+    using shared = sample_shared<THREADS>;
+    static_assert(sizeof(shared) <= SHARED_BYTES, "as codegen/cuda/sample.c says");
     const sample_row row;
     const step_sampling p;
     row_scratch *const scratch;
-    sample_shared &s;
+    shared &s;
     float greatest; // of the allowed logits
     float inverse;  // of the temperature
 
@@ -220,33 +224,29 @@ template <int WARPS> struct sampler {
         return x;
     }
 
-    __device__ __forceinline__ uint64 greatest_of(uint64 x) {
-        for (int width = 16; width >= 1; width /= 2)
-            x = max64(x, __shfl_xor_sync(ALL_LANES, x, width));
-        if (lane_id() == 0)
-            s.partial[warp_id()] = x;
-        __syncthreads();
-        x = 0;
-        for (int w = 0; w < WARPS; w++)
-            x = max64(x, s.partial[w]);
-        __syncthreads();
+    // The running sum over the warp's lanes.
+    static __device__ __forceinline__ uint64 running_sum(uint64 x) {
+#pragma unroll 1
+        for (int width = 1; width < 32; width *= 2) {
+            const uint64 other = __shfl_up_sync(ALL_LANES, x, width);
+            x += lane_id() >= width ? other : 0;
+        }
         return x;
     }
 
-    // The first place at which the running sum of values exceeds `target`, -1 if it never does;
-    // `before` becomes the sum of the values before that place. Calls have barriers between them.
-    template <class T>
-    __device__ __forceinline__ int find(const T *values, int n, uint64 target, uint64 &before) {
-        const int each = (n + THREADS - 1) / THREADS, begin = min(n, (int)threadIdx.x * each);
-        const int end = min(n, begin + each);
+    // The first place at which the running sum of value(0), value(1), … exceeds `target`, -1 if that
+    // of all PLACES never does; `before` becomes the sum of the values before that place. Calls have
+    // barriers between them.
+    template <int PLACES, class F>
+    __device__ __forceinline__ int find(F value, uint64 target, uint64 &before) {
+        constexpr int EACH = PLACES / THREADS;
+        static_assert(PLACES % THREADS == 0, "each thread has as many");
+        const int begin = threadIdx.x * EACH;
         uint64 own = 0;
-        for (int i = begin; i < end; i++)
-            own += values[i];
-        uint64 start = own;
-        for (int width = 1; width < 32; width *= 2) {
-            const uint64 other = __shfl_up_sync(ALL_LANES, start, width);
-            start += lane_id() >= width ? other : 0;
-        }
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            own += value(begin + i);
+        uint64 start = running_sum(own);
         if (lane_id() == 31)
             s.partial[warp_id()] = start;
         if (threadIdx.x == 0) {
@@ -258,10 +258,10 @@ template <int WARPS> struct sampler {
         for (int w = 0; w < warp_id(); w++)
             start += s.partial[w];
         if (start <= target && target < start + own) {
-            int i = begin;
-            for (; start + values[i] <= target; i++)
-                start += values[i];
-            s.found = i;
+            int at = begin;
+            for (int i = 1; i < EACH && start + value(at) <= target; i++)
+                start += value(at++);
+            s.found = at;
             s.before = start;
         }
         __syncthreads();
@@ -275,17 +275,29 @@ template <int WARPS> struct sampler {
     __device__ __forceinline__ float scaled(float logit) const {
         return __fmul_rn(__fsub_rn(logit, greatest), inverse);
     }
-    static __device__ __forceinline__ int bin_of(float x) { // x > -21.5
+    static __device__ __forceinline__ int bin_of(float x) { // -infinity: above all, NaN: 0
         return __float2int_rz(__fmul_rn(x, -64.0f));
     }
 
-    // This lane's logits of a unit's `round`-th 256; -infinity for what is not allowed or beyond the
-    // last.
+    // Of a unit's `round`-th 256 tokens the j-th of this lane's.
+    static __device__ __forceinline__ int token_of(int unit, int round, int j) {
+        return unit * UNIT + round * 256 + (j / VECTOR * 32 + lane_id()) * VECTOR + j % VECTOR;
+    }
+
+    // The logits of these; -infinity for what is not allowed or beyond the last.
     __device__ __forceinline__ void load(float (&x)[8], int unit, int round) const {
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const int id = unit * UNIT + round * 256 + j * 32 + lane_id();
-            x[j] = id < N ? row.masked(row.logits[id], id) : none();
+        for (int j = 0; j < 8; j += VECTOR) {
+            const int id = token_of(unit, round, j);
+            float some[VECTOR] = {};
+            uint32 mask = 0;
+            if (id < N) {
+                row.load(some, id);
+                mask = row.allowed(id);
+            }
+#pragma unroll
+            for (int k = 0; k < VECTOR; k++)
+                x[j + k] = mask >> k & 1 ? some[k] : none();
         }
     }
 
@@ -299,8 +311,8 @@ template <int WARPS> struct sampler {
             load(x, unit, round);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                const uint32 w = x[j] >= threshold ? weight_of(scaled(x[j])) : 0;
-                own += w >= least ? w : 0;
+                const uint32 w = weight_of(scaled(x[j]));
+                own += x[j] >= threshold && w >= least ? w : 0;
             }
         }
         for (int width = 16; width >= 1; width /= 2)
@@ -348,8 +360,9 @@ template <int WARPS> struct sampler {
             }
             return;
         }
-        for (int i = threadIdx.x; i < BINS; i += THREADS)
-            s.weights[i] = s.counts[i] = 0;
+#pragma unroll
+        for (int i = 0; i < BINS; i += THREADS)
+            s.weights[i + threadIdx.x] = s.counts[i + threadIdx.x] = 0;
         __syncthreads();
         for (int unit = first + warp_id(); unit < end; unit += WARPS) {
             const float most = look_at_unit(unit);
@@ -357,6 +370,7 @@ template <int WARPS> struct sampler {
                 scratch->greatest[unit] = most;
         }
         __syncthreads();
+#pragma unroll 1
         for (int i = threadIdx.x; i < BINS; i += THREADS)
             if (s.counts[i] > 0) {
                 atomicAdd(&scratch->counts[i], s.counts[i]);
@@ -379,87 +393,87 @@ template <int WARPS> struct sampler {
 
     // --- limits ---
 
-    // Calls f(logit, weight) for the tokens of a bin, each from one thread.
-    template <class F> __device__ __forceinline__ void in_row(int bin, F f) {
+    // Lists the logits of a bin, and maybe of tokens without weight; s.listed, which is 0 before,
+    // becomes their number. A barrier follows.
+    __device__ __forceinline__ void list(int bin) {
 #pragma unroll 1
         for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
-            const float most = scaled(s.unit_greatest[unit]);
-            if (!(most > -21.5f) || bin_of(most) > bin)
+            if (bin_of(scaled(s.unit_greatest[unit])) > bin)
                 continue;
 #pragma unroll 1
             for (int round = 0; round < UNIT / 256; round++) {
                 float x[8];
+                uint32 hits = 0;
                 load(x, unit, round);
 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    const float below = scaled(x[j]);
-                    if (!(below > -21.5f) || bin_of(below) != bin)
-                        continue;
-                    const uint32 w = weight_of(below);
-                    if (w > 0)
-                        f(x[j], w);
+                for (int j = 0; j < 8; j++)
+                    hits |= static_cast<uint32>(bin_of(scaled(x[j])) == bin) << j;
+#pragma unroll 1
+                for (; hits; hits &= hits - 1) {
+                    const uint32 at = atomicAdd(&s.listed, 1u);
+                    if (at < LISTED)
+                        s.logits[at] = row.logits[token_of(unit, round, __ffs(hits) - 1)];
                 }
             }
         }
     }
+
+    // Calls f(logit, weight) for the tokens of a listed bin, each from one thread.
     template <class F> __device__ __forceinline__ void in_bin(int bin, F f) {
-        if (s.listed > LISTED) {
-            in_row(bin, f);
-            return;
+        const bool listed = s.listed <= LISTED;
+        const int n = listed ? s.listed : N;
+#pragma unroll 1
+        for (int i = threadIdx.x; i < n; i += THREADS) {
+            const float x = listed                  ? s.logits[i]
+                            : row.allowed(i) & 1 ? row.logits[i]
+                                                    : none();
+            const float below = scaled(x);
+            const uint32 w = weight_of(below);
+            if (w > 0 && bin_of(below) == bin)
+                f(x, w);
         }
-        for (int i = threadIdx.x; i < s.listed; i += THREADS)
-            f(s.logits[i], s.list_weights[i]);
     }
 
     // The greatest logit for which the tokens at or above it number more than `target`, or by weight
     // add up to more; -infinity when all together do not. `kept` becomes the sum of the weights of
-    // those that number more.
-    template <bool BY_WEIGHT> __device__ __forceinline__ float select(uint64 target, uint64 &kept) {
+    // these tokens.
+    __device__ __forceinline__ float select(bool by_weight, uint64 target, uint64 &kept) {
         uint64 before;
-        int bin;
-        if constexpr (BY_WEIGHT)
-            bin = find(s.weights, BINS, target, before);
-        else
-            bin = find(s.counts, BINS, target, before);
+        const int bin = find<BINS>(
+            [&](int i) { return by_weight ? s.weights[i] : s.counts[i]; }, target, before);
         if (threadIdx.x == 0)
             s.listed = 0;
         __syncthreads();
         if (bin < 0)
             return none();
-        in_row(bin, [&](float x, uint32 w) {
-            const uint32 at = atomicAdd(&s.listed, 1u);
-            if (at < LISTED) {
-                s.logits[at] = x;
-                s.list_weights[at] = w;
-            }
-        });
+        list(bin);
         uint32 order = 0; // its upper bits, as far as they are known
 #pragma unroll 1
         for (int shift = 32 - RADIX_BITS; shift > -RADIX_BITS; shift -= RADIX_BITS) {
             const int low = max(shift, 0), known = shift + RADIX_BITS;
-            constexpr uint32 MOST = (1 << RADIX_BITS) - 1;
-            for (int i = threadIdx.x; i <= MOST; i += THREADS)
-                s.radix[i] = 0;
+            constexpr uint32 DIGITS = 1 << RADIX_BITS, MOST = DIGITS - 1;
+#pragma unroll
+            for (int i = 0; i < DIGITS; i += THREADS)
+                s.radix[i + threadIdx.x] = 0;
             __syncthreads();
             in_bin(bin, [&](float x, uint32 w) {
                 const uint64 other = order_of(x);
                 if (other >> known == static_cast<uint64>(order) >> known)
                     atomicAdd(&s.radix[MOST - (other >> low & MOST)],
-                              static_cast<uint64>(BY_WEIGHT ? w : 1));
+                              static_cast<uint64>(by_weight ? w : 1));
             });
             __syncthreads();
             uint64 greater;
-            const int digit = find(s.radix, MOST + 1, target - before, greater);
+            const int digit =
+                find<DIGITS>([&](int i) { return s.radix[i]; }, target - before, greater);
             before += greater;
             order |= (MOST - digit) << low;
         }
-        if constexpr (!BY_WEIGHT) {
-            kept = 0;
-            in_bin(bin, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
-            for (int b = threadIdx.x; b < bin; b += THREADS)
-                kept += s.weights[b];
-            kept = sum(kept);
-        }
+        kept = 0;
+        in_bin(bin, [&](float x, uint32 w) { kept += order_of(x) < order ? 0 : w; });
+        for (int b = threadIdx.x; b < bin; b += THREADS)
+            kept += s.weights[b];
+        kept = sum(kept);
         return logit_of(order);
     }
 
@@ -467,7 +481,9 @@ template <int WARPS> struct sampler {
     __device__ __forceinline__ float threshold_of() {
         float threshold = none();
         uint64 kept = 0;
-        for (int i = threadIdx.x; i < BINS; i += THREADS) {
+#pragma unroll
+        for (int first = 0; first < BINS; first += THREADS) {
+            const int i = first + threadIdx.x;
             s.counts[i] = __ldcg(&scratch->counts[i]);
             s.weights[i] = __ldcg(&scratch->weights[i]);
             kept += s.weights[i];
@@ -475,12 +491,13 @@ template <int WARPS> struct sampler {
         for (int i = threadIdx.x; i < UNITS; i += THREADS)
             s.unit_greatest[i] = __ldcg(&scratch->greatest[i]);
         kept = sum(kept);
-        if (p.top_k > 0)
-            threshold = select<false>(p.top_k - 1, kept);
-        if (p.top_p < 1.0f) {
+#pragma unroll 1
+        for (int limit = 0; limit < 2; limit++) { // by number, then by weight
             const uint64 fraction =
                 __double2ull_rz(static_cast<double>(p.top_p) * 18446744073709551616.0);
-            threshold = select<true>(__umul64hi(kept, fraction), kept);
+            if (limit ? p.top_p < 1.0f : p.top_k > 0)
+                threshold =
+                    select(limit, limit ? __umul64hi(kept, fraction) : p.top_k - 1, kept);
         }
         return threshold;
     }
@@ -492,13 +509,9 @@ template <int WARPS> struct sampler {
                                                 uint32 least) const {
         for (int first = unit * UNIT;; first += 32) {
             const int id = first + lane_id();
-            const float x = id < N ? row.masked(row.logits[id], id) : none();
-            uint64 w = x >= threshold ? weight_of(scaled(x)) : 0;
-            w = w >= least ? w : 0;
-            for (int width = 1; width < 32; width *= 2) {
-                const uint64 other = __shfl_up_sync(ALL_LANES, w, width);
-                w += lane_id() >= width ? other : 0;
-            }
+            const float x = id < N && row.allowed(id) & 1 ? row.logits[id] : none();
+            uint64 w = weight_of(scaled(x));
+            w = running_sum(x >= threshold && w >= least ? w : 0);
             const uint32 hit = __ballot_sync(ALL_LANES, w > at);
             if (hit)
                 return first + __ffs(hit) - 1;
@@ -546,9 +559,12 @@ template <int WARPS> struct sampler {
                 total += s.units[i];
             }
         }
+        constexpr int PLACES = sizeof s.units / sizeof *s.units;
+        if (static_cast<int>(PLACES - THREADS + threadIdx.x) >= UNITS)
+            s.units[PLACES - THREADS + threadIdx.x] = 0;
         total = sum(total);
         const uint64 at = __umul64hi(total, random());
-        const int unit = find(s.units, UNITS, at, before);
+        const int unit = find<PLACES>([&](int i) { return s.units[i]; }, at, before);
         return warp_id() == 0 ? find_in_unit(unit, at - before, threshold, least_weight()) : 0;
     }
 
@@ -569,17 +585,21 @@ template <int WARPS> INLINE void sample_choose(const args &a, int64 n_rows) {
     if (!draws(p) && blockIdx.y != 0)
         return;
     sampler<WARPS> s = {sample_row(a, row), p, scratch_of(a, row),
-                        *reinterpret_cast<sample_shared *>(shared_memory), 0.0f, 0.0f};
-    uint64 allowed = 0, all = 0;
-    for (int i = threadIdx.x; i < CHUNKS; i += WARPS * 32) {
+                        *reinterpret_cast<typename sampler<WARPS>::shared *>(shared_memory), 0.0f, 0.0f};
+    uint64 allowed = 0;
+    uint32 all = 0;
+    for (int i = lane_id(); i < CHUNKS; i += 32) { // each warp for itself
         allowed = max64(allowed, s.scratch->chunks[i].allowed);
-        all = max64(all, s.scratch->chunks[i].all);
+        all = max(all, s.scratch->chunks[i].all);
     }
-    allowed = s.greatest_of(allowed);
-    const float greatest_of_all = logit_of(static_cast<uint32>(s.greatest_of(all)));
+    for (int width = 16; width >= 1; width /= 2) {
+        allowed = max64(allowed, __shfl_xor_sync(ALL_LANES, allowed, width));
+        all = max(all, __shfl_xor_sync(ALL_LANES, all, width));
+    }
+    const float greatest_of_all = logit_of(all);
     s.greatest = logit_of(static_cast<uint32>(allowed >> 32));
     s.inverse = __fdiv_rn(1.0f, p.temperature > 0x1p-100f ? p.temperature : 0x1p-100f);
-    int id = allowed == 0 ? -1 : static_cast<int>(~static_cast<uint32>(allowed));
+    int id = allowed >> 32 == 0 ? -1 : static_cast<int>(~static_cast<uint32>(allowed));
     if (id >= 0 && draws(p) && s.greatest < bits_float(0x7f800000u)) {
         s.weigh_part();
         if (!s.last_to_arrive())

@@ -43,9 +43,15 @@ INLINE float exp_reduced(float x, float &sum) {
     return __fadd_rn(e, 1.0f);
 }
 
+// Between two bounds; a NaN stays one.
+INLINE float bounded(float x, float least, float most) {
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(least));
+    asm("min.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(most));
+    return x;
+}
+
 INLINE float scalar_exp(float x) {
-    x = x > 89.0f ? 89.0f : x;
-    x = x < -105.0f ? -105.0f : x;
+    x = bounded(x, -105.0f, 89.0f);
     float sum, e = exp_reduced(x, sum);
     int32 exponent = static_cast<int32>(float_bits(sum) - 0x4b400000u);
     int32 half = exponent >> 1, rest = exponent - half;
