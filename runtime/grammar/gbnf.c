@@ -188,7 +188,7 @@ static bool number(reader *r, uint32_t *n) {
 
 /* After `{`. */
 static uint32_t counted(reader *r, uint32_t expr) {
-    uint32_t min, max;
+    uint32_t min = 0, max;
     const char *begin = r->at;
     skip_space(r);
     if (!number(r, &min))
