@@ -119,7 +119,13 @@ static inline float mutant_float(int64_t row, bool odd, float scale) {
                                        INFINITY, -INFINITY, NAN,    0x1p-105f};
     if (!odd)
         return cpu_random_float(scale);
-    if (row % 4 == 0)
+    if (row % 16 == 8)
+        return 0;
+    if (row % 16 == 7 && cpu_random() % 8 == 0)
+        return NAN;
+    if (row % 8 == 4)
+        return cpu_random_float(cpu_random() % 4 ? 1e12f : 1);
+    if (row % 8 == 0)
         return cpu_random_float(40);
     if (row % 4 == 1)
         return cpu_random() % 8 ? cpu_random_float(2) : odd_values[cpu_random() % 12];
@@ -161,7 +167,7 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
             if (s->odd && r % 4 == 3 && c == 0) /* behind the last column of the row before */
                 row[c] = INFINITY;
             if (s->spiky)
-                row[c] *= r % 8 == 5 ? 0x1p-115f : (c + 5 * r) % 32 == 0 ? 4000 : 1;
+                row[c] *= r % 8 == 5 ? 0x1p-115f : (c + 5 * r + r / 8) % 32 == 0 ? 4000 : 1;
             if (type->encoding && !isfinite(row[c]))
                 row[c] = 3;
             float f = row[c];
@@ -430,8 +436,9 @@ static inline mutant_input *mutant_input_create(const mutant_graph *g, const cg_
             mutant_tables(
                 block)[(int)block->arrays[2][i] * block->head.P + block->arrays[1][i] / 16] = -1;
     }
-    if (kernel->anchor == CG_ANCHOR_ATTENTION && s->odd) /* a page that the step does not have */
-        mutant_tables(block)[(block->head.S - 1) * block->head.P + 2] = -1;
+    if (kernel->anchor == CG_ANCHOR_ATTENTION && s->odd) /* pages that the step does not have */
+        for (int page = 2; page < 18; page += 15)
+            mutant_tables(block)[(block->head.S - 1) * block->head.P + page] = -1;
     for (int i = 0; !pages && s->odd && i < block->head.T; i++) /* far angles of rope */
         block->arrays[1][i] = i % 2 ? (int32_t)(cpu_random() >> (cpu_random() % 24 + 1)) : 7 * i;
     in->memory = g->memory;

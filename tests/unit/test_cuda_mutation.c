@@ -353,12 +353,13 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
         read_reasons();                                                                            \
     } while (0)
 
-/* Prologues, matmuls of f32, attention and sampling have many predicates that save work or whose
- * inputs are rare, unrolled many times: not all survivors are explained, and the percentages are
- * what is reached. */
+/* Prologues, matmuls of f32, attention, sampling and what stores quantized pages have many
+ * predicates that save work or whose inputs are rare, unrolled many times: not all survivors are
+ * explained, and the percentages are what is reached. */
 static const demand full_demand = {95, true}, f32_demand = {93, false},
                     prologue_demand = {93, false}, half_demand = {90, false},
-                    attention_demand = {84, false}, sample_demand = {85, false};
+                    attention_demand = {80, false}, sample_demand = {93, false},
+                    codes_demand = {80, false};
 
 /* --- matmuls -------------------------------------------------------------------------------------
  */
@@ -595,7 +596,7 @@ START_TEST(rows) {
     write_rows(&t, _i);
     pass_options options = {.fusion = fusions[_i], .kv = pages[_i]};
     mutate_graph(&t, &options, cg_cpu_pass_target(), CG_ANCHOR_ROWS, targets[_i % N_TARGETS],
-                 rows_steps, 3, &full_demand);
+                 rows_steps, 3, _i < 4 ? &full_demand : &codes_demand);
 }
 END_TEST
 

@@ -301,8 +301,9 @@ template <int WARPS> struct sampler {
         }
     }
 
-    // By a warp: the sum of the weights of a unit's tokens at or above `threshold` that are at least
-    // `least`, in all lanes.
+    // By a warp: the sum of the weights of a unit's tokens that are at least `least`, in all lanes.
+    // LIMITED: only of tokens at or above `threshold`.
+    template <bool LIMITED>
     __device__ __forceinline__ uint64 weigh_unit(int unit, float threshold, uint32 least) const {
         uint64 own = 0;
 #pragma unroll 1
@@ -312,7 +313,7 @@ template <int WARPS> struct sampler {
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 const uint32 w = weight_of(scaled(x[j]));
-                own += x[j] >= threshold && w >= least ? w : 0;
+                own += (!LIMITED || x[j] >= threshold) && w >= least ? w : 0;
             }
         }
         for (int width = 16; width >= 1; width /= 2)
@@ -354,7 +355,7 @@ template <int WARPS> struct sampler {
         const int first = blockIdx.y * PART, end = min(UNITS, first + PART);
         if (!has_limits(p)) {
             for (int unit = first + warp_id(); unit < end; unit += WARPS) {
-                const uint64 own = weigh_unit(unit, none(), least_weight());
+                const uint64 own = weigh_unit<false>(unit, none(), least_weight());
                 if (lane_id() == 0)
                     scratch->units[unit] = own;
             }
@@ -371,11 +372,13 @@ template <int WARPS> struct sampler {
         }
         __syncthreads();
 #pragma unroll 1
-        for (int i = threadIdx.x; i < BINS; i += THREADS)
+        for (int first = 0; first < BINS; first += THREADS) {
+            const int i = first + threadIdx.x;
             if (s.counts[i] > 0) {
                 atomicAdd(&scratch->counts[i], s.counts[i]);
                 atomicAdd(&scratch->weights[i], s.weights[i]);
             }
+        }
     }
 
     // Called when the part is in scratch memory: true in the block that comes last, which then sees
@@ -546,7 +549,7 @@ template <int WARPS> struct sampler {
             threshold = threshold_of();
             for (int unit = warp_id(); unit < UNITS; unit += WARPS) {
                 const uint64 own = s.unit_greatest[unit] >= threshold
-                                       ? weigh_unit(unit, threshold, least_weight())
+                                       ? weigh_unit<true>(unit, threshold, least_weight())
                                        : 0;
                 if (lane_id() == 0) {
                     s.units[unit] = own;
