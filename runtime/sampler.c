@@ -237,10 +237,18 @@ int32_t rt_top(const float *logits, int32_t n, int32_t count, int32_t *ids) {
     return found;
 }
 
+/* Word by word: most have all bits or none. */
 void rt_mask(float *logits, int32_t n, const uint32_t *mask) {
-    for (int32_t i = 0; i < n; i++)
-        if (!(mask[i / 32] >> i % 32 & 1))
-            logits[i] = -INFINITY;
+    for (int64_t i = 0; i < n; i += 32) {
+        uint32_t out = ~mask[i / 32];
+        int64_t end = i + 32 < n ? i + 32 : n;
+        if (out == UINT32_MAX)
+            for (int64_t k = i; k < end; k++)
+                logits[k] = -INFINITY;
+        else
+            for (; out && i + __builtin_ctz(out) < end; out &= out - 1)
+                logits[i + __builtin_ctz(out)] = -INFINITY;
+    }
 }
 
 bool rt_sampling_check(const rt_sampling *s, rt_error *error) {

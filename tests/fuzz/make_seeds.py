@@ -3,7 +3,7 @@
 
     python3 tests/fuzz/make_seeds.py
 
-Needs nothing but Python. Writes tests/fuzz/corpus/fuzz_{gguf,gguf_model,safetensors,artifact,template,plan}/seed-*;
+Needs nothing but Python. Writes tests/fuzz/corpus/fuzz_{gguf,gguf_model,safetensors,artifact,template,plan,grammar}/seed-*;
 the other files beside them were found by fuzzing. The formats are written out here by hand, so that the seeds do not depend on the
 readers they test.
 """
@@ -169,9 +169,27 @@ def plan_seeds():
     }
 
 
+def grammar_seeds():
+    """The first byte says which reader: 0 JSON schema, 1 regular expression, 2 GBNF."""
+    schema = {"type": "object", "required": ["a", "z"], "additionalProperties": {"type": "null"},
+              "properties": {"a": {"type": "string", "maxLength": 5}, "b": {"$ref": "#/$defs/n"},
+                             "c": {"enum": ["x", 1, None]}, "d": {"type": "number", "minimum": -3, "exclusiveMaximum": 17},
+                             "e": {"type": "array", "prefixItems": [{"type": "integer"}], "items": False, "minItems": 1},
+                             "f": {"oneOf": [{"const": 1}, {"type": "string", "pattern": "^[a-c]+$"}]}},
+              "$defs": {"n": {"anyOf": [{"type": "integer", "minimum": 5, "maximum": 1234},
+                                        {"type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 3}]}}}
+    picks = bytes((37 * i + 5) % 256 for i in range(24))
+    texts = {"schema": (0, json.dumps(schema)), "any": (0, "true"), "date": (0, '{"type": "string", "format": "date-time"}'),
+             "regex": (1, r"^(?:[^\W\d]{2,4}|\u00e9+?|a{,3})[]x-z]*\.$"), "unicode": (1, "[\u00e9-\U0001f600]+"),
+             "gbnf": (2, 'root ::= item ("," item)* # list\nitem ::= "[" root? "]" | [a-z\\]]{1,3} | . "\\x41"'),
+             "ambiguous": (2, 'root ::= "a" root root | "b" | ""')}
+    return {name: bytes([kind]) + text.encode() + b"\0" + picks for name, (kind, text) in texts.items()}
+
+
 def main():
     seeds = {"fuzz_gguf_model": gguf_seeds(), "fuzz_safetensors": safetensors_seeds(),
-             "fuzz_artifact": artifact_seeds(), "fuzz_template": template_seeds(), "fuzz_plan": plan_seeds()}
+             "fuzz_artifact": artifact_seeds(), "fuzz_template": template_seeds(), "fuzz_plan": plan_seeds(),
+             "fuzz_grammar": grammar_seeds()}
     seeds["fuzz_gguf"] = {"llama-q4": seeds["fuzz_gguf_model"]["llama-q4"]}
     for target, files in seeds.items():
         folder = CORPUS / target
