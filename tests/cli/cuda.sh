@@ -42,6 +42,11 @@ run both.so --device cpu && cp out expected
 run both.so --device emulator && tokens
 run both.so --device emulator --max-num-batched-tokens 2 && tokens
 MODELCC_EMULATOR_GPU=h100 run both.so --device emulator && tokens
+# A model that drafts for itself is always right: rows of drafts have the bits of steps of one token.
+expect 0 run both.so --device emulator -p "Hello there" --raw --max-tokens 12 --json --speculative-config \
+    '{"model": "both.so", "num_speculative_tokens": 3, "adaptive": false}'
+tokens
+holds '0 < d["timings"]["draft_tokens"] == d["timings"]["accepted_tokens"]'
 # Many requests in a step, prompts in chunks beside them, and samples that copy pages they share.
 python3 -c 'import json
 for i in range(4):
@@ -49,7 +54,8 @@ for i in range(4):
                       "temperature": i % 2, "seed": i, "max_tokens": 30 if i == 2 else 3 + i, "ignore_eos": True}))' >gpu.jsonl
 for device in cpu emulator; do
     expect 0 batch both.so --device $device --input gpu.jsonl --output batch-$device.jsonl \
-        --max-num-seqs 5 --max-num-batched-tokens 16 --num-speculative-tokens 3
+        --max-num-seqs 5 --max-num-batched-tokens 16 \
+        --speculative-config '{"num_speculative_tokens": 3, "adaptive": false}'
     sort batch-$device.jsonl >batch-$device.sorted
 done
 case="a batch on the CPU and the emulator"
