@@ -675,8 +675,9 @@ typedef struct mcc_session {
  * tokens' beginning, in whole pages: session->cached, which may be 0. The file is there once it is
  * whole, in the place of one with the same name. Requests may be unfinished, but fewer than
  * max_num_seqs at work; the thread that steps calls it, and others wait to submit meanwhile.
+ * What mcc_engine_eval's sequences hold is forgotten.
  * Errors: INVALID_ARGUMENT, CAPACITY (max_num_seqs requests are at work), IO_ERROR, OUT_OF_MEMORY,
- * DEVICE_FAILED. */
+ * DEVICE_FAILED (the cache is then empty; requests are computed again). */
 MCC_API mcc_status mcc_session_save(mcc_engine *engine, mcc_session *session, const char *path,
                                     mcc_error *error);
 
@@ -684,7 +685,8 @@ MCC_API mcc_status mcc_session_save(mcc_engine *engine, mcc_session *session, co
  * request that begins with these tokens and has session->cache_salt need not compute them; the
  * results are the same. It stays as long as there is room. Fills *session, whose struct_size and
  * cache_salt the caller has set; mcc_session_free frees what it points to. Called by the thread
- * that steps. After an error, nothing has changed. Errors: INVALID_ARGUMENT (also: of another
+ * that steps. What mcc_engine_eval's sequences hold is forgotten. After an error, nothing else has
+ * changed. Errors: INVALID_ARGUMENT (also: of another
  * model), IO_ERROR, BAD_ARTIFACT (damaged, or no session), VERSION_MISMATCH, CAPACITY (more tokens
  * than max_model_len, no room in the cache, or max_num_seqs requests are at work), OUT_OF_MEMORY,
  * DEVICE_FAILED (the cache is then empty). */

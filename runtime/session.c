@@ -124,22 +124,25 @@ static int take_slot(mcc_engine *e, rt_error *error) {
 /* --- saving --------------------------------------------------------------------------------------
  */
 
+/* *lost is set where the device has failed, and with it the cache. */
 static bool put_pages(mcc_engine *e, session_file *f, int slot, const session_group *groups,
-                      rt_error *error) {
+                      bool *lost, rt_error *error) {
     const rt_tables *t = &e->artifact->tables;
     uint8_t *page = make_page(e, error);
     bool ok = page != NULL;
     for (uint32_t i = 0; ok && i < t->n_kv_groups; i++)
-        for (int64_t p = groups[i].first; ok && p < groups[i].end; p++)
-            ok = e->device->ops->read_page(e->device, i, rt_kv_table(e->kv, i, slot)[p], page,
-                                           error) &&
-                 put(f, page, page_bytes(&t->kv_groups[i]), error);
+        for (int64_t p = groups[i].first; ok && p < groups[i].end; p++) {
+            bool here = e->device->ops->read_page(e->device, i, rt_kv_table(e->kv, i, slot)[p],
+                                                  page, error);
+            ok = here && put(f, page, page_bytes(&t->kv_groups[i]), error);
+            *lost = *lost || !here;
+        }
     free(page);
     return ok;
 }
 
 /* What the slot holds, and the rest. */
-static bool put_session(mcc_engine *e, session_file *f, int slot, const mcc_session *s,
+static bool put_session(mcc_engine *e, session_file *f, int slot, const mcc_session *s, bool *lost,
                         rt_error *error) {
     const rt_tables *t = &e->artifact->tables;
     session_header h = {.version = SESSION_VERSION,
@@ -164,7 +167,7 @@ static bool put_session(mcc_engine *e, session_file *f, int slot, const mcc_sess
     bool ok = put(f, &h, sizeof h, error) &&
               put(f, groups, t->n_kv_groups * sizeof *groups, error) &&
               put(f, s->ids, (uint64_t)s->n_ids * sizeof *s->ids, error) &&
-              put(f, s->data, s->data_bytes, error) && put_pages(e, f, slot, groups, error);
+              put(f, s->data, s->data_bytes, error) && put_pages(e, f, slot, groups, lost, error);
     free(groups);
     uint8_t digest[SHA_BYTES];
     if (ok)
@@ -173,7 +176,8 @@ static bool put_session(mcc_engine *e, session_file *f, int slot, const mcc_sess
 }
 
 /* Under another name until it is whole. */
-static bool save(mcc_engine *e, int slot, const mcc_session *s, const char *path, rt_error *error) {
+static bool save(mcc_engine *e, int slot, const mcc_session *s, const char *path, bool *lost,
+                 rt_error *error) {
     size_t length = strlen(path) + 8;
     char *temporary = malloc(length);
     session_file f = {.path = path};
@@ -183,7 +187,7 @@ static bool save(mcc_engine *e, int slot, const mcc_session *s, const char *path
     f.fd = mkostemp(temporary, O_CLOEXEC);
     bool ok = f.fd >= 0 || fail_io(&f, "create a file beside it", error);
     if (ok) {
-        ok = put_session(e, &f, slot, s, error);
+        ok = put_session(e, &f, slot, s, lost, error);
         if (ok && fsync(f.fd))
             ok = fail_io(&f, "write it to disk", error);
         if (close(f.fd) && ok)
@@ -230,8 +234,11 @@ mcc_status mcc_session_save(mcc_engine *engine, mcc_session *session, const char
     bool ok = slot >= 0;
     if (ok) {
         s.cached = rt_kv_attach(engine->kv, slot, s.ids, s.n_ids, s.cache_salt);
-        ok = save(engine, slot, &s, path, &e);
+        bool lost = false;
+        ok = save(engine, slot, &s, path, &lost, &e);
         rt_kv_truncate(engine->kv, slot, 0);
+        if (lost)
+            rt_engine_lose_cache(engine);
     }
     rt_engine_unlock(engine);
     if (!ok)

@@ -267,10 +267,12 @@ static void fill_prompt(int64_t n, uint32_t seed) {
         prompt[i] = (int32_t)(fake_mix(seed, (uint32_t)i) % FAKE_VOCAB);
 }
 
+static uint32_t request_flags = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_NO_CACHE;
+
 /* Runs one greedy request and compares its tokens with the model's definition. */
 static void check_request(mcc_engine *engine, int64_t n_prompt, int64_t n_tokens) {
     mcc_request_params params = {.struct_size = sizeof params,
-                                 .flags = MCC_REQUEST_IGNORE_EOS | MCC_REQUEST_NO_CACHE,
+                                 .flags = request_flags,
                                  .prompt_ids = prompt,
                                  .n_prompt_ids = n_prompt,
                                  .max_tokens = n_tokens};
@@ -708,6 +710,29 @@ START_TEST(an_engine_outlives_its_gpu) {
 }
 END_TEST
 
+/* Nothing is taken for cached that the GPU has lost while a session was saved. */
+START_TEST(a_save_that_fails_loses_the_cache) {
+    mcc_engine *engine = make_engine((mcc_engine_options){.device = "cuda"});
+    mcc_session s = {.struct_size = sizeof s, .ids = prompt, .n_ids = 200};
+    fill_prompt(200, 3);
+    request_flags = MCC_REQUEST_IGNORE_EOS;
+    int failures = 0;
+    char file[sizeof path + 8];
+    snprintf(file, sizeof file, "%s.session", path);
+    for (int n = 1; n <= 2; n++) {
+        check_request(engine, 200, 5);
+        driver->fail_in = n;
+        failures += mcc_session_save(engine, &s, file, NULL) != MCC_OK;
+        driver->fail_in = 0;
+        check_request(engine, 200, 5);
+    }
+    unlink(file);
+    ck_assert_int_eq(failures, 2);
+    mcc_engine_destroy(engine);
+    check_clean();
+}
+END_TEST
+
 /* Copies of pages count among the calls of the step that they precede. */
 START_TEST(page_copies_are_counted) {
     mcc_engine *engine = make_engine(
@@ -756,6 +781,7 @@ static Suite *suite(void) {
     tcase_add_test(t, memory_bounds_the_cache);
     tcase_add_test(t, every_call_may_fail);
     tcase_add_test(t, an_engine_outlives_its_gpu);
+    tcase_add_test(t, a_save_that_fails_loses_the_cache);
     tcase_add_test(t, page_copies_are_counted);
     suite_add_tcase(s, t);
     return s;
