@@ -113,7 +113,7 @@ struct mcc_engine {
     bool own_pool, has_mutex;
     pthread_mutex_t mutex;
     bool has_arrival;
-    pthread_cond_t arrival; /* of requests, or what else lets a batch begin */
+    pthread_cond_t arrival; /* of requests, or what else a batch that waits for more must know of */
     double batch_delay;     /* seconds that it may wait for more */
     rt_kv *kv;
     rt_scheduler *scheduler;

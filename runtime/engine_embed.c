@@ -102,6 +102,10 @@ static bool is_batch(const mcc_engine *e, double now, double *until) {
 
 void rt_engine_await_batch(mcc_engine *e) {
     for (double until; e->batch_delay > 0 && !is_batch(e, rt_engine_now(), &until);) {
+        if (e->on_event && e->ready_first) { /* requests were cancelled meanwhile */
+            rt_engine_deliver(e);
+            continue;
+        }
         struct timespec time = {.tv_sec = (time_t)until};
         time.tv_nsec = (long)((until - (double)time.tv_sec) * 1e9);
         pthread_cond_timedwait(&e->arrival, &e->mutex, &time);

@@ -182,6 +182,7 @@ mcc_status mcc_request_cancel(mcc_engine *engine, uint64_t id, mcc_error *error)
         r->cancelled = engine->some_cancelled = true;
     else if (r && !r->finished)
         rt_engine_finish(engine, r, MCC_FINISH_CANCELLED);
+    pthread_cond_broadcast(&engine->arrival);
     rt_engine_unlock(engine);
     return r ? MCC_OK : no_request(error, id);
 }

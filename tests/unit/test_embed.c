@@ -4,6 +4,8 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 enum { MANY = 12 };
 
@@ -160,6 +162,49 @@ START_TEST(a_batch_waits_for_more) {
 }
 END_TEST
 
+static atomic_int finished;
+
+static void count_finished(void *context, const mcc_event *event) {
+    (void)context;
+    ck_assert_int_eq(event->finish_reason, MCC_FINISH_CANCELLED);
+    atomic_fetch_add(&finished, event->kind == MCC_EVENT_FINISHED);
+}
+
+static uint64_t both[2];
+
+/* One after the other, each while the engine waits for more; the second only when the first one's
+ * event has come. */
+static void *cancel_later(void *engine) {
+    const struct timespec moment = {.tv_nsec = 20000000};
+    for (int i = 0; i < 2; i++) {
+        nanosleep(&moment, NULL);
+        mcc_request_cancel(engine, both[i], NULL);
+        while (atomic_load(&finished) <= i)
+            nanosleep(&moment, NULL);
+    }
+    return NULL;
+}
+
+START_TEST(cancelled_while_a_batch_waits) {
+    make_texts();
+    mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1,
+                                                          .max_num_seqs = 3,
+                                                          .max_num_batched_tokens = 2000,
+                                                          .max_batch_delay_seconds = 600,
+                                                          .on_event = count_finished});
+    int32_t unfinished;
+    pthread_t thread;
+    both[0] = submit_text(engine, 4, false);
+    both[1] = submit_text(engine, 5, false);
+    ck_assert_int_eq(pthread_create(&thread, NULL, cancel_later, engine), 0);
+    ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_int_eq(unfinished, 0);
+    ck_assert_int_eq(atomic_load(&finished), 2);
+    mcc_engine_destroy(engine);
+}
+END_TEST
+
 START_TEST(what_has_no_meaning_is_refused) {
     make_texts();
     mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1});
@@ -203,6 +248,7 @@ static Suite *embed_suite(void) {
         tcase_add_checked_fixture(c, setups[i], teardown);
         tcase_add_test(c, the_same_however_computed);
         tcase_add_test(c, a_batch_waits_for_more);
+        tcase_add_test(c, cancelled_while_a_batch_waits);
         tcase_add_test(c, what_has_no_meaning_is_refused);
         suite_add_tcase(suite, c);
     }
