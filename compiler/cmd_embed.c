@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,6 +139,12 @@ static bool submit_line(embed *e, job *at, const char *line, size_t bytes) {
     return ok;
 }
 
+/* Whether to compute what is there rather than to wait for what another program may write. */
+static bool is_idle(const embed *e) {
+    struct pollfd input = {.fd = fileno(e->file), .events = POLLIN};
+    return e->n > 0 && e->n_texts == 0 && poll(&input, 1, 0) == 0;
+}
+
 /* Takes the next text; *end when there is none. False after a message. */
 static bool take_text(embed *e, bool *end) {
     job *at = job_at(e, e->n);
@@ -153,6 +160,8 @@ static bool take_text(embed *e, bool *end) {
     errno = 0;
     ssize_t n = getline(&e->line, &e->capacity, e->file);
     *end = n < 0;
+    if (atomic_load(&command_cancelled))
+        return false;
     if (*end && (ferror(e->file) || errno == ENOMEM)) {
         fprintf(stderr, "error: %s: cannot be read: %s\n", e->input ? e->input : "standard input",
                 strerror(errno));
@@ -186,7 +195,7 @@ static bool take_events(embed *e) {
 static int run(embed *e) {
     mcc_error error = {.struct_size = sizeof error};
     for (bool end = false; !end || e->n > 0;) {
-        while (!end && e->n < e->room)
+        while (!end && e->n < e->room && !is_idle(e))
             if (!take_text(e, &end))
                 return EXIT_FAILED;
         if (mcc_engine_step(e->engine, NULL, &error))

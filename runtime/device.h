@@ -46,6 +46,10 @@ typedef struct rt_device_ops {
     bool (*read_page)(rt_device *device, uint32_t group, int32_t page, void *to, rt_error *error);
     bool (*write_page)(rt_device *device, uint32_t group, int32_t page, const void *from,
                        rt_error *error);
+    /* Another device of the engine has failed, with a GPU's context that this one may share, and
+     * that stays as it is until all have let it go: does so, and the KV cache is lost. The next
+     * call sets it up again. NULL: nothing is shared. */
+    void (*let_go)(rt_device *device);
     /* f32[R][width] of the last step, if the block asked for them, in the host's memory; may be
      * changed by the caller: logits, or what the model gives instead (rt_tables.rows). */
     float *(*logits)(rt_device *device);

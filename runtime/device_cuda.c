@@ -422,6 +422,15 @@ static bool write_page(rt_device *device, uint32_t group, int32_t page, const vo
     return move_page((device_cuda *)device, group, page, NULL, from, error);
 }
 
+static void let_go(rt_device *device) {
+    device_cuda *d = (device_cuda *)device;
+    if (d->failed)
+        return;
+    d->failed = true;
+    d->failure = (rt_error){.text = "another model on the GPU failed"};
+    detach(d);
+}
+
 static float *logits(rt_device *device) {
     return ((device_cuda *)device)->logits;
 }
@@ -719,6 +728,7 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
                                       .copy_pages = copy_pages,
                                       .read_page = read_page,
                                       .write_page = write_page,
+                                      .let_go = let_go,
                                       .logits = logits,
                                       .sampled = sampled,
                                       .stats = stats,

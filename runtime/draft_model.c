@@ -244,8 +244,10 @@ static int32_t offer(rt_proposer *proposer, void *state, rt_seq *seq, int32_t mo
     return room < 0 ? 0 : room < most ? (int32_t)room : most;
 }
 
-static void reset(rt_proposer *proposer) {
+static void reset(rt_proposer *proposer, bool device_failed) {
     draft_model *m = (draft_model *)proposer;
+    if (device_failed && m->device->ops->let_go)
+        m->device->ops->let_go(m->device);
     for (int s = 0; s < m->n_slots; s++)
         let_go(m, s);
     rt_kv_forget(m->kv);
@@ -273,7 +275,7 @@ static bool propose(rt_proposer *proposer, rt_draft_job *jobs, int n, rt_error *
     bool failed = !propose_all(m, jobs, n, &failure), again = failed && m->failed;
     m->failed = failed;
     if (failed)
-        reset(proposer);
+        reset(proposer, false);
     for (int i = 0; i < n && failed; i++)
         jobs[i].drafted = 0;
     return !again || rt_fail(error, failure.code, "the draft model: %.400s", failure.text);

@@ -135,7 +135,7 @@ mcc_status mcc_engine_reset(mcc_engine *engine, mcc_error *error) {
     if (idle)
         rt_kv_forget(engine->kv);
     if (idle && engine->proposer->ops->reset)
-        engine->proposer->ops->reset(engine->proposer);
+        engine->proposer->ops->reset(engine->proposer, false);
     rt_engine_unlock(engine);
     return idle ? MCC_OK
                 : rt_refuse(error, MCC_INVALID_ARGUMENT, "%s: requests are unfinished", __func__);

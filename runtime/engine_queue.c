@@ -166,7 +166,7 @@ mcc_status mcc_engine_drain(mcc_engine *engine, double seconds, mcc_error *error
                          "%s: engine must be set, and seconds 0 (no limit) or more", __func__);
     rt_engine_lock(engine);
     engine->draining = true;
-    if (seconds > 0)
+    if (seconds > 0 && isfinite(seconds))
         rt_scheduler_limit(engine->scheduler, rt_engine_now() + seconds);
     pthread_cond_broadcast(&engine->arrival);
     rt_engine_unlock(engine);

@@ -17,7 +17,7 @@ void rt_engine_lose_cache(mcc_engine *e) {
     rt_kv_forget(e->kv);
     rt_kv_copies_made(e->kv);
     if (e->proposer->ops->reset)
-        e->proposer->ops->reset(e->proposer);
+        e->proposer->ops->reset(e->proposer, true);
 }
 
 /* Where the device samples, logits are copied only if a row needs the host. */

@@ -10,9 +10,10 @@
 /* Pages of the group that `bytes` are shared out to, as one sequence would use them. */
 static int64_t host_pages(const rt_kv *kv, const kv_group *g, const rt_kv_options *o,
                           uint64_t one) {
-    long double share = (long double)o->swap_bytes / (long double)one *
-                        (long double)kv_pages_for(g->entry, kv->max_len, kv->max_step);
-    return share < INT32_MAX ? (int64_t)share : INT32_MAX;
+    int64_t each = kv_pages_for(g->entry, kv->max_len, kv->max_step);
+    int64_t most = each < INT32_MAX / RT_KV_SWAPPED ? each * RT_KV_SWAPPED : INT32_MAX;
+    long double share = (long double)o->swap_bytes / (long double)one * (long double)each;
+    return share < (long double)most ? (int64_t)share : most; /* no more are ever of use */
 }
 
 bool kv_swap_create(rt_kv *kv, const rt_kv_options *o, uint64_t one, rt_error *error) {

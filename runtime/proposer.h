@@ -48,8 +48,9 @@ typedef struct rt_proposer_ops {
     /* Of the tokens drafted for a sequence, behind its n_ids, the first `kept` were right; the
      * sequence has not got them yet. NULL: not of interest. */
     void (*settle)(rt_proposer *proposer, const rt_seq *seq, int32_t kept);
-    /* Forgets what it holds of all sequences. NULL: nothing to forget. */
-    void (*reset)(rt_proposer *proposer);
+    /* Forgets what it holds of all sequences; with the engine's device failed, which its own may
+     * share a GPU with, that is set up again, too. NULL: nothing to forget. */
+    void (*reset)(rt_proposer *proposer, bool device_failed);
     void (*destroy)(rt_proposer *proposer);
 } rt_proposer_ops;
 

@@ -396,7 +396,7 @@ mcc_status mcc_session_load(mcc_engine *engine, const char *path, mcc_session *s
                          "%s: engine, path, and session with its struct_size, must be set",
                          __func__);
     s = (mcc_session){.struct_size = session->struct_size, .cache_salt = s.cache_salt};
-    session_file f = {.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    session_file f = {.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     session_header h;
     bool ok = f.fd >= 0 || fail_io(&f, "open it", &e);
     ok = ok && check_file(engine, &f, &h, &e);

@@ -70,6 +70,16 @@ holds 'd["worst"] < 1e-6 and d["off"] < 1e-7 and abs(d["length"] - 1) < 1e-6'
 expect 0 embed mean.so --input texts.jsonl
 same out normal.jsonl
 
+# Who writes a text and waits for its vector gets it.
+case="embed, a line at a time"
+mkfifo lines vectors
+"$modelcc" embed last.so <lines >vectors 2>err &
+exec 7>lines 8<vectors
+echo '{"id": 1, "input": "fox"}' >&7
+if read -r -t 60 first <&8 && [[ $first == '{"id":1,"embedding":['* ]]; then pass; else fail "no vector"; fi
+exec 7>&- 8<&-
+wait
+
 # Texts; damaged lines cost only themselves; commands that are for others.
 expect 0 embed last.so -p "the quick" -p "brown fox"
 holds_lines 'len(d) == 2 and d[0]["embedding"] != d[1]["embedding"] and d[0]["id"] is None'

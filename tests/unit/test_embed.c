@@ -245,6 +245,7 @@ static Suite *embed_suite(void) {
     static const char *const names[] = {"last", "mean"};
     for (int i = 0; i < 2; i++) {
         TCase *c = tcase_create(names[i]);
+        tcase_set_timeout(c, 60);
         tcase_add_checked_fixture(c, setups[i], teardown);
         tcase_add_test(c, the_same_however_computed);
         tcase_add_test(c, a_batch_waits_for_more);

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 enum { HEADER = 72, GROUP = 32, GROUPS = 2 };
 
@@ -214,6 +215,8 @@ START_TEST(what_does_not_fit) {
     ck_assert_ptr_nonnull(strstr(error.text, "130 tokens, but max_model_len is 120"));
     unlink(file);
     ck_assert_int_eq(load(b, &error), MCC_IO_ERROR);
+    ck_assert_int_eq(mkfifo(file, 0600), 0); /* which nobody writes */
+    ck_assert_int_eq(load(b, &error), MCC_BAD_ARTIFACT);
     mcc_engine_destroy(b);
 }
 END_TEST
@@ -249,6 +252,7 @@ END_TEST
 static Suite *session_suite(void) {
     Suite *suite = suite_create("session");
     TCase *c = tcase_create("session");
+    tcase_set_timeout(c, 60);
     tcase_add_checked_fixture(c, setup_file, teardown_file);
     tcase_add_loop_test(c, another_engine_goes_on, 0, 8);
     tcase_add_test(c, while_others_run);
