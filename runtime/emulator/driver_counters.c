@@ -105,6 +105,7 @@ static void write_kernel(FILE *file, const modelcc_emulator_kernel *k) {
     COUNTER(dram_read_sectors);
     COUNTER(dram_write_sectors);
     COUNTER(uncoalesced_requests);
+    COUNTER(uncoalesced_loads);
     COUNTER(shared_requests);
     COUNTER(shared_wavefronts);
     COUNTER(bank_conflicts);

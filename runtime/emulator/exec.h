@@ -66,6 +66,7 @@ typedef struct emu_counters {
     uint64_t global_store_requests, global_store_bytes, global_store_sectors;
     uint64_t dram_read_sectors, dram_write_sectors; /* distinct sectors of the whole launch */
     uint64_t uncoalesced_requests; /* that touch more than twice the sectors their bytes need */
+    uint64_t uncoalesced_loads;    /* of these, loads */
     uint64_t shared_requests, shared_wavefronts, bank_conflicts; /* wavefronts beyond the fewest */
     uint64_t mma_ops, mma_macs, async_copies, async_bytes, barriers, atomics;
     uint64_t wide_loads; /* global loads and async copies of 16 bytes a lane */

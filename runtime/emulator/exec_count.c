@@ -83,6 +83,8 @@ void emu_count_global(emu_warp *w, const emu_allocation *allocation, const uint6
     uint64_t fewest = (total + 31) / 32;
     if (n > 2 * fewest)
         c->uncoalesced_requests++;
+    if (n > 2 * fewest && !store)
+        c->uncoalesced_loads++;
     if (store) {
         c->global_store_requests++;
         c->global_store_bytes += total;

@@ -274,8 +274,30 @@ bool rt_match_may_end(const rt_matcher *m, rt_set set) {
     return false;
 }
 
-bool rt_match_must_end(const rt_matcher *m, rt_set set) {
-    return set.count == 1 && rt_match_may_end(m, set);
+static bool reads_a_byte(const rt_matcher *m, rt_set set) {
+    for (uint32_t i = 0; i < set.count; i++)
+        for (int byte = 0; byte < 256; byte++)
+            if (rt_automaton_next(m->automaton, m->items[set.begin + i].state, (uint8_t)byte) !=
+                RT_STATE_DEAD)
+                return true;
+    return false;
+}
+
+bool rt_match_must_end(rt_matcher *m, rt_set set) {
+    if (!rt_match_may_end(m, set))
+        return false;
+    if (set.count == 1)
+        return true;
+    /* What is there beside the end may call rules that match the empty text alone. */
+    uint32_t n_frames = m->n_frames;
+    rt_set all = rt_match_begin(m);
+    for (uint32_t i = 0; i < set.count; i++)
+        append(m, &all, m->items[set.begin + i].state, m->items[set.begin + i].frame);
+    rt_match_expand(m, &all);
+    bool more = reads_a_byte(m, all) || m->out_of_memory;
+    m->n_items = all.begin;
+    rt_match_drop_frames(m, n_frames);
+    return !more;
 }
 
 /* --- tidying up ----------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ void rt_match_expand(rt_matcher *matcher, rt_set *set);
 /* What an expanded set becomes by a byte: a set at the top, empty if nothing matches. */
 rt_set rt_match_byte(rt_matcher *matcher, rt_set from, uint8_t byte);
 
-/* Whether the text may end, and whether it must. */
+/* Whether the text may end, and whether it must. The second takes room at the top meanwhile. */
 bool rt_match_may_end(const rt_matcher *matcher, rt_set set);
-bool rt_match_must_end(const rt_matcher *matcher, rt_set set);
+bool rt_match_must_end(rt_matcher *matcher, rt_set set);
 
 /* Takes off what was added to the frames since there were so many. */
 void rt_match_drop_frames(rt_matcher *matcher, uint32_t n_frames);

@@ -176,8 +176,8 @@ void rt_expr_push(rt_rules *r, rt_expr_stack *s, uint32_t expr) {
 uint32_t rt_expr_pop_list(rt_rules *r, rt_expr_stack *s, size_t from, rt_expr_kind kind) {
     if (r->failed || s->n < from)
         return 0;
-    uint32_t list =
-        s->n - from == 1 ? s->at[from] : rt_expr_list(r, kind, s->at + from, s->n - from);
+    size_t n = s->n - from;
+    uint32_t list = n == 1 ? s->at[from] : rt_expr_list(r, kind, n > 0 ? s->at + from : NULL, n);
     s->n = from;
     return list;
 }

@@ -3,18 +3,18 @@
 n=60
 [ "${MCC_TEST_FULL:-0}" = 1 ] && n=1500
 python3 "$here/guided.py" make "${MCC_TEST_SEED:-0}" "$n" >guided.jsonl
-expect 0 batch llama.so --input guided.jsonl --output many.jsonl --max-num-seqs 16
+expect 0 batch llama.so --input guided.jsonl --output guided-many.jsonl --max-num-seqs 16
 case="results of random schemas, expressions and grammars"
-if message=$(python3 "$here/guided.py" check guided.jsonl many.jsonl 2>&1); then
+if message=$(python3 "$here/guided.py" check guided.jsonl guided-many.jsonl 2>&1); then
     pass
 else
     fail "$(tail -1 <<<"$message")"
 fi
-expect 0 batch llama.so --input guided.jsonl --output one.jsonl --max-num-seqs 1 --threads 1
-expect 0 batch llama.so --input guided.jsonl --output drafts.jsonl --max-num-seqs 4 --num-speculative-tokens 4
-for file in many one drafts; do sort -t: -k2 $file.jsonl | sed 's/"cached_tokens":[0-9]*//' >$file.sorted; done
-same many.sorted one.sorted
-same many.sorted drafts.sorted
+expect 0 batch llama.so --input guided.jsonl --output guided-one.jsonl --max-num-seqs 1 --threads 1
+expect 0 batch llama.so --input guided.jsonl --output guided-drafts.jsonl --max-num-seqs 4 --num-speculative-tokens 4
+for file in guided-many guided-one guided-drafts; do sort -t: -k2 $file.jsonl | sed 's/"cached_tokens":[0-9]*//' >$file.sorted; done
+same guided-many.sorted guided-one.sorted
+same guided-many.sorted guided-drafts.sorted
 
 # Options, files and errors.
 printf '{"type": "object", "properties": {"n": {"type": "integer", "maximum": 99, "minimum": 0}}, "required": ["n"]}' >schema.json

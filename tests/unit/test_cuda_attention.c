@@ -174,8 +174,9 @@ static void expect_close(const fixture *f, const float *got) {
     ck_assert(worst > 0);
 }
 
-/* Keys and values that the step's tokens see, read once a sequence and head, and little else. */
-static void expect_traffic(const gpu *g, const fixture *f, bool tensor_cores) {
+/* Keys and values that the step's tokens see, read once a sequence and head, and little else. Where
+ * a tile is split, partial results are stored as tensor cores leave them, in short runs. */
+static void expect_traffic(const gpu *g, const fixture *f, bool tensor_cores, bool split) {
     const emu_counters *c = &g->counters;
     const shape *s = f->s;
     int64_t seen = 0, small = 4 * f->T * s->heads * s->dim + (int64_t)sizeof f->step;
@@ -199,7 +200,7 @@ static void expect_traffic(const gpu *g, const fixture *f, bool tensor_cores) {
     ck_assert_uint_eq(c->bank_conflicts, 0);
     /* Of a page that is not full yet, codes of keys are read one by one: up to 7 of each d. */
     int64_t single = ir_kv_quantized(s->dtype) ? f->T * s->kv_heads * s->dim * 7 / 16 : 0;
-    ck_assert_uint_le(c->uncoalesced_requests, (uint64_t)single);
+    ck_assert_uint_le(split ? c->uncoalesced_loads : c->uncoalesced_requests, (uint64_t)single);
 }
 
 static const char *const targets[] = {"cuda:sm_80", "cuda:sm_90a", "cuda:sm_100a", "cuda:sm_120"};
@@ -242,7 +243,7 @@ static void run_case(int index, const char *target, int mma_sum) {
             memcpy(want, out, bytes);
         }
         if (i == 0 || (i < n && f->T == s->n_seqs)) /* not where chunks of prompts are split */
-            expect_traffic(&g, f, tensor_cores);
+            expect_traffic(&g, f, tensor_cores, i > 0);
         expect_bits(f, what, out, want, f->T);
     }
     free_gpu(&g);
