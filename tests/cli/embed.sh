@@ -72,9 +72,9 @@ same out normal.jsonl
 
 # Who writes a text and waits for its vector gets it.
 case="embed, a line at a time"
-mkfifo lines vectors
-"$modelcc" embed last.so <lines >vectors 2>err &
-exec 7>lines 8<vectors
+mkfifo embed-in embed-out
+"$modelcc" embed last.so <embed-in >embed-out 2>err &
+exec 7>embed-in 8<embed-out
 echo '{"id": 1, "input": "fox"}' >&7
 if read -r -t 60 first <&8 && [[ $first == '{"id":1,"embedding":['* ]]; then pass; else fail "no vector"; fi
 exec 7>&- 8<&-
