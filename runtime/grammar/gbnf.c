@@ -71,22 +71,10 @@ static uint32_t find_rule(reader *r, const char *name, size_t n) {
 /* --- characters ----------------------------------------------------------------------------------
  */
 
-static bool hex(reader *r, int digits, uint32_t *code) {
-    const char *begin = r->at;
-    *code = 0;
-    for (int i = 0; i < digits; i++, r->at++) {
-        char c = r->at < r->end ? *r->at : 0;
-        uint32_t digit = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a') + 10
-                         : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A') + 10
-                                                : 16;
-        if (digit == 16)
-            return wrong(r, begin, "expected hexadecimal digits: \\xHH, \\uHHHH or \\UHHHHHHHH");
-        *code = *code << 4 | digit;
-    }
-    if (*code > 0x10ffff || (*code >= 0xd800 && *code <= 0xdfff))
-        return wrong(r, begin, "there is no such character");
-    return true;
+/* After \x, \u or \U. */
+static bool hex(reader *r, char kind, uint32_t *code) {
+    const char *begin = r->at, *problem = rt_read_hex(&r->at, r->end, kind, code);
+    return !problem || wrong(r, begin, problem);
 }
 
 static bool character(reader *r, uint32_t *code) {
@@ -107,7 +95,7 @@ static bool character(reader *r, uint32_t *code) {
         return true;
     }
     if (c == 'x' || c == 'u' || c == 'U')
-        return hex(r, c == 'x' ? 2 : c == 'u' ? 4 : 8, code);
+        return hex(r, c, code);
     return wrong(r, r->at - 1, "unknown escape");
 }
 

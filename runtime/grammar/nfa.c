@@ -347,18 +347,18 @@ static bool reverse_create(reverse *r, const rt_nfa *a) {
 
 /* Marks the states from which their rule's end can be reached, and the rules whose start can; with
  * `bytes` by any edges, else without reading anything. A call counts once its rule is marked.
- * `todo` has room for all states. */
+ * `stack` has room for all states. */
 static void mark(const rt_nfa *a, const reverse *r, bool bytes, uint8_t *states, uint8_t *rules,
-                 uint32_t *todo) {
+                 uint32_t *stack) {
     uint32_t n = 0;
     memset(states, 0, a->n_states);
     memset(rules, 0, a->n_rules);
     for (uint32_t i = 0; i < a->n_rules; i++) {
         states[a->ends[i]] = 1;
-        todo[n++] = a->ends[i];
+        stack[n++] = a->ends[i];
     }
     while (n > 0) {
-        uint32_t s = todo[--n];
+        uint32_t s = stack[--n];
         for (uint32_t i = r->first[s]; i < r->first[s + 1]; i++) {
             const rt_edge *e = &a->edges[r->edges[i]];
             uint32_t from = r->from[r->edges[i]];
@@ -366,7 +366,7 @@ static void mark(const rt_nfa *a, const reverse *r, bool bytes, uint8_t *states,
                             (e->kind == RT_EDGE_CALL && rules[e->rule]);
             if (passable && !states[from]) {
                 states[from] = 1;
-                todo[n++] = from;
+                stack[n++] = from;
             }
         }
         for (uint32_t i = 0; n == 0 && i < a->n_rules; i++) {
@@ -376,7 +376,7 @@ static void mark(const rt_nfa *a, const reverse *r, bool bytes, uint8_t *states,
             for (uint32_t e = r->callers[i]; e != RT_NO_EDGE; e = r->next_caller[e])
                 if (states[a->edges[e].to] && !states[r->from[e]]) {
                     states[r->from[e]] = 1;
-                    todo[n++] = r->from[e];
+                    stack[n++] = r->from[e];
                 }
         }
     }
@@ -385,17 +385,17 @@ static void mark(const rt_nfa *a, const reverse *r, bool bytes, uint8_t *states,
 static bool analyse(builder *b) {
     rt_nfa *a = b->nfa;
     reverse r;
-    uint32_t *todo = malloc((size_t)a->n_states * sizeof *todo);
+    uint32_t *stack = malloc((size_t)a->n_states * sizeof *stack);
     a->nullable = malloc(a->n_rules);
     a->productive = malloc(a->n_rules);
     a->alive = malloc(a->n_states);
-    bool ok = reverse_create(&r, a) && todo && a->nullable && a->productive && a->alive;
+    bool ok = reverse_create(&r, a) && stack && a->nullable && a->productive && a->alive;
     if (ok) {
-        mark(a, &r, false, a->alive, a->nullable, todo);
-        mark(a, &r, true, a->alive, a->productive, todo);
+        mark(a, &r, false, a->alive, a->nullable, stack);
+        mark(a, &r, true, a->alive, a->productive, stack);
     }
     reverse_free(&r);
-    free(todo);
+    free(stack);
     return ok || no_memory(b);
 }
 

@@ -86,22 +86,10 @@ static bool add_class(reader *r, char c) {
     return false;
 }
 
-static bool hex(reader *r, int digits, uint32_t *code) {
-    const char *begin = r->at;
-    *code = 0;
-    for (int i = 0; i < digits; i++, r->at++) {
-        char c = r->at < r->end ? *r->at : 0;
-        uint32_t digit = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a') + 10
-                         : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A') + 10
-                                                : 16;
-        if (digit == 16)
-            return wrong(r, begin, "expected hexadecimal digits: \\xHH, \\uHHHH or \\UHHHHHHHH");
-        *code = *code << 4 | digit;
-    }
-    if (*code > 0x10ffff || (*code >= 0xd800 && *code <= 0xdfff))
-        return wrong(r, begin, "there is no such character");
-    return true;
+/* After \x, \u or \U. */
+static bool hex(reader *r, char kind, uint32_t *code) {
+    const char *begin = r->at, *problem = rt_read_hex(&r->at, r->end, kind, code);
+    return !problem || wrong(r, begin, problem);
 }
 
 /* What follows a backslash, if it is one character. */
@@ -119,7 +107,7 @@ static bool escape(reader *r, uint32_t *code) {
     }
     if (c == 'x' || c == 'u' || c == 'U') {
         r->at++;
-        return hex(r, c == 'x' ? 2 : c == 'u' ? 4 : 8, code);
+        return hex(r, c, code);
     }
     if (c >= '0' && c <= '9') {
         if (c != '0')

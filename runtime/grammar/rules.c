@@ -181,3 +181,22 @@ uint32_t rt_expr_pop_list(rt_rules *r, rt_expr_stack *s, size_t from, rt_expr_ki
     s->n = from;
     return list;
 }
+
+/* --- readers -------------------------------------------------------------------------------------
+ */
+
+const char *rt_read_hex(const char **at, const char *end, char kind, uint32_t *code) {
+    *code = 0;
+    for (int left = kind == 'x' ? 2 : kind == 'u' ? 4 : 8; left > 0; left--, (*at)++) {
+        char c = *at < end ? **at : 0;
+        uint32_t digit = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
+                         : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a') + 10
+                         : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A') + 10
+                                                : 16;
+        if (digit == 16)
+            return "expected hexadecimal digits: \\xHH, \\uHHHH or \\UHHHHHHHH";
+        *code = *code << 4 | digit;
+    }
+    return *code > 0x10ffff || (*code >= 0xd800 && *code <= 0xdfff) ? "there is no such character"
+                                                                    : NULL;
+}

@@ -103,6 +103,10 @@ uint32_t rt_expr_pop_list(rt_rules *rules, rt_expr_stack *stack, size_t from, rt
 /* --- readers -------------------------------------------------------------------------------------
  */
 
+/* The character that hexadecimal digits at *at stand for: two of \x, four of \u, eight of \U
+ * (`kind` being the letter). Moves *at behind them. NULL, or what is wrong with them. */
+const char *rt_read_hex(const char **at, const char *end, char kind, uint32_t *code);
+
 /* Each reads a text of n bytes into `rules`, sets its root, and returns !rules->failed. Errors are
  * MCC_INVALID_ARGUMENT, MCC_UNSUPPORTED and MCC_CAPACITY and say where; `field` is what the caller
  * calls the text ("guided_regex"). */

@@ -585,8 +585,8 @@ bool rt_read_schema(rt_rules *rules, const char *field, const char *text, size_t
         at++;
     if (!root || at < n) {
         cJSON_Delete(root);
-        return rt_rules_fail(rules, MCC_INVALID_ARGUMENT, "%s: not JSON, at byte %zu", field,
-                             at + 1);
+        return rt_rules_fail(rules, MCC_INVALID_ARGUMENT,
+                             "%s: not JSON, or nested too deeply, at byte %zu", field, at + 1);
     }
     s.root = root;
     rt_json_init(&s.json, rules);

@@ -4,26 +4,12 @@
 #ifndef MCC_TESTS_EMULATOR_FLOAT_H
 #define MCC_TESTS_EMULATOR_FLOAT_H
 
-#include "check_main.h"
+#include "quick_checks.h"
 #include "runtime/emulator/lanes_float.h"
 
 #include <fenv.h>
 #include <math.h>
 #include <string.h>
-
-#define SAME(a, b)                                                                                 \
-    do {                                                                                           \
-        uint64_t same_a = (a), same_b = (b);                                                       \
-        if (same_a != same_b)                                                                      \
-            ck_abort_msg("%s is %#llx, expected %#llx", #a, (unsigned long long)same_a,            \
-                         (unsigned long long)same_b);                                              \
-    } while (0)
-#define HOLDS(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            ck_abort_msg(__VA_ARGS__);                                                             \
-    } while (0)
-#define IS_TRUE(condition) HOLDS(condition, "not so: %s", #condition)
 
 static uint64_t state = 1;
 static inline uint32_t next(void) {

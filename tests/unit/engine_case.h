@@ -124,6 +124,32 @@ static inline void check_greedy(const int32_t *prompt, int64_t n_prompt, const r
     }
 }
 
+/* The seed that tests draw their cases by. */
+static inline uint32_t case_seed(void) {
+    const char *seed = getenv("MCC_TEST_SEED");
+    return seed ? (uint32_t)strtoul(seed, NULL, 10) : 1;
+}
+
+/* The prompt of request i of many: short and long ones, in three families that begin alike. `dice`
+ * is the request's. Returns its length, at most 390. */
+static inline int64_t fill_mixed_prompt(int32_t *ids, uint32_t i, uint32_t dice) {
+    int64_t n = 1 + (dice >> 8) % (i % 8 == 0 ? 390 : 90);
+    uint32_t family = i % 3, common = (dice >> 16) % 120;
+    for (int64_t k = 0; k < n; k++)
+        ids[k] =
+            3 + (int32_t)(fake_mix(k < common ? family : 100 + i, (uint32_t)k) % (FAKE_VOCAB - 3));
+    return n;
+}
+
+/* `how` the second was computed, and which request it is. */
+static inline void check_same(const result *a, const result *b, const char *how, int i) {
+    ck_assert_msg(a->n == b->n && memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) == 0,
+                  "%s: request %d got other tokens: %d and %d", how, i, (int)a->n, (int)b->n);
+    ck_assert_str_eq(a->text, b->text);
+    ck_assert_float_eq(a->logprob_sum, b->logprob_sum);
+    ck_assert_int_eq(a->last.finish_reason, b->last.finish_reason);
+}
+
 static int32_t prompt[FAKE_MAX_LEN];
 
 static inline void fill_prompt(int64_t n, uint32_t seed) {

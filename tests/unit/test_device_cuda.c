@@ -7,8 +7,6 @@
 #include "runtime/cuda_module.h"
 #include "runtime/modelcc.h"
 
-#include <dlfcn.h>
-
 enum { CUBIN = 1 << MCC_CUDA_CUBIN, PTX = 1 << MCC_CUDA_PTX };
 
 static char path[64];
@@ -31,16 +29,8 @@ static void close_model(void) {
 }
 
 static void setup(void) {
-    void *library = dlopen(MCC_FAKE_CUDA, RTLD_NOW);
-    ck_assert_ptr_nonnull(library);
-    void *get = dlsym(library, "fake_cuda_get"), *reset = dlsym(library, "fake_cuda_reset");
-    fake_cuda_state_function *state;
-    fake_cuda_reset_function *clear;
-    memcpy(&state, &get, sizeof state);
-    memcpy(&clear, &reset, sizeof clear);
-    clear();
-    driver = state();
-    setenv("MODELCC_EMULATOR", MCC_FAKE_CUDA, 1);
+    driver = fake_cuda_load();
+    ck_assert_ptr_nonnull(driver);
     memset(&artifact, 0, sizeof artifact);
     fake_tables_init(&artifact.tables);
     fake_cuda_code_init(&code);

@@ -3,26 +3,11 @@
  * Where each element of a fragment lies is written down here again, element by element as in the
  * PTX ISA's sections "Matrix Fragments for mma.m16n8k*", and values are decoded from their fields;
  * nothing of the implementation is used but the functions under test. */
-#include "check_main.h"
+#include "quick_checks.h"
 #include "runtime/emulator/tensor.h"
 
 #include <math.h>
 #include <string.h>
-
-/* Check's own assertions talk to the parent process each time, also when they hold. */
-#define SAME(a, b)                                                                                 \
-    do {                                                                                           \
-        uint64_t same_a = (a), same_b = (b);                                                       \
-        if (same_a != same_b)                                                                      \
-            ck_abort_msg("%s is %#llx, expected %#llx", #a, (unsigned long long)same_a,            \
-                         (unsigned long long)same_b);                                              \
-    } while (0)
-#define HOLDS(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            ck_abort_msg(__VA_ARGS__);                                                             \
-    } while (0)
-#define IS_TRUE(condition) HOLDS(condition, "not so: %s", #condition)
 
 typedef struct place {
     int row, col;

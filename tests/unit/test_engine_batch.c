@@ -28,11 +28,7 @@ static void make_jobs(uint32_t seed) {
     for (uint32_t i = 0; i < MANY; i++) {
         job *j = &jobs[i];
         uint32_t dice = fake_mix(seed, i);
-        int64_t n = 1 + (dice >> 8) % (i % 8 == 0 ? 390 : 90);
-        uint32_t family = i % 3, common = (dice >> 16) % 120;
-        for (int64_t k = 0; k < n; k++)
-            j->ids[k] = 3 + (int32_t)(fake_mix(k < common ? family : 100 + i, (uint32_t)k) %
-                                      (FAKE_VOCAB - 3));
+        int64_t n = fill_mixed_prompt(j->ids, i, dice);
         j->params = (mcc_request_params){.flags = MCC_REQUEST_IGNORE_EOS |
                                                   (i % 5 == 1 ? MCC_REQUEST_LOGPROBS : 0) |
                                                   (i % 7 == 3 ? MCC_REQUEST_NO_CACHE : 0),
@@ -51,14 +47,6 @@ static void make_jobs(uint32_t seed) {
                                          .cache_salt = i % 11 == 5,
                                          .num_speculative_tokens = i % 3 ? 1 + (int32_t)i % 7 : 0};
     }
-}
-
-static void check_same(const result *a, const result *b, const char *how, int i) {
-    ck_assert_msg(a->n == b->n && memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) == 0,
-                  "%s: request %d got other tokens: %d and %d", how, i, (int)a->n, (int)b->n);
-    ck_assert_str_eq(a->text, b->text);
-    ck_assert_float_eq(a->logprob_sum, b->logprob_sum);
-    ck_assert_int_eq(a->last.finish_reason, b->last.finish_reason);
 }
 
 /* Runs all of them, submitted a few at a time, on an engine; returns its statistics. */
@@ -88,8 +76,7 @@ static mcc_engine_stats run_together(mcc_engine_options options, int at_a_time, 
 }
 
 START_TEST(alone_or_among_others) {
-    const char *seed = getenv("MCC_TEST_SEED");
-    make_jobs(seed ? (uint32_t)strtoul(seed, NULL, 10) : 1);
+    make_jobs(case_seed());
     mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1});
     uint64_t tokens = 0;
     for (int i = 0; i < MANY; i++) {

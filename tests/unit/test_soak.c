@@ -9,7 +9,6 @@
 
 #include "runtime/cuda_api.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -255,20 +254,6 @@ START_TEST(on_the_cpu) {
 }
 END_TEST
 
-/* The made-up GPU's. */
-static fake_cuda_state *load_driver(void) {
-    void *library = dlopen(MCC_FAKE_CUDA, RTLD_NOW);
-    ck_assert_ptr_nonnull(library);
-    void *get = dlsym(library, "fake_cuda_get"), *reset = dlsym(library, "fake_cuda_reset");
-    fake_cuda_state_function *state;
-    fake_cuda_reset_function *clear;
-    memcpy(&state, &get, sizeof state);
-    memcpy(&clear, &reset, sizeof clear);
-    clear();
-    setenv("MODELCC_EMULATOR", MCC_FAKE_CUDA, 1);
-    return state();
-}
-
 /* Nothing is left over. */
 static void check_driver(const fake_cuda_state *driver) {
     ck_assert_msg(driver->bad_calls == 0, "%s", driver->bad_call);
@@ -278,7 +263,8 @@ static void check_driver(const fake_cuda_state *driver) {
 }
 
 START_TEST(on_a_gpu_that_fails) {
-    fake_cuda_state *driver = load_driver();
+    fake_cuda_state *driver = fake_cuda_load();
+    ck_assert_ptr_nonnull(driver);
     int failures = run((mcc_engine_options){.device = "emulator",
                                             .swap_space_bytes = 1 << 16,
                                             .preemption_mode = MCC_PREEMPT_SWAP},
@@ -299,7 +285,8 @@ START_TEST(preemption_by_swap) {
                                   .swap_space_bytes = 1 << 20,
                                   .device = "emulator"};
     mcc_engine *engine;
-    fake_cuda_state *driver = load_driver();
+    fake_cuda_state *driver = fake_cuda_load();
+    ck_assert_ptr_nonnull(driver);
     for (int mode = MCC_PREEMPT_AUTO; mode <= MCC_PREEMPT_SWAP; mode++) {
         static int32_t ids[N][PROMPT + TOKENS];
         int64_t n[N];
