@@ -170,13 +170,14 @@ static uint32_t other_rest(rt_json *j, const char *const *keys, size_t n, size_t
     rt_rules *r = j->rules;
     rt_expr_stack parts = {0};
     rt_range firsts[64] = {{'"', '"'}, {'\\', '\\'}, {0, 0x1f}, {0x7f, 0x7f}};
-    size_t n_firsts = 4;
-    bool is_key = n > 0 && !keys[0][at];
+    size_t n_firsts = 4, n_ended = 0; /* keys that end here: one, or the same one several times */
+    while (n_ended < n && !keys[n_ended][at])
+        n_ended++;
     if (depth > MAX_KEY || r->failed)
         return rt_expr_chars(r, NULL, 0);
-    if (!is_key)
+    if (n_ended == 0)
         rt_expr_push(r, &parts, rt_expr_empty(r));
-    for (size_t i = is_key, end; i < n; i = end) {
+    for (size_t i = n_ended, end; i < n; i = end) {
         size_t size;
         uint32_t code = rt_utf8_decode(keys[i] + at, &size);
         for (end = i + 1; end < n && strncmp(keys[end] + at, keys[i] + at, size) == 0;)
