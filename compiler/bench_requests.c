@@ -10,7 +10,7 @@
 
 enum { DEFAULT_REQUESTS = 100, MAX_REQUESTS = 1 << 20, MAX_TOKENS = 1 << 24 };
 
-static const char *const names[] = {"closed", "static", "poisson", "trace"};
+static const char *const names[] = {"closed", "static", "padded", "poisson", "trace"};
 
 const char *bench_arrivals_name(bench_arrivals arrivals) {
     return names[arrivals];
@@ -177,6 +177,7 @@ int bench_requests_make(const bench_workload *w, bench_request **requests, int *
             q->prompt = around(w->prompt, &state);
             q->decode = around(w->decode, &state);
         }
+        q->computed = q->decode;
         q->seed = bench_random(&state);
         q->due = w->arrivals == BENCH_TRACE ? q->due : at;
         /* Exponential gaps; the uniform number is in (0, 1]. */
@@ -190,4 +191,15 @@ int bench_requests_make(const bench_workload *w, bench_request **requests, int *
     *requests = r.requests;
     *n = r.n;
     return EXIT_FINE;
+}
+
+void bench_requests_pad(bench_request *requests, int n, int batch) {
+    for (int begin = 0; begin < n; begin += batch) {
+        int end = n - begin < batch ? n : begin + batch;
+        int64_t longest = 0;
+        for (int i = begin; i < end; i++)
+            longest = requests[i].decode > longest ? requests[i].decode : longest;
+        for (int i = begin; i < end; i++)
+            requests[i].computed = longest;
+    }
 }

@@ -11,6 +11,7 @@
 typedef struct request {
     uint64_t id;
     double came, first, last; /* seconds: it, its first token, its last */
+    int64_t tokens;           /* so far, with waste */
 } request;
 
 typedef struct run {
@@ -27,6 +28,7 @@ typedef struct run {
     double *itl;   /* between two tokens of a request; all of them */
     double *times; /* of all tokens, after the beginning */
     int64_t n_itl, prompt_tokens, tokens;
+    int64_t wasted; /* tokens of requests that had all they asked for */
     double start, seconds;
     mcc_engine_stats before, after;
 } run;
@@ -34,22 +36,28 @@ typedef struct run {
 /* --- preparing -----------------------------------------------------------------------------------
  */
 
+static int too_long(const run *r, const bench_request *q) {
+    fprintf(stderr, "error: a request of %" PRId64 " tokens, ", q->prompt + q->computed);
+    if (q->computed > q->decode)
+        fprintf(stderr, "%" PRId64 " of them until the longest of its batch ends, ",
+                q->computed - q->decode);
+    fprintf(stderr, "but at most %" PRId64 " fit: %s fewer tokens%s\n", r->before.max_model_len,
+            r->w->trace ? "take a trace of" : "with --prompt-tokens or --decode-tokens ask for",
+            q->computed > q->decode ? ", or with --max-num-seqs for smaller batches" : "");
+    return EXIT_FAILED;
+}
+
 static int prepare(run *r) {
     int64_t tokens = 0, most = 0;
     int code = bench_requests_make(r->w, &r->wanted, &r->n);
     if (code != EXIT_FINE)
         return code;
+    if (r->w->arrivals == BENCH_PADDED)
+        bench_requests_pad(r->wanted, r->n, r->before.max_num_seqs);
     for (int i = 0; i < r->n; i++) {
         const bench_request *q = &r->wanted[i];
-        if (q->prompt + q->decode > r->before.max_model_len) {
-            fprintf(stderr,
-                    "error: a request of %" PRId64 " tokens, but at most %" PRId64
-                    " fit: %s fewer tokens\n",
-                    q->prompt + q->decode, r->before.max_model_len,
-                    r->w->trace ? "take a trace of"
-                                : "with --prompt-tokens or --decode-tokens ask for");
-            return EXIT_FAILED;
-        }
+        if (q->prompt + q->computed > r->before.max_model_len)
+            return too_long(r, q);
         tokens += q->decode;
         most = q->prompt > most ? q->prompt : most;
     }
@@ -82,7 +90,7 @@ static int submit(run *r, double now) {
                                  .flags = MCC_REQUEST_IGNORE_EOS,
                                  .prompt_ids = r->ids,
                                  .n_prompt_ids = wanted->prompt,
-                                 .max_tokens = wanted->decode};
+                                 .max_tokens = wanted->computed};
     if (mcc_request_submit(r->engine, &params, &q->id, &error))
         return output_fail(&error);
     /* Who comes while a step runs waits from then on, not from when it was let in. */
@@ -104,6 +112,10 @@ static bool one_is_due(const run *r, double now) {
 static void take_event(run *r, const mcc_event *event, double now) {
     int64_t at = (int64_t)(event->request - r->requests[0].id); /* ids are given in order */
     request *q = &r->requests[at];
+    if (event->kind == MCC_EVENT_TOKEN && ++q->tokens > r->wanted[at].decode) {
+        r->wasted++;
+        return;
+    }
     if (event->kind == MCC_EVENT_TOKEN) {
         r->times[r->tokens++] = now - r->start;
         if (q->first == 0)
@@ -228,6 +240,7 @@ static int plot(const run *r) {
 static void print_table(const run *r, const percentiles p[4]) {
     const mcc_engine_stats *s = &r->after;
     double total = (double)(r->prompt_tokens + r->tokens);
+    double computed = total + (double)r->wasted;
     uint64_t steps = s->steps - r->before.steps;
     char memory[24];
     printf("  %d requests, %s, at most %" PRId32 " at a time: %" PRId64
@@ -242,10 +255,14 @@ static void print_table(const run *r, const percentiles p[4]) {
     print_percentiles("time per token after it", p[1]);
     print_percentiles("between two tokens", p[2]);
     print_percentiles("whole request", p[3]);
+    if (r->w->arrivals == BENCH_PADDED)
+        printf("  %" PRId64 " tokens beyond these, of requests that had ended before the longest "
+               "of their batch\n",
+               r->wasted);
     printf("  %" PRIu64 " steps of %.1f tokens, %" PRIu64 " tokens of prompts from the cache, "
            "%" PRIu64 " preemptions\n",
-           steps, total / (double)(steps ? steps : 1), s->cached_tokens - r->before.cached_tokens,
-           s->preemptions - r->before.preemptions);
+           steps, computed / (double)(steps ? steps : 1),
+           s->cached_tokens - r->before.cached_tokens, s->preemptions - r->before.preemptions);
     printf("  limits: %" PRId32 " sequences of %" PRId64 " tokens, %" PRId32
            " tokens a step; KV cache %s: %" PRId64 " tokens\n",
            s->max_num_seqs, s->max_model_len, s->max_num_batched_tokens,
@@ -268,6 +285,7 @@ static int print_json(const run *r, const percentiles p[4]) {
     cJSON_AddNumberToObject(j, "duration", r->seconds);
     cJSON_AddNumberToObject(j, "total_input_tokens", (double)r->prompt_tokens);
     cJSON_AddNumberToObject(j, "total_output_tokens", (double)r->tokens);
+    cJSON_AddNumberToObject(j, "wasted_tokens", (double)r->wasted);
     cJSON_AddNumberToObject(j, "request_throughput", r->n / r->seconds);
     cJSON_AddNumberToObject(j, "output_throughput", (double)r->tokens / r->seconds);
     cJSON_AddNumberToObject(j, "total_token_throughput",

@@ -12,8 +12,11 @@
 #include <stdbool.h>
 
 typedef enum bench_arrivals {
-    BENCH_CLOSED,  /* a request comes when another ends: max_num_seqs are there at a time */
-    BENCH_STATIC,  /* max_num_seqs come when all before them have ended */
+    BENCH_CLOSED, /* a request comes when another ends: max_num_seqs are there at a time */
+    BENCH_STATIC, /* max_num_seqs come when all before them have ended */
+    /* The same, and each is computed on until the longest of them has ended, as engines do whose
+     * batches keep their shape (Yu et al. 2022, Orca, section 3: inactive requests). */
+    BENCH_PADDED,
     BENCH_POISSON, /* requests come independently, at a rate */
     BENCH_TRACE,   /* as a trace says */
 } bench_arrivals;
@@ -31,9 +34,9 @@ typedef struct bench_workload {
     const char *plot; /* a file for an SVG picture; NULL: none */
 } bench_workload;
 
-/* "closed", "static", "poisson", "trace". */
+/* "closed", "static", "padded", "poisson", "trace". */
 const char *bench_arrivals_name(bench_arrivals arrivals);
-/* One of the first three; -1: none of them. */
+/* One of these but the last; -1: none of them. */
 int bench_arrivals_named(const char *name);
 
 /* splitmix64 (Steele, Lea, Flood 2014): the same numbers everywhere. */
@@ -52,6 +55,8 @@ typedef struct bench_request {
     int64_t prefix;
     uint64_t prefix_seed, seed; /* … random numbers of this seed, the others of that */
     double due;                 /* seconds after the beginning */
+    int64_t computed; /* tokens that it is computed for: `decode`, and with BENCH_PADDED those of
+                         the longest of its batch; what is beyond `decode` is waste */
 } bench_request;
 
 /* The requests of a workload, malloc'ed. A trace's line is {"arrival_s": 0.5, "prompt_tokens": 100,
@@ -59,6 +64,9 @@ typedef struct bench_request {
  * prompts with the same one have the same first "prefix_tokens" (else all that both have).
  * EXIT_FINE, or EXIT_FAILED after a message. */
 int bench_requests_make(const bench_workload *workload, bench_request **requests, int *n);
+
+/* What BENCH_PADDED does to requests that come `batch` at a time: sets `computed`. */
+void bench_requests_pad(bench_request *requests, int n, int batch);
 
 /* The tokens of a request's prompt. */
 void bench_requests_prompt(const bench_request *request, int64_t vocab, int32_t *ids);

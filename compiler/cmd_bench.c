@@ -26,17 +26,20 @@ static const char help[] =
     "      --workload KIND        instead of all this, many requests: closed (one comes when "
     "another "
     "ends),\n"
-    "                             static (all come when all before them have ended), poisson (at "
-    "random,\n"
-    "                             at a rate), or a trace, FILE.jsonl: a line for each, "
-    "{\"arrival_s\",\n"
-    "                             \"prompt_tokens\", \"max_tokens\"}, and if need be \"prefix_id\" "
+    "                             static (all come when all before them have ended), padded (so, "
     "and\n"
-    "                             \"prefix_tokens\" of those that begin alike\n"
-    "      --dataset-path FILE    for the first three, the lengths of such a trace, not half to "
-    "one "
-    "and a\n"
-    "                             half of the tokens above\n"
+    "                             each is computed on until the longest of its batch ends: "
+    "latencies and\n"
+    "                             throughput count its own tokens only), poisson (at random, at a "
+    "rate),\n"
+    "                             or a trace, FILE.jsonl: a line for each, {\"arrival_s\", "
+    "\"prompt_tokens\",\n"
+    "                             \"max_tokens\"}, and if need be \"prefix_id\" and "
+    "\"prefix_tokens\" of\n"
+    "                             those that begin alike\n"
+    "      --dataset-path FILE    for the others, the lengths of such a trace, not half to one and "
+    "a half\n"
+    "                             of the tokens above\n"
     "      --request-rate X       requests a second, for poisson\n"
     "      --num-prompts N        requests of the workload (default 100, or all of the trace)\n"
     "      --max-num-seqs N       requests computed at the same time (default 64; on a GPU 256)\n"
@@ -521,7 +524,8 @@ static int check_workload(bench_options *o) {
     }
     if (kind < 0)
         return command_usage(
-            "bench", "--workload %s: expected closed, static, poisson or FILE.jsonl", o->kind);
+            "bench", "--workload %s: expected closed, static, padded, poisson or FILE.jsonl",
+            o->kind);
     if ((kind == BENCH_POISSON) != (w->rate > 0))
         return command_usage("bench", "--request-rate is for --workload poisson, and needed there");
     if (o->context_given || o->repeat_given)

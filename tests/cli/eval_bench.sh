@@ -97,7 +97,7 @@ prints "prefill"
 expect 1 bench llama.so --prompt-tokens 5000
 silent
 expect 1 bench llama.so --decode-tokens 5000
-for workload in closed static "poisson --request-rate 500"; do
+for workload in closed static padded "poisson --request-rate 500"; do
     # shellcheck disable=SC2086
     expect 0 bench llama.so --workload $workload --num-prompts 20 --max-num-seqs 4 --prompt-tokens 30 \
         --decode-tokens 10 --json
@@ -133,11 +133,32 @@ python3 -c 'import json, random
 r = random.Random(1)
 for i in range(64):
     print(json.dumps({"arrival_s": 0, "prompt_tokens": 10, "max_tokens": min(200, round(r.lognormvariate(3, 1.1)))}))' >mixed.jsonl
-for workload in static closed; do
+for workload in static padded closed; do
     expect 0 bench llama.so --workload $workload --dataset-path mixed.jsonl --max-num-seqs 8 --json
     cp out "$workload"
+    holds 'd["total_output_tokens"] == sum(json.loads(l)["max_tokens"] for l in open("mixed.jsonl"))'
 done
 holds 'json.load(open("static"))["steps"] >= 2 * json.load(open("closed"))["steps"]'
+# Batches that keep their shape: each request is computed as long as the longest beside it.
+python3 - >wasted <<'PY'
+import json
+lengths = [json.loads(line)["max_tokens"] for line in open("mixed.jsonl")]
+batches = [lengths[i:i + 8] for i in range(0, len(lengths), 8)]
+print(sum(len(b) * max(b) - sum(b) for b in batches))
+PY
+holds 'json.load(open("padded"))["wasted_tokens"] == json.load(open("wasted")) > sum(json.loads(l)["max_tokens"] for l in open("mixed.jsonl"))'
+holds '0 <= json.load(open("padded"))["steps"] - json.load(open("static"))["steps"] <= 16'
+holds 'd["wasted_tokens"] == json.load(open("static"))["wasted_tokens"] == 0'
+expect 0 bench llama.so --workload padded --dataset-path mixed.jsonl --max-num-seqs 4 --num-prompts 8
+prints "tokens beyond these"
+printf '{"arrival_s": 0, "prompt_tokens": %d, "max_tokens": %d}\n' 300 10 10 300 >long.jsonl
+expect 0 bench llama.so --workload static --dataset-path long.jsonl --json
+holds 'd["total_output_tokens"] == 310'
+expect 0 bench llama.so --workload padded --dataset-path long.jsonl --max-num-seqs 1 --json
+holds 'd["wasted_tokens"] == 0'
+expect 1 bench llama.so --workload padded --dataset-path long.jsonl
+silent
+says "600 tokens, 290 of them until the longest of its batch ends, but at most 512 fit"
 expect 0 bench llama.so --workload closed --dataset-path mixed.jsonl --num-prompts 3
 prints "limits: 64 sequences of 512 tokens"
 for line in '[]' '{"arrival_s": 0, "prompt_tokens": 0, "max_tokens": 1}' '{"prompt_tokens": 1, "max_tokens": 1}' \
