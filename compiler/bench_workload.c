@@ -1,6 +1,7 @@
 #include "compiler/bench_workload.h"
 #include "compiler/output.h"
 #include "compiler/progress.h"
+#include "compiler/speculative.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -90,7 +91,8 @@ static int submit(run *r, double now) {
                                  .flags = MCC_REQUEST_IGNORE_EOS,
                                  .prompt_ids = r->ids,
                                  .n_prompt_ids = wanted->prompt,
-                                 .max_tokens = wanted->computed};
+                                 .max_tokens = wanted->computed,
+                                 .num_speculative_tokens = r->w->n_drafts};
     if (mcc_request_submit(r->engine, &params, &q->id, &error))
         return output_fail(&error);
     /* Who comes while a step runs waits from then on, not from when it was let in. */
@@ -263,6 +265,7 @@ static void print_table(const run *r, const percentiles p[4]) {
            "%" PRIu64 " preemptions\n",
            steps, computed / (double)(steps ? steps : 1),
            s->cached_tokens - r->before.cached_tokens, s->preemptions - r->before.preemptions);
+    speculative_print(s);
     printf("  limits: %" PRId32 " sequences of %" PRId64 " tokens, %" PRId32
            " tokens a step; KV cache %s: %" PRId64 " tokens\n",
            s->max_num_seqs, s->max_model_len, s->max_num_batched_tokens,
@@ -300,6 +303,7 @@ static int print_json(const run *r, const percentiles p[4]) {
     cJSON_AddNumberToObject(j, "cached_tokens",
                             (double)(s->cached_tokens - r->before.cached_tokens));
     cJSON_AddNumberToObject(j, "preemptions", (double)(s->preemptions - r->before.preemptions));
+    speculative_report(s, j); /* since the engine was made: for this */
     return output_json(j);
 }
 

@@ -32,6 +32,7 @@ typedef struct bench_workload {
     uint64_t seed;
     bool json;
     const char *plot; /* a file for an SVG picture; NULL: none */
+    int32_t n_drafts; /* num_speculative_tokens of each request */
 } bench_workload;
 
 /* "closed", "static", "padded", "poisson", "trace". */

@@ -3,6 +3,7 @@
 #include "compiler/bench_workload.h"
 #include "compiler/output.h"
 #include "compiler/progress.h"
+#include "compiler/speculative.h"
 #include "runtime/modelcc.h"
 
 #include <getopt.h>
@@ -55,8 +56,9 @@ static const char help[] =
     "      --max-num-batched-tokens N   tokens of the prompt computed at once\n"
     "      --huge-pages           copy the weights to huge pages: slower start, faster steps\n"
     "      --seed N               of the random tokens (default 1)\n"
-    "      --json                 figures and samples as one JSON object\n\n"
-    "examples:\n"
+    "      --json                 figures and samples as one JSON object\n";
+static const char examples[] =
+    "\nexamples:\n"
     "  modelcc bench smollm2.so\n"
     "  modelcc bench smollm2.so --threads 1 --target cpu:x86-64-v3 --json\n"
     "  modelcc bench smollm2.so --workload poisson --request-rate 4 --prompt-tokens 200\n"
@@ -80,11 +82,12 @@ typedef struct bench_options {
     const char *kind; /* of the workload; NULL: none */
     bench_workload workload;
     int max_num_seqs; /* of the workload; 0: not given */
+    speculative_options speculative;
 } bench_options;
 
 typedef struct bench {
     bench_options o;
-    mcc_artifact *artifact;
+    mcc_artifact *artifact, *draft;
     mcc_engine *engine;
     mcc_artifact_info info;
     mcc_engine_stats stats;
@@ -94,16 +97,21 @@ typedef struct bench {
 
 static void close_model(bench *b) {
     mcc_engine_destroy(b->engine);
+    mcc_artifact_close(b->draft);
     mcc_artifact_close(b->artifact);
     b->engine = NULL;
-    b->artifact = NULL;
+    b->artifact = b->draft = NULL;
+}
+
+static mcc_artifact_options artifact_options(const bench *b) {
+    return (mcc_artifact_options){.struct_size = sizeof(mcc_artifact_options),
+                                  .flags = b->o.huge_pages ? MCC_OPEN_HUGE_PAGES : 0,
+                                  .target = b->o.target};
 }
 
 static int open_artifact(bench *b) {
     mcc_error error = {.struct_size = sizeof error};
-    mcc_artifact_options open = {.struct_size = sizeof open,
-                                 .flags = b->o.huge_pages ? MCC_OPEN_HUGE_PAGES : 0,
-                                 .target = b->o.target};
+    mcc_artifact_options open = artifact_options(b);
     return mcc_artifact_open(b->o.artifact, &open, &b->artifact, &error) ? output_fail(&error)
                                                                          : EXIT_FINE;
 }
@@ -121,10 +129,13 @@ static int open_model(bench *b) {
     engine.max_num_seqs = b->o.max_num_seqs;
     if (b->o.kind && engine.max_num_seqs == 0)
         engine.max_num_seqs = output_default_seqs(b->artifact, b->o.device, b->o.batched);
-    if (!mcc_engine_create(b->artifact, &engine, &b->engine, &error))
-        return EXIT_FINE;
-    close_model(b);
-    return output_fail(&error);
+    mcc_artifact_options draft = artifact_options(b);
+    code = speculative_open(&b->o.speculative, &draft, &engine, &b->draft);
+    if (code == EXIT_FINE && mcc_engine_create(b->artifact, &engine, &b->engine, &error))
+        code = output_fail(&error);
+    if (code != EXIT_FINE)
+        close_model(b);
+    return code;
 }
 
 /* Steps until the request has made `tokens` more, or is finished. */
@@ -159,7 +170,8 @@ static int measure(bench *b, int64_t prompt, int64_t decode, bool cached, double
                                      MCC_REQUEST_IGNORE_EOS | (cached ? 0 : MCC_REQUEST_NO_CACHE),
                                  .prompt_ids = b->ids,
                                  .n_prompt_ids = prompt,
-                                 .max_tokens = decode + 1};
+                                 .max_tokens = decode + 1,
+                                 .num_speculative_tokens = speculative_count(&b->o.speculative)};
     uint64_t id;
     double start = progress_now();
     if (mcc_request_submit(b->engine, &params, &id, &error))
@@ -316,6 +328,7 @@ static int print_json(const bench *b) {
     add_rate(j, "decode", SHORT_CONTEXT, o->decode, b->decode, o->repeat);
     if (o->context)
         add_rate(j, "decode_after", o->context, o->decode, b->decode_after, o->repeat);
+    speculative_report(&b->stats, j);
     cJSON_AddNumberToObject(j, "peak_rss_mb", peak_rss_mb());
     return output_json(j);
 }
@@ -350,6 +363,7 @@ static void print_table(const bench *b) {
     if (o->context)
         print_rate("decode after %" PRId64 " tokens", o->context, o->decode, b->decode_after,
                    o->repeat);
+    speculative_print(&b->stats);
     printf("  %-28s %10.1f %32s\n", "peak resident memory", peak_rss_mb(), "MiB");
     if (!on_cpu(b))
         printf("  memory of the GPU %.1f MiB; a decode step has %" PRIu64 " launches and %" PRIu64
@@ -385,6 +399,7 @@ static int run_workload(bench *b) {
     w.decode = b->o.decode;
     w.seed = b->o.seed;
     w.json = b->o.json;
+    w.n_drafts = speculative_count(&b->o.speculative);
     int code = open_model(b);
     if (code == EXIT_FINE)
         code = bench_workload_run(&w, b->artifact, b->engine);
@@ -423,6 +438,9 @@ enum {
     OPT_DATASET,
     OPT_PLOT,
     OPT_OVERHEAD,
+    OPT_DRAFTS,
+    OPT_DRAFT,
+    OPT_SPECULATIVE,
     OPT_JSON
 };
 
@@ -498,6 +516,12 @@ static int set_option(bench_options *o, int option, const char *value) {
     case OPT_OVERHEAD:
         o->overhead = true;
         return EXIT_FINE;
+    case OPT_DRAFTS:
+        return speculative_tokens("bench", value, &o->speculative);
+    case OPT_DRAFT:
+        return speculative_draft("bench", value, &o->speculative);
+    case OPT_SPECULATIVE:
+        return speculative_config("bench", value, &o->speculative);
     case OPT_JSON:
         o->json = true;
         return EXIT_FINE;
@@ -556,13 +580,17 @@ int cmd_bench(int argc, char **argv) {
         {"dataset-path", required_argument, NULL, OPT_DATASET},
         {"plot", required_argument, NULL, OPT_PLOT},
         {"overhead", no_argument, NULL, OPT_OVERHEAD},
+        {"num-speculative-tokens", required_argument, NULL, OPT_DRAFTS},
+        {"draft", required_argument, NULL, OPT_DRAFT},
+        {"speculative-config", required_argument, NULL, OPT_SPECULATIVE},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
         {0}};
     bench b = {.o = {.prompt = 512, .decode = 64, .context = 1024, .repeat = 5, .seed = 1}};
+    speculative_defaults(&b.o.speculative);
     for (int option, code; (option = command_option(argc, argv, "t:h", longs)) != -1;) {
         if (option == 'h') {
-            fputs(help, stdout);
+            printf("%s%s%s", help, speculative_help, examples);
             return EXIT_FINE;
         }
         if ((code = set_option(&b.o, option, optarg)) != EXIT_FINE)
@@ -574,7 +602,9 @@ int cmd_bench(int argc, char **argv) {
     int code = check_workload(&b.o);
     if (code != EXIT_FINE)
         return code;
-    if (b.o.overhead && (b.o.kind || b.o.prompt_given || b.o.context_given || b.o.repeat_given))
+    bool drafts = speculative_count(&b.o.speculative) > 0;
+    if (b.o.overhead &&
+        (drafts || b.o.kind || b.o.prompt_given || b.o.context_given || b.o.repeat_given))
         return command_usage("bench",
                              "--overhead is a measurement of its own, of prompts and steps "
                              "that it chooses");

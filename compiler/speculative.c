@@ -1,6 +1,7 @@
 #include "compiler/speculative.h"
 #include "compiler/output.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -150,12 +151,29 @@ static void add_positions(cJSON *to, const char *name, const uint64_t *counts, i
         cJSON_AddItemToArray(list, cJSON_CreateNumber((double)counts[i]));
 }
 
-void speculative_report(const mcc_engine_stats *stats, cJSON *to) {
+static int positions(const mcc_engine_stats *stats) {
     int n = 0;
     while (n < MCC_MAX_DRAFT && stats->draft_tokens_at[n] > 0)
         n++;
+    return n;
+}
+
+void speculative_report(const mcc_engine_stats *stats, cJSON *to) {
+    int n = positions(stats);
     cJSON_AddNumberToObject(to, "draft_tokens", (double)stats->draft_tokens);
     cJSON_AddNumberToObject(to, "accepted_tokens", (double)stats->accepted_tokens);
     add_positions(to, "draft_tokens_per_pos", stats->draft_tokens_at, n);
     add_positions(to, "accepted_tokens_per_pos", stats->accepted_tokens_at, n);
+}
+
+void speculative_print(const mcc_engine_stats *stats) {
+    if (stats->draft_tokens == 0)
+        return;
+    printf("  drafts: %" PRIu64 " tokens, %" PRIu64 " accepted (%.1f %%); by position, in %%:",
+           stats->draft_tokens, stats->accepted_tokens,
+           100 * (double)stats->accepted_tokens / (double)stats->draft_tokens);
+    for (int i = 0; i < positions(stats); i++)
+        printf(" %.0f",
+               100 * (double)stats->accepted_tokens_at[i] / (double)stats->draft_tokens_at[i]);
+    putchar('\n');
 }

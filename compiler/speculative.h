@@ -36,5 +36,8 @@ int speculative_open(const speculative_options *o, const mcc_artifact_options *o
 /* What became of drafts: adds draft_tokens and accepted_tokens, and both by position in the draft.
  */
 void speculative_report(const mcc_engine_stats *stats, cJSON *to);
+/* The same as a line of a table, none without drafts: how many of them were accepted, and at each
+ * position of those that were drafted there. */
+void speculative_print(const mcc_engine_stats *stats);
 
 #endif

@@ -172,6 +172,31 @@ done
 : >empty.jsonl
 expect 1 bench llama.so --workload empty.jsonl
 expect 1 bench llama.so --workload none.jsonl
+# Drafts: the model itself is always right, another one sometimes.
+always='{"model": "llama.so", "num_speculative_tokens": 4, "adaptive": false}'
+expect 0 bench llama.so --speculative-config "$always" --repeat 1 --decode-tokens 20 --context 0 --json
+quiet
+holds '0 < d["draft_tokens"] == d["accepted_tokens"] and len(d["draft_tokens_per_pos"]) == 4'
+expect 0 bench llama.so --speculative-config "$always" --repeat 1 --decode-tokens 20 --context 0
+prints "drafts: .* accepted (100.0 %); by position, in %: 100 100 100 100$"
+expect 0 bench llama.so --workload closed --dataset-path mixed.jsonl --max-num-seqs 8 --json
+cp out without
+expect 0 bench llama.so --workload closed --dataset-path mixed.jsonl --max-num-seqs 8 --json \
+    --speculative-config "$always"
+holds 'd["draft_tokens"] == d["accepted_tokens"] > 0 and d["steps"] < json.load(open("without"))["steps"] / 2'
+holds 'd["total_output_tokens"] == json.load(open("without"))["total_output_tokens"]'
+holds 'json.load(open("without"))["draft_tokens"] == 0'
+expect 0 bench llama.so --workload static --num-prompts 8 --prompt-tokens 30 --decode-tokens 60 \
+    --speculative-config '{"model": "llama-f32.so", "num_speculative_tokens": 3, "adaptive": false}' --json
+holds 'd["draft_tokens"] >= d["accepted_tokens"] == sum(d["accepted_tokens_per_pos"]) > 0'
+expect 0 bench llama.so --repeat 1 --decode-tokens 40 --context 0 --num-speculative-tokens 4
+expect 1 bench llama.so --draft gemma3.so
+silent
+says "a draft model must have the same"
+expect 1 bench llama.so --workload closed --draft missing.so
+says "missing.so"
+expect 2 bench llama.so --speculative-config '{"method": "ngram"}'
+expect 2 bench llama.so --overhead --draft llama.so
 expect 2 bench llama.so --workload trace.jsonl --dataset-path mixed.jsonl
 expect 2 bench llama.so --workload closed --dataset-path mixed.jsonl --decode-tokens 3
 expect 2 bench llama.so --plot x.svg
