@@ -3,8 +3,9 @@
 cg_packed cg_packed_of(const ir_encoding *encoding) {
     cg_packed p = {.groups = CG_BLOCK_K / encoding->group};
     p.code_bytes = CG_TILE_ROWS * CG_BLOCK_K * encoding->bits / 8;
+    p.scale_bytes = ir_dtype_bits(encoding->scale) / 8;
     bool two_levels = encoding->super_group != 0, offsets = encoding->offset != IR_OFFSET_NONE;
-    int line = CG_TILE_ROWS * p.groups * (two_levels ? 1 : 2);
+    int line = CG_TILE_ROWS * p.groups * p.scale_bytes;
     p.offsets_at = offsets ? p.code_bytes + line : 0;
     p.block_bytes = p.code_bytes + line * (offsets ? 2 : 1);
     p.super_bytes = two_levels ? CG_TILE_ROWS * 2 * (offsets ? 2 : 1) : 0;

@@ -13,9 +13,9 @@
  * nibble belongs to k = 4j+b, the high nibble to k = 16+4j+b. 5 bits: one more line: bit s of byte
  * row*4+b is the fifth bit of k = 4s+b, s = 0 … 7. 6 bits: two more lines, h = 0, 1: bits 2i and
  * 2i+1 of byte row*4+b are the top bits of k = 4(4h+i)+b. 8 bits: lines s = 0 … 7: dword lane =
- * row, byte b: code + 128 of k = 4s+b. Scales of one level: 16 f16 scales, then (with offsets) 16
- * f16 offsets. Of two levels: for each group of the block 16 scales (u8 or i8), then (with offsets)
- * 16 u8 minima a group. */
+ * row, byte b: code + 128 of k = 4s+b (an e4m3 as it is). Scales of one level: 16 scales, f16 or
+ * f32, then (with offsets) 16 f16 offsets. Of two levels: for each group of the block 16 scales (u8
+ * or i8), then (with offsets) 16 u8 minima a group. */
 #ifndef MCC_CODEGEN_PACKED_H
 #define MCC_CODEGEN_PACKED_H
 
@@ -26,6 +26,7 @@ enum { CG_TILE_ROWS = 16, CG_BLOCK_K = 32, CG_SUPER_BLOCKS = 8 };
 typedef struct cg_packed {
     int code_bytes;    /* of the code lines of a block; the scales follow */
     int groups;        /* per block: 1, or 2 for groups of 16 */
+    int scale_bytes;   /* of a group's scale */
     int offsets_at;    /* offset of the offsets or minima in a block; 0: none */
     int block_bytes;   /* of a block, without the super line */
     int super_bytes;   /* of the super line; 0: one level */

@@ -21,10 +21,11 @@ static const char help[] =
     "                         (modelcc embed)\n"
     "  --pooling KIND         with --task embed: of its last token (last, the default), or the\n"
     "                         mean over all (mean)\n"
-    "  --quantize KIND        f16, bf16, int8, int4: round weights that are not quantized\n"
-    "                         (default: keep the file's encodings)\n"
-    "  --activations KIND     int8 (default) or f32 beside quantized weights; f16 or bf16: int8\n"
-    "                         there, and this type beside weights of it (else f32)\n"
+    "  --quantize KIND        f16, bf16, int8, int4, fp8 (e4m3): round weights that are not\n"
+    "                         quantized (default: keep the file's encodings)\n"
+    "  --activations KIND     int8 (default) or f32 beside weights of integer codes; f16 or bf16:\n"
+    "                         int8 there, and this type beside weights of it and fp8 ones (else\n"
+    "                         f32)\n"
     "  --kv-cache-dtype KIND  f16 (default), f32, int8 or fp8 (e4m3): the last two with a scale a\n"
     "                         token and head, in about half the memory of f16\n"
     "  --sampling WHERE       device or host: what chooses tokens on GPUs (default device; a "
@@ -168,7 +169,6 @@ typedef struct later {
 
 /* One option; EXIT_FINE, or the exit code of a wrong one. */
 static int set_option(build_options *o, int option, const char *value, later *later) {
-    static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
                                        "asm",      "cuda",  "ptx", "sass", "tiles",   NULL};
@@ -188,8 +188,9 @@ static int set_option(build_options *o, int option, const char *value, later *la
         later->pooling = value;
         return EXIT_FINE;
     case OPT_QUANTIZE:
-        if ((i = choice(value, quantize)) < 0)
-            return command_usage("build", "--quantize %s: expected f16, bf16, int8 or int4", value);
+        if ((i = choice(value, pass_quantize_names)) < 0)
+            return command_usage("build", "--quantize %s: expected f16, bf16, int8, int4 or fp8",
+                                 value);
         o->passes.quantize = (pass_quantize)i;
         return EXIT_FINE;
     case OPT_ACTIVATIONS:

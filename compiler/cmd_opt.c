@@ -53,7 +53,6 @@ static int choose(const char *what, const char *value, const char *const *names)
 
 /* One option; false after an error. */
 static bool set_option(struct opt *opt, int c, const char *value) {
-    static const char *const encodings[] = {"keep", "f16", "bf16", "int8", "int4", NULL};
     static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const targets[] = {"cpu", "cuda", NULL};
     static const char *const places[] = {"host", "device", NULL};
@@ -75,7 +74,7 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         opt->list = true;
         return true;
     case 'q':
-        choice = choose("quantize", value, encodings);
+        choice = choose("quantize", value, pass_quantize_names);
         opt->options.quantize = (pass_quantize)choice;
         return choice >= 0;
     case 'A':

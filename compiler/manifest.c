@@ -58,11 +58,10 @@ static const char *activations_name(const pass_options *o) {
 }
 
 static void add_options(cJSON *root, const build_options *o, const char *strategy) {
-    static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4"};
     static const char *const task[] = {"generate", "embed_last", "embed_mean"};
     cJSON *j = cJSON_AddObjectToObject(root, "options");
     cJSON_AddStringToObject(j, "task", task[o->task]);
-    cJSON_AddStringToObject(j, "quantize", quantize[o->passes.quantize]);
+    cJSON_AddStringToObject(j, "quantize", pass_quantize_names[o->passes.quantize]);
     cJSON_AddStringToObject(j, "activations", activations_name(&o->passes));
     cJSON_AddStringToObject(j, "kv_cache_dtype", pass_kv_name(o->passes.kv));
     cJSON_AddStringToObject(j, "sampling", o->passes.sampling ? "device" : "host");

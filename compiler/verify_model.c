@@ -105,11 +105,10 @@ static void restore(const verify_model *m, const cg_weight *w) {
 
 /* The options that the artifact was built with, of its manifest. */
 static fe_task read_options(const cJSON *manifest, pass_options *o) {
-    static const char *const quantize[] = {"keep", "f16", "bf16", "int8", "int4"};
     const cJSON *options = cJSON_GetObjectItem(manifest, "options");
     const char *value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "quantize"));
-    for (int i = 0; value && i < 5; i++)
-        if (strcmp(value, quantize[i]) == 0)
+    for (int i = 0; value && pass_quantize_names[i]; i++)
+        if (strcmp(value, pass_quantize_names[i]) == 0)
             o->quantize = (pass_quantize)i;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "activations"));
     o->activations_f32 = value && strcmp(value, "f32") == 0;

@@ -8,10 +8,11 @@
 #include <string.h>
 
 static const ir_encoding encodings[IR_N_ENCODINGS] = {
-#define ENCODING(suffix, name_, bits_, signed_, zero_point_, group_, scale_, offset_, super_,      \
-                 block_, block_bytes_)                                                             \
+#define ENCODING(suffix, name_, code_, bits_, signed_, zero_point_, group_, scale_, offset_,       \
+                 super_, block_, block_bytes_)                                                     \
     [IR_ENC_##suffix] = {.id = IR_ENC_##suffix,                                                    \
                          .name = name_,                                                            \
+                         .code = IR_CODE_##code_,                                                  \
                          .bits = bits_,                                                            \
                          .is_signed = signed_,                                                     \
                          .zero_point = zero_point_,                                                \
@@ -264,6 +265,13 @@ static void decode_q6_k(const uint8_t *b, float *out) {
     }
 }
 
+/* d f32 | 32 codes e4m3 */
+static void decode_fp8_e4m3(const uint8_t *b, float *out) {
+    float d = float_from_bits(load_u32(b));
+    for (int j = 0; j < 32; j++)
+        out[j] = d * ir_f8_to_f32(b[4 + j], IR_F8E4M3);
+}
+
 static void decode_a8(const uint8_t *row, int64_t k, float *out) {
     for (int64_t i = 0; i < k; i++) {
         float scale;
@@ -277,7 +285,7 @@ typedef void decode_block(const uint8_t *block, float *out);
 static decode_block *const block_decoders[IR_N_ENCODINGS] = {
     [IR_ENC_Q4_0] = decode_q4_0, [IR_ENC_Q4_1] = decode_q4_1, [IR_ENC_Q5_0] = decode_q5_0,
     [IR_ENC_Q5_1] = decode_q5_1, [IR_ENC_Q8_0] = decode_q8_0, [IR_ENC_Q4_K] = decode_q4_k,
-    [IR_ENC_Q5_K] = decode_q5_k, [IR_ENC_Q6_K] = decode_q6_k,
+    [IR_ENC_Q5_K] = decode_q5_k, [IR_ENC_Q6_K] = decode_q6_k, [IR_ENC_FP8_E4M3] = decode_fp8_e4m3,
 };
 
 void ir_encoding_decode_row(const ir_encoding *encoding, const void *row, int64_t k, float *out) {
@@ -349,6 +357,20 @@ static bool encode_q4_1(const float *x, uint8_t *b) {
     return true;
 }
 
+/* The largest number becomes 448, the largest code. Scales below 2^-100 are none: quotients by them
+ * would lose what a denormal scale has lost. */
+static bool encode_fp8_e4m3(const float *x, uint8_t *b) {
+    float max = largest_magnitude(x, 32), d = max / 448 < 0x1p-100f ? 0 : max / 448;
+    if (!(max < INFINITY))
+        return false;
+    uint32_t bits = bits_from_float(d);
+    store_u16(b, (uint16_t)bits);
+    store_u16(b + 2, (uint16_t)(bits >> 16));
+    for (int j = 0; j < 32; j++)
+        b[4 + j] = ir_f32_to_f8(d > 0 ? x[j] / d : 0, IR_F8E4M3);
+    return true;
+}
+
 /* See QUANTIZE in ops.def, which states these operations exactly. */
 /* Rounds a group to L levels on each side; returns the error that ops.def defines. */
 static float round_a8(const float *x, float inverse, float levels, int8_t *codes) {
@@ -401,8 +423,11 @@ bool ir_encoding_encode_row(const ir_encoding *encoding, const float *x, int64_t
         return encode_a8(x, k, b);
     case IR_ENC_Q8_0:
     case IR_ENC_Q4_1:
+    case IR_ENC_FP8_E4M3:
         for (int64_t i = 0; i < k; i += 32, b += encoding->block_bytes)
-            if (!(encoding->id == IR_ENC_Q8_0 ? encode_q8_0(x + i, b) : encode_q4_1(x + i, b)))
+            if (!(encoding->id == IR_ENC_Q8_0   ? encode_q8_0(x + i, b)
+                  : encoding->id == IR_ENC_Q4_1 ? encode_q4_1(x + i, b)
+                                                : encode_fp8_e4m3(x + i, b)))
                 return false;
         return true;
     default:

@@ -56,12 +56,14 @@ typedef enum ir_encoding_id {
     IR_N_ENCODINGS
 } ir_encoding_id;
 
+typedef enum ir_code_kind { IR_CODE_INT, IR_CODE_E4M3 } ir_code_kind;
 typedef enum ir_offset_kind { IR_OFFSET_NONE, IR_OFFSET_ADD, IR_OFFSET_SUBTRACT } ir_offset_kind;
 
 /* See encodings.def for the meaning of each field. */
 typedef struct ir_encoding {
     ir_encoding_id id;
     const char *name;
+    ir_code_kind code;
     int bits;
     bool is_signed;
     int zero_point;
@@ -83,8 +85,8 @@ int64_t ir_encoding_row_bytes(const ir_encoding *encoding, int64_t k);
 /* Decodes one row of k elements to f32: the reference, plain loops, shared with no backend. */
 void ir_encoding_decode_row(const ir_encoding *encoding, const void *row, int64_t k, float *out);
 /* Encodes one row by round to nearest (absolute maximum, or minimum and maximum where the encoding
- * has an offset). Only q8_0, q4_1 and a8; k must be a multiple of 32. False for other encodings,
- * and where x is not finite or its scale does not fit the encoding's. */
+ * has an offset). Only q8_0, q4_1, fp8_e4m3 and a8; k must be a multiple of 32. False for other
+ * encodings, and where x is not finite or its scale does not fit the encoding's. */
 bool ir_encoding_encode_row(const ir_encoding *encoding, const float *x, int64_t k, void *row);
 
 float ir_f16_to_f32(uint16_t h);

@@ -403,8 +403,9 @@ bool ir_infer_matmul(ir_op *op, ir_diag *diag) {
         return bad_operand(op, 1, "a matrix [N, K], because of transpose_b", diag);
     if (!transposed && (b->encoding || b->layout))
         return bad_operand(op, 1, "transpose_b, which quantized and packed weights need", diag);
-    if (a->encoding && (a->encoding->id != IR_ENC_A8 || !b->encoding))
-        return bad_operand(op, 0, "a8 beside a quantized weight, or not quantized", diag);
+    if (a->encoding &&
+        (a->encoding->id != IR_ENC_A8 || !b->encoding || b->encoding->code != IR_CODE_INT))
+        return bad_operand(op, 0, "a8 beside a weight of integer codes, or not quantized", diag);
     if (b->encoding && b->encoding->id == IR_ENC_A8)
         return bad_operand(op, 1, "a weight's encoding", diag);
     ir_dim k = b->dims[b->rank - (transposed ? 1 : 2)];

@@ -14,8 +14,12 @@ typedef enum pass_quantize {
     PASS_QUANTIZE_F16,
     PASS_QUANTIZE_BF16,
     PASS_QUANTIZE_INT8,
-    PASS_QUANTIZE_INT4
+    PASS_QUANTIZE_INT4,
+    PASS_QUANTIZE_FP8
 } pass_quantize;
+
+/* As --quantize and manifests call them: keep, f16, …; by number, then NULL. */
+extern const char *const pass_quantize_names[];
 
 /* Element type of the KV cache's pages. */
 typedef enum pass_kv { PASS_KV_F16, PASS_KV_F32, PASS_KV_INT8, PASS_KV_FP8 } pass_kv;
@@ -29,8 +33,8 @@ bool pass_kv_from_name(const char *name, pass_kv *kv);
 typedef struct pass_options {
     pass_quantize quantize;
     bool activations_f32;      /* keep activations in f32 beside quantized weights */
-    ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it; IR_F32
-                                  (zero): in f32 */
+    ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it and of
+                                  fp8; IR_F32 (zero): in f32 */
     pass_kv kv;
     bool sampling;         /* the step chooses tokens as well */
     const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */

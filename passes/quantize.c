@@ -5,6 +5,8 @@
  *   %y = matmul(%x, %w) {transpose_b = 1}   ->   %q = quantize(%x) : a8[T, 576]
  *                                                %y = matmul(%q, %w) {transpose_b = 1}
  *
+ * Weights in fp8 are multiplied by activations in f32, or in the 16-bit type that is asked for.
+ *
  * Only weights that nothing but matmul (transpose_b) and gather reads are changed. int4 keeps the
  * embedding and the projection to logits at int8, where four bits cost too much. A weight that is
  * quantized already stays as it is: requantizing would add the errors of both. Consumers of one
@@ -13,6 +15,14 @@
 
 #include <math.h>
 #include <string.h>
+
+const char *const pass_quantize_names[] = {[PASS_QUANTIZE_KEEP] = "keep",
+                                           [PASS_QUANTIZE_F16] = "f16",
+                                           [PASS_QUANTIZE_BF16] = "bf16",
+                                           [PASS_QUANTIZE_INT8] = "int8",
+                                           [PASS_QUANTIZE_INT4] = "int4",
+                                           [PASS_QUANTIZE_FP8] = "fp8",
+                                           NULL};
 
 /* --- weights -----------------------------------------------------------------------------------
  */
@@ -69,6 +79,9 @@ static ir_type wanted_type(pass_quantize quantize, const ir_type *type, const we
         break;
     case PASS_QUANTIZE_BF16:
         wanted.dtype = IR_BF16;
+        break;
+    case PASS_QUANTIZE_FP8:
+        wanted = ir_quantized(ir_encoding_get(IR_ENC_FP8_E4M3), type->rank, type->dims);
         break;
     case PASS_QUANTIZE_INT8:
     case PASS_QUANTIZE_INT4:
@@ -270,8 +283,17 @@ static ir_value *narrowed(pass_context *context, ir_op *matmul, ir_value *x, ir_
     return op->results[0];
 }
 
-/* Inputs of matmuls by quantized weights become a8; or those of matmuls by weights of the 16-bit
- * type that is asked for are cast to it. */
+/* Whether a matmul by this weight reads a8; or else the 16-bit type that is asked for, whose
+ * products with the weight's codes are exact. */
+static bool matmul_reads(const ir_type *w, bool a8, ir_dtype half) {
+    const ir_encoding *e = w->encoding;
+    if (a8)
+        return e && e->code == IR_CODE_INT;
+    return e ? e->code == IR_CODE_E4M3 : w->dtype == half;
+}
+
+/* Inputs of matmuls by weights of integer codes become a8; or those of matmuls by weights of fp8,
+ * or of the 16-bit type that is asked for, are cast to that type. */
 static bool narrow_activations(pass_context *context, bool a8) {
     ir_module *module = context->module;
     int n = module->n_values, matmuls = 0, ops = 0;
@@ -283,8 +305,8 @@ static bool narrow_activations(pass_context *context, bool a8) {
     for (ir_op *op = module->graph->first; ok && op; op = op->next) {
         if (op->code != IR_OP_MATMUL || !ir_op_int(op, "transpose_b"))
             continue;
-        const ir_type *w = &op->operands[1]->type;
-        if (a8 ? !w->encoding : w->encoding || w->dtype != context->options->activations_half)
+        if (!matmul_reads(&op->operands[1]->type, a8,
+                          a8 ? IR_F32 : context->options->activations_half))
             continue;
         ir_value *x = op->operands[0];
         if (x->type.encoding || x->type.layout || x->type.dtype != IR_F32)

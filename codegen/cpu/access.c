@@ -231,7 +231,7 @@ static LLVMValueRef top_bits(cg_cpu_emitter *em, LLVMValueRef at, LLVMValueRef f
 }
 
 /* The 16 unsigned codes of half `half` (i64, 0 or 1) of a block; `lane_at` is the block's address
- * plus 4 * lane. 8-bit codes come with their 128 added. */
+ * plus 4 * lane. Integers of 8 bits come with their 128 added. */
 static LLVMValueRef load_codes(cg_cpu_emitter *em, int bits, LLVMValueRef lane_at,
                                LLVMValueRef half) {
     if (bits == 8)
@@ -252,10 +252,15 @@ static LLVMValueRef load_codes(cg_cpu_emitter *em, int bits, LLVMValueRef lane_a
     return LLVMBuildOr(em->builder, v, top, "");
 }
 
+static LLVMValueRef load_lane(cg_cpu_emitter *em, LLVMValueRef line, int64_t offset, ir_dtype dtype,
+                              LLVMValueRef lane) {
+    LLVMValueRef at = cg_cpu_offset(em, line, cg_cpu_mul_const(em, lane, ir_dtype_bits(dtype) / 8));
+    return cg_cpu_load_f32(em, dtype, cg_cpu_offset_const(em, at, offset));
+}
+
 static LLVMValueRef load_f16_lane(cg_cpu_emitter *em, LLVMValueRef line, int64_t offset,
                                   LLVMValueRef lane) {
-    LLVMValueRef at = cg_cpu_offset(em, line, cg_cpu_mul_const(em, lane, 2));
-    return cg_cpu_load_f32(em, IR_F16, cg_cpu_offset_const(em, at, offset));
+    return load_lane(em, line, offset, IR_F16, lane);
 }
 
 /* As ir_encoding_decode_row computes, operation by operation. */
@@ -283,8 +288,13 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
     LLVMValueRef codes =
         load_codes(em, encoding->bits, cg_cpu_offset(em, at, cg_cpu_mul_const(em, lane, 4)), half);
     int zero = encoding->zero_point + (encoding->bits == 8 ? 128 : 0);
-    codes = LLVMBuildSub(b, codes, cg_cpu_i32v(em, zero), "");
-    codes = LLVMBuildSIToFP(b, codes, em->f32x16, "");
+    if (encoding->code == IR_CODE_E4M3) {
+        codes = LLVMBuildTrunc(b, codes, cg_cpu_vector(em->i16, CG_CPU_LANES), "");
+        codes = LLVMBuildFMul(b, cg_cpu_e4m3_to_f32(em, codes), cg_cpu_f32v(em, 256), "");
+    } else {
+        codes = LLVMBuildSub(b, codes, cg_cpu_i32v(em, zero), "");
+        codes = LLVMBuildSIToFP(b, codes, em->f32x16, "");
+    }
 
     LLVMValueRef scale, offset = NULL;
     if (p.super_bytes) {
@@ -300,7 +310,7 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
             offset = LLVMBuildFMul(b, load_f16_lane(em, super, CG_TILE_ROWS * 2, lane), small, "");
         }
     } else {
-        scale = load_f16_lane(em, at, p.code_bytes, lane);
+        scale = load_lane(em, at, p.code_bytes, encoding->scale, lane);
         if (encoding->offset != IR_OFFSET_NONE)
             offset = load_f16_lane(em, at, p.offsets_at, lane);
     }

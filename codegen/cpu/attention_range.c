@@ -7,13 +7,6 @@ static int64_t register_budget(const cg_cpu_emitter *em) {
     return em->target->avx512 ? 24 : 6;
 }
 
-static LLVMValueRef same_i16(cg_cpu_emitter *em, int64_t v) {
-    int64_t values[CG_CPU_LANES];
-    for (int i = 0; i < CG_CPU_LANES; i++)
-        values[i] = v;
-    return cg_cpu_ints(em->i16, CG_CPU_LANES, values);
-}
-
 static LLVMValueRef score_row(cg_cpu_attention *s, LLVMValueRef pair) {
     return pair_row(s, s->scores, pair, RANGE);
 }
@@ -23,8 +16,7 @@ static LLVMValueRef page_keys(cg_cpu_attention *s, LLVMValueRef page) {
     return cg_cpu_load(s->em, s->em->ptr, at, 8);
 }
 
-/* 16 elements of a page; of quantized ones codes, those of f8e4m3 times 2^-8: as f16 they have the
- * same bits but for the exponent's bias. */
+/* 16 elements of a page; of quantized ones codes, those of f8e4m3 times 2^-8. */
 static LLVMValueRef load_elements(cg_cpu_attention *s, LLVMValueRef ptr, LLVMValueRef mask) {
     cg_cpu_emitter *em = s->em;
     LLVMBuilderRef b = em->builder;
@@ -32,10 +24,7 @@ static LLVMValueRef load_elements(cg_cpu_attention *s, LLVMValueRef ptr, LLVMVal
         return cg_cpu_load_f32x16(em, s->kv->dtype, ptr, mask);
     LLVMTypeRef i16x16 = cg_cpu_vector(em->i16, CG_CPU_LANES);
     LLVMValueRef v = cg_cpu_load_masked(em, cg_cpu_vector(em->i8, CG_CPU_LANES), ptr, 1, mask);
-    v = LLVMBuildZExt(b, v, i16x16, "");
-    v = LLVMBuildShl(b, v, same_i16(em, 8), "");
-    v = LLVMBuildAnd(b, LLVMBuildAShr(b, v, same_i16(em, 1), ""), same_i16(em, 0xbf80), "");
-    return cg_cpu_f16_to_f32(em, LLVMBuildBitCast(b, v, cg_cpu_vector(em->f16, CG_CPU_LANES), ""));
+    return cg_cpu_e4m3_to_f32(em, LLVMBuildZExt(b, v, i16x16, ""));
 }
 
 /* A page's scales, from s->key_scales or s->value_scales, times `factor` and what load_elements

@@ -157,6 +157,16 @@ LLVMValueRef cg_cpu_f16_to_f32(cg_cpu_emitter *em, LLVMValueRef v) {
     return LLVMBuildFPExt(em->builder, v, like(v, em->f32), "");
 }
 
+/* As f16 a code has the same bits but for the exponent's bias. */
+LLVMValueRef cg_cpu_e4m3_to_f32(cg_cpu_emitter *em, LLVMValueRef codes) {
+    LLVMBuilderRef b = em->builder;
+#define I16(n) cg_cpu_splat(em, LLVMConstInt(em->i16, n, 0), CG_CPU_LANES)
+    LLVMValueRef v = LLVMBuildShl(b, codes, I16(8), "");
+    v = LLVMBuildAnd(b, LLVMBuildAShr(b, v, I16(1), ""), I16(0xbf80), "");
+#undef I16
+    return cg_cpu_f16_to_f32(em, LLVMBuildBitCast(b, v, cg_cpu_vector(em->f16, CG_CPU_LANES), ""));
+}
+
 LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v) {
     return LLVMBuildFPTrunc(em->builder, v, like(v, em->f16), "");
 }

@@ -95,6 +95,8 @@ LLVMValueRef cg_cpu_shuffle(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b, 
 /* f16 bits (half, <n x half>) from and to f32, to nearest even. */
 LLVMValueRef cg_cpu_f16_to_f32(cg_cpu_emitter *em, LLVMValueRef v);
 LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v);
+/* What 16 codes of f8e4m3, in the low bytes of <16 x i16>, stand for, times 2^-8. */
+LLVMValueRef cg_cpu_e4m3_to_f32(cg_cpu_emitter *em, LLVMValueRef codes);
 /* f32 to what memory holds of f32, f16 or bf16 (i16 bits), to nearest even. */
 LLVMValueRef cg_cpu_narrow(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v);
 /* a > b ? a : b (a NaN gives b), the meaning of x86's maxps; likewise min. */

@@ -183,7 +183,8 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
         return cg_cpu_unsupported(em, "the weight of a matmul is not packed");
     if (s->kernel->n_programs != 1)
         return cg_cpu_unsupported(em, "a matmul with an epilogue by heads");
-    if (x->encoding && (x->encoding->id != IR_ENC_A8 || !w->encoding))
+    if (x->encoding &&
+        (x->encoding->id != IR_ENC_A8 || !w->encoding || w->encoding->code != IR_CODE_INT))
         return cg_cpu_unsupported(em, "activations in %s do not go with weights in %s",
                                   x->encoding->name,
                                   w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));

@@ -41,11 +41,15 @@ static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef 
     cg_cpu_end_for(em, &loop);
 }
 
-/* The codes of one k, out of the four in each dword, as f32. */
-static LLVMValueRef code_of(cg_cpu_emitter *em, LLVMValueRef step, int byte, int zero) {
+/* The codes of one k, out of the four in each dword, as f32; those of e4m3 times 2^-8. */
+static LLVMValueRef code_of(cg_cpu_emitter *em, const ir_encoding *e, LLVMValueRef step, int byte) {
+    int zero = cg_cpu_stored_zero(e);
     LLVMValueRef v = LLVMBuildBitCast(em->builder, step, em->i32x16, "");
     if (byte)
         v = LLVMBuildLShr(em->builder, v, cg_cpu_i32v(em, 8 * byte), "");
+    if (e->code == IR_CODE_E4M3)
+        return cg_cpu_e4m3_to_f32(
+            em, LLVMBuildTrunc(em->builder, v, cg_cpu_vector(em->i16, CG_CPU_LANES), ""));
     v = LLVMBuildAnd(em->builder, v, cg_cpu_i32v(em, 255), "");
     if (zero)
         v = LLVMBuildSub(em->builder, v, cg_cpu_i32v(em, zero), "");
@@ -55,17 +59,19 @@ static LLVMValueRef code_of(cg_cpu_emitter *em, LLVMValueRef step, int byte, int
 static void add_quantized(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS], lines[8] = {0}, scale[2], offset[2];
     cg_cpu_blocks b = cg_cpu_begin_blocks(em, p);
-    int zero = cg_cpu_stored_zero(b.encoding);
     LLVMValueRef first = cg_cpu_mul_const(em, b.index, CG_BLOCK_K);
-    for (int g = 0; g < b.packed.groups; g++)
+    for (int g = 0; g < b.packed.groups; g++) {
         cg_cpu_group_scale(em, &b, g, &scale[g], &offset[g]);
+        if (b.encoding->code == IR_CODE_E4M3) /* what code_of leaves out; exact */
+            scale[g] = LLVMBuildFMul(em->builder, scale[g], cg_cpu_f32v(em, 256), "");
+    }
     load_sums(em, p, locals, sums);
     for (int s = 0; s < 8; s++) {
         LLVMValueRef step = cg_cpu_codes(em, &b, s, 0, CG_CPU_LANES, lines);
         int g = s * b.packed.groups / 8;
         for (int byte = 0; byte < 4; byte++) {
             LLVMValueRef w =
-                LLVMBuildFMul(em->builder, scale[g], code_of(em, step, byte, zero), "");
+                LLVMBuildFMul(em->builder, scale[g], code_of(em, b.encoding, step, byte), "");
             if (offset[g])
                 w = LLVMBuildFAdd(em->builder, w, offset[g], "");
             add_column(em, p, cg_cpu_add_const(em, first, 4 * s + byte), w, sums);

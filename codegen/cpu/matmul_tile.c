@@ -100,8 +100,11 @@ void cg_cpu_group_scale(cg_cpu_emitter *em, const cg_cpu_blocks *b, int g, LLVMV
         return;
     }
     if (!p->super_bytes) {
-        int64_t at = 2 * CG_TILE_ROWS * g;
-        *scale = load_half_line(em, b->block, p->code_bytes + at);
+        int64_t at = 2 * CG_TILE_ROWS * g; /* f32: one group */
+        *scale =
+            p->scale_bytes == 2
+                ? load_half_line(em, b->block, p->code_bytes + at)
+                : cg_cpu_load(em, em->f32x16, cg_cpu_offset_const(em, b->block, p->code_bytes), 64);
         if (p->offsets_at)
             *offset = load_half_line(em, b->block, p->offsets_at + at);
         return;

@@ -8,8 +8,9 @@ enum { BLOCK = CG_BLOCK_K, ROWS = CG_TILE_ROWS };
 
 /* What a file's block says about 32 consecutive k of one row. */
 typedef struct row_block {
-    uint8_t codes[BLOCK];       /* unsigned; 8-bit codes + 128 */
-    uint16_t scale, offset;     /* one level: f16 bits */
+    uint8_t codes[BLOCK];       /* unsigned; integers of 8 bits + 128 */
+    uint32_t scale;             /* one level: bits of f16 or f32 */
+    uint16_t offset;            /* one level: f16 bits */
     uint8_t scales[2], mins[2]; /* two levels: per group of the block */
     uint16_t d, dmin;           /* two levels: of the super group, f16 bits */
 } row_block;
@@ -97,6 +98,10 @@ static void read_block(const ir_encoding *e, const uint8_t *row, int64_t b, row_
         for (int j = 0; j < BLOCK; j++)
             out->codes[j] = p[2 + j] ^ 0x80;
         break;
+    case IR_ENC_FP8_E4M3:
+        out->scale = u16(p) | (uint32_t)u16(p + 2) << 16;
+        memcpy(out->codes, p + 4, BLOCK);
+        break;
     case IR_ENC_Q4_K:
     case IR_ENC_Q5_K:
         read_k4_k5(p, s, e->id == IR_ENC_Q5_K, out);
@@ -145,7 +150,7 @@ static void put_block(const ir_encoding *e, const cg_packed *p, const row_block 
                       uint8_t *block, uint8_t *super) {
     put_codes(e->bits, in->codes, lane, block);
     if (!e->super_group) {
-        memcpy(block + p->code_bytes + 2 * lane, &in->scale, 2);
+        memcpy(block + p->code_bytes + p->scale_bytes * lane, &in->scale, (size_t)p->scale_bytes);
         if (p->offsets_at)
             memcpy(block + p->offsets_at + 2 * lane, &in->offset, 2);
         return;
@@ -238,11 +243,23 @@ static float f16_at(const uint8_t *p) {
     return ir_f16_to_f32(u16(p));
 }
 
+/* A one-level scale. */
+static float scale_at(const uint8_t *p, int bytes) {
+    float f;
+    memcpy(&f, p, sizeof f);
+    return bytes == 2 ? f16_at(p) : f;
+}
+
+static float code_value(const ir_encoding *e, int code) {
+    if (e->code == IR_CODE_E4M3)
+        return ir_f8_to_f32((uint8_t)code, IR_F8E4M3);
+    return (float)(code - (e->bits == 8 ? 128 : e->zero_point));
+}
+
 static void unpack_quantized_row(const ir_encoding *e, const uint8_t *tile, int64_t k, int lane,
                                  float *out) {
     cg_packed p = cg_packed_of(e);
     int64_t blocks_per_run = p.run_k / BLOCK;
-    int zero = e->bits == 8 ? 128 : e->zero_point;
     for (int64_t b = 0; b < k / BLOCK; b++) {
         const uint8_t *run = tile + b / blocks_per_run * p.run_bytes;
         const uint8_t *block = run + p.super_bytes + b % blocks_per_run * p.block_bytes;
@@ -256,11 +273,11 @@ static void unpack_quantized_row(const ir_encoding *e, const uint8_t *tile, int6
                     offset = -f16_at(run + 2 * ROWS + 2 * lane) *
                              (float)block[p.offsets_at + g * ROWS + lane];
             } else {
-                scale = f16_at(block + p.code_bytes + 2 * lane);
+                scale = scale_at(block + p.code_bytes + p.scale_bytes * lane, p.scale_bytes);
                 if (p.offsets_at)
                     offset = f16_at(block + p.offsets_at + 2 * lane);
             }
-            out[b * BLOCK + i] = scale * (float)(get_code(e->bits, block, lane, i) - zero) + offset;
+            out[b * BLOCK + i] = scale * code_value(e, get_code(e->bits, block, lane, i)) + offset;
         }
     }
 }
@@ -301,7 +318,7 @@ static void get_block(const ir_encoding *e, const cg_packed *p, const uint8_t *b
     for (int k = 0; k < BLOCK; k++)
         out->codes[k] = (uint8_t)get_code(e->bits, block, lane, k);
     if (!e->super_group) {
-        out->scale = u16(block + p->code_bytes + 2 * lane);
+        memcpy(&out->scale, block + p->code_bytes + p->scale_bytes * lane, (size_t)p->scale_bytes);
         out->offset = p->offsets_at ? u16(block + p->offsets_at + 2 * lane) : 0;
         return;
     }
@@ -369,7 +386,7 @@ static void write_block(const ir_encoding *e, uint8_t *row, int64_t b, const row
     uint8_t *p = row + (e->super_group ? b / 8 : b) * e->block_bytes;
     int s = (int)(b % 8);
     if (!e->super_group)
-        put_u16(p, in->scale);
+        put_u16(p, (uint16_t)in->scale);
     if (!e->super_group && e->offset != IR_OFFSET_NONE)
         put_u16(p + 2, in->offset);
     switch (e->id) {
@@ -390,6 +407,10 @@ static void write_block(const ir_encoding *e, uint8_t *row, int64_t b, const row
     case IR_ENC_Q8_0:
         for (int j = 0; j < BLOCK; j++)
             p[2 + j] = in->codes[j] ^ 0x80;
+        break;
+    case IR_ENC_FP8_E4M3:
+        put_u16(p + 2, (uint16_t)(in->scale >> 16));
+        memcpy(p + 4, in->codes, BLOCK);
         break;
     case IR_ENC_Q4_K:
     case IR_ENC_Q5_K:

@@ -186,6 +186,9 @@ static const char *packed_load(cg_cuda_emitter *em, const cg_access *access, con
                                const char *column) {
     static const char *const offsets[] = {"OFFSET_NONE", "OFFSET_ADD", "OFFSET_SUBTRACT"};
     const ir_encoding *e = em->kernel->args[access->arg].type.encoding;
+    if (e->code == IR_CODE_E4M3)
+        return ir_arena_printf(em->arena, "packed_fp8(a.a%d, %s, %s, %" PRId64 ")", access->arg,
+                               row, column, access->row_stride);
     return ir_arena_printf(
         em->arena, "packed<%d, %d, %d, %s, %s, %s>::at(a.a%d, %s, %s, %" PRId64 ")", e->bits,
         32 / e->group, e->zero_point, offsets[e->offset], e->super_group ? "true" : "false",

@@ -36,7 +36,7 @@ static const char *weight_text(cg_cuda_emitter *em) {
     int zero = e->bits == 8 && e->is_signed ? 128 : e->zero_point;
     return ir_arena_printf(
         em->arena,
-        "struct weight { // %s\n"
+        "%sstruct weight { // %s\n"
         "    static constexpr int bits = %d, zero = %d, groups = %d;\n"
         "    static constexpr int code_bytes = %d, offsets_at = %d, block_bytes = %d;\n"
         "    static constexpr int super_bytes = %d;\n"
@@ -44,7 +44,8 @@ static const char *weight_text(cg_cuda_emitter *em) {
         "    static constexpr int64 n = %" PRId64 ", k = %" PRId64 ";\n"
         "    static constexpr int parts = %d;\n"
         "};\n",
-        e->name, e->bits, zero, p.groups, p.code_bytes, p.offsets_at, p.block_bytes, p.super_bytes,
+        e->code == IR_CODE_E4M3 ? "#define FP8_WEIGHTS\n" : "", e->name, e->bits, zero, p.groups,
+        p.code_bytes, p.offsets_at, p.block_bytes, p.super_bytes,
         e->scale == IR_I8 ? "true" : "false", m->n, m->k, m->parts);
 }
 
@@ -556,7 +557,8 @@ static bool check(cg_cuda_emitter *em) {
         return cg_cuda_unsupported(em, "the weight of a matmul is not packed");
     if (!cg_cuda_by_heads(k) && cg_cuda_whole_rows(&k->programs[0]))
         return cg_cuda_unsupported(em, "an epilogue over whole rows");
-    if (x->encoding && (x->encoding->id != IR_ENC_A8 || !w->encoding))
+    if (x->encoding &&
+        (x->encoding->id != IR_ENC_A8 || !w->encoding || w->encoding->code != IR_CODE_INT))
         return cg_cuda_unsupported(em, "activations in %s do not go with weights in %s",
                                    x->encoding->name,
                                    w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));

@@ -6,7 +6,8 @@ enum {
 #define DTYPE(suffix, name, bits) bytes_of_IR_##suffix = (bits) / 8,
 #include "ir/dtypes.def"
 #undef DTYPE
-#define ENCODING(suffix, name, bits, is_signed, zero, group, scale, offset, super, block, bytes)   \
+#define ENCODING(suffix, name, code, bits, is_signed, zero, group, scale, offset, super, block,    \
+                 bytes)                                                                            \
     block_of_IR_ENC_##suffix = (block), bytes_of_IR_ENC_##suffix = (bytes),
 #include "ir/encodings.def"
 #undef ENCODING

@@ -46,6 +46,14 @@ static inline void graph_random_blocks(const ir_encoding *e, uint8_t *data, int6
     for (int64_t i = 0; i < bytes; i++)
         data[i] = (uint8_t)cpu_random();
     for (int64_t at = 0; at < bytes; at += e->block_bytes) {
+        if (e->code == IR_CODE_E4M3) {
+            float f = ldexpf(1 + cpu_random_float(0.5f), -8 - (int)(cpu_random() % 4));
+            memcpy(data + at, &f, 4);
+            for (int i = 4; i < e->block_bytes; i++)
+                if ((data[at + i] & 0x7f) == 0x7f) /* no NaN is a code */
+                    data[at + i] ^= 1;
+            continue;
+        }
         float scale = e->super_group ? 0.0005f : e->bits == 8 ? 0.005f : 0.05f;
         graph_random_half(data + at + (e->id == IR_ENC_Q6_K ? 208 : 0), scale);
         if (e->offset != IR_OFFSET_NONE)

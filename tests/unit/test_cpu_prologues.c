@@ -11,7 +11,7 @@
 enum { MOST_TOKENS = 500 };
 
 static const char *const weight_types[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k",
-                                           "q5_k", "q6_k", "f32",  "f16",  "bf16"};
+                                           "q5_k", "q6_k", "f32",  "f16",  "bf16", "fp8_e4m3"};
 enum { N_WEIGHT_TYPES = sizeof weight_types / sizeof *weight_types };
 
 /* Takes the module over. */

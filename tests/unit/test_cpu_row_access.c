@@ -253,7 +253,7 @@ END_TEST
 
 static const ir_encoding_id packed_encodings[] = {IR_ENC_Q4_0, IR_ENC_Q4_1, IR_ENC_Q5_0,
                                                   IR_ENC_Q5_1, IR_ENC_Q8_0, IR_ENC_Q4_K,
-                                                  IR_ENC_Q5_K, IR_ENC_Q6_K};
+                                                  IR_ENC_Q5_K, IR_ENC_Q6_K, IR_ENC_FP8_E4M3};
 enum { N_PACKED = sizeof packed_encodings / sizeof packed_encodings[0] };
 
 /* A table whose rows are known by their codes and scales, written in the packed order. */
@@ -270,9 +270,22 @@ static float random_scale(uint8_t *at) {
     return ir_f16_to_f32(h);
 }
 
+static float random_wide_scale(uint8_t *at) {
+    float f = cpu_random_float(1);
+    memcpy(at, &f, 4);
+    return f;
+}
+
+/* What a code of e4m3 stands for, as OCP's specification defines it. */
+static float e4m3(int code) {
+    int exponent = code >> 3 & 15, mantissa = code & 7;
+    float f = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+    return code & 128 ? -f : f;
+}
+
 static void put_code(uint8_t *block, int bits, int row, int k, int code) {
     if (bits == 8) {
-        block[k / 4 * 64 + row * 4 + k % 4] = (uint8_t)(code + 128);
+        block[k / 4 * 64 + row * 4 + k % 4] = (uint8_t)code;
         return;
     }
     int j = k % 16 / 4, b = k % 4;
@@ -285,8 +298,9 @@ static void put_code(uint8_t *block, int bits, int row, int k, int code) {
 
 static table make_table(const ir_encoding *e, int64_t n, int64_t k) {
     bool two = e->super_group != 0, offsets = e->offset != IR_OFFSET_NONE;
+    bool fp8 = e->code == IR_CODE_E4M3;
     int groups = 32 / e->group, codes = 64 * e->bits;
-    int block_bytes = codes + 16 * groups * (two ? 1 : 2) * (offsets ? 2 : 1);
+    int block_bytes = codes + 16 * groups * (two ? 1 : fp8 ? 4 : 2) * (offsets ? 2 : 1);
     int super_bytes = two ? (offsets ? 64 : 32) : 0;
     int64_t tiles = (n + 15) / 16,
             per_tile = k / 32 * block_bytes + (two ? k / 256 * super_bytes : 0);
@@ -323,17 +337,20 @@ static table make_table(const ir_encoding *e, int64_t n, int64_t k) {
                             offset = ir_f16_to_f32(dmin) * (float)*s;
                         }
                     } else {
-                        scale = random_scale(at + codes + 2 * row);
+                        scale = fp8 ? random_wide_scale(at + codes + 4 * row)
+                                    : random_scale(at + codes + 2 * row);
                         if (offsets)
                             offset = random_scale(at + codes + 32 + 2 * row);
                     }
                     for (int i = 0; i < e->group; i++) {
                         int column = g * e->group + i;
                         int code = (int)(cpu_random() & ((1u << e->bits) - 1));
+                        if (fp8 && (code & 127) == 127) /* NaN */
+                            code ^= 1;
+                        put_code(at, e->bits, row, column, code);
                         if (e->is_signed)
                             code -= 128;
-                        put_code(at, e->bits, row, column, code);
-                        float v = scale * (float)(code - e->zero_point);
+                        float v = scale * (fp8 ? e4m3(code) : (float)(code - e->zero_point));
                         if (offsets)
                             v = e->offset == IR_OFFSET_ADD ? v + offset : v - offset;
                         if (tile * 16 + row < n)

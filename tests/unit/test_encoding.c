@@ -227,6 +227,26 @@ START_TEST(decodes_nibble_blocks) {
 }
 END_TEST
 
+/* A block of fp8: its f32 scale, then codes s eeee mmm with bias 7 (OCP's specification). */
+START_TEST(decodes_fp8_blocks) {
+    uint8_t b[36] = {0};
+    float out[32], scale = 0.0123456789f;
+    memcpy(b, &scale, 4);
+    for (int first = 0; first < 256; first += 32) {
+        for (int j = 0; j < 32; j++)
+            b[4 + j] = (uint8_t)(first + j);
+        ir_encoding_decode_row(ir_encoding_get(IR_ENC_FP8_E4M3), b, 32, out);
+        for (int j = 0; j < 32; j++) {
+            int code = first + j, exponent = code >> 3 & 15;
+            double value =
+                exponent ? (1 + (code & 7) / 8.0) * pow(2, exponent - 7) : (code & 7) * pow(2, -9);
+            if ((code & 127) != 127)
+                ck_assert_float_eq(out[j], scale * (float)(code & 128 ? -value : value));
+        }
+    }
+}
+END_TEST
+
 START_TEST(decodes_super_blocks) {
     float out[256];
     uint8_t k4[144] = {0}, k5[176] = {0}, k6[210] = {0};
@@ -320,7 +340,7 @@ START_TEST(decodes_as_gguf_does) {
         free(out);
         seen++;
     }
-    ck_assert_int_eq(seen, IR_N_ENCODINGS - 1); /* all but a8 */
+    ck_assert_int_eq(seen, IR_N_ENCODINGS - 2); /* all but a8 and fp8_e4m3 */
     cJSON_Delete(root);
     free(json);
     free(data);
@@ -375,6 +395,37 @@ START_TEST(encode_is_nearest) {
 }
 END_TEST
 
+/* No code of the group is nearer to a number than the one it gets. */
+START_TEST(encodes_to_the_nearest_fp8) {
+    float x[32], y[32], code_value[32];
+    uint8_t row[36], codes[36];
+    float one = 1;
+    memcpy(codes, &one, 4);
+    for (int round = 0; round < 100; round++) {
+        float scale, max = 0;
+        random_row(x, 32, powf(2, (float)(round % 40) - 20));
+        for (int i = 0; i < 8; i++) /* some small enough for the format's subnormals */
+            x[i] *= powf(2, -(float)(8 + i % 4));
+        for (int i = 0; i < 32; i++)
+            max = fmaxf(max, fabsf(x[i]));
+        ck_assert(ir_encoding_encode_row(ir_encoding_get(IR_ENC_FP8_E4M3), x, 32, row));
+        memcpy(&scale, row, 4);
+        ck_assert_float_eq(scale, max / 448);
+        ir_encoding_decode_row(ir_encoding_get(IR_ENC_FP8_E4M3), row, 32, y);
+        for (int first = 0; first < 256; first += 32) {
+            for (int j = 0; j < 32; j++)
+                codes[4 + j] = (uint8_t)(first + j);
+            ir_encoding_decode_row(ir_encoding_get(IR_ENC_FP8_E4M3), codes, 32, code_value);
+            for (int i = 0; i < 32; i++)
+                for (int j = 0; j < 32; j++)
+                    ck_assert_msg(!(fabs((double)x[i] - (double)scale * code_value[j]) <
+                                    fabs((double)x[i] - (double)y[i]) - 1e-6 * max),
+                                  "%g became %g, not %g", x[i], y[i], scale * code_value[j]);
+        }
+    }
+}
+END_TEST
+
 START_TEST(a8_row_holds_sums) {
     float x[64], scale, scaled_sum;
     uint8_t row[96];
@@ -407,8 +458,8 @@ END_TEST
 START_TEST(encode_edges) {
     float x[32] = {0}, y[32];
     uint8_t row[64];
-    const ir_encoding_id ids[] = {IR_ENC_Q8_0, IR_ENC_Q4_1, IR_ENC_A8};
-    for (int i = 0; i < 3; i++) {
+    const ir_encoding_id ids[] = {IR_ENC_Q8_0, IR_ENC_Q4_1, IR_ENC_A8, IR_ENC_FP8_E4M3};
+    for (int i = 0; i < 4; i++) {
         const ir_encoding *e = ir_encoding_get(ids[i]);
         memset(x, 0, sizeof x);
         ck_assert(ir_encoding_encode_row(e, x, 32, row));
@@ -424,7 +475,7 @@ START_TEST(encode_edges) {
         x[7] = -INFINITY;
         ck_assert(!ir_encoding_encode_row(e, x, 32, row));
         x[7] = 3e38f;
-        ck_assert_int_eq(ir_encoding_encode_row(e, x, 32, row), ids[i] == IR_ENC_A8);
+        ck_assert_int_eq(ir_encoding_encode_row(e, x, 32, row), e->scale == IR_F32);
     }
     ck_assert(!ir_encoding_encode_row(ir_encoding_get(IR_ENC_Q6_K), x, 32, row));
 }
@@ -440,9 +491,11 @@ static Suite *encoding_suite(void) {
     tcase_set_timeout(floats, 60);
     tcase_add_test(blocks, table_is_consistent);
     tcase_add_test(blocks, decodes_nibble_blocks);
+    tcase_add_test(blocks, decodes_fp8_blocks);
     tcase_add_test(blocks, decodes_super_blocks);
     tcase_add_test(blocks, decodes_as_gguf_does);
     tcase_add_test(blocks, encode_is_nearest);
+    tcase_add_test(blocks, encodes_to_the_nearest_fp8);
     tcase_add_test(blocks, a8_row_holds_sums);
     tcase_add_test(blocks, encode_edges);
     suite_add_tcase(suite, floats);

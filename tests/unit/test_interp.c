@@ -157,9 +157,9 @@ END_TEST
 
 /* Ragged rows and widths, weights in every stored form, against sums over decoded values. */
 START_TEST(matmul_of_stored_weights) {
-    static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_1"};
+    static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_1", "fp8_e4m3"};
     enum { K = 96, N = 5 };
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         float w[N * K], decoded[N * K], a[9 * K];
         random_floats(w, N * K);
         uint8_t stored[N * K * 4];

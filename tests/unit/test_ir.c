@@ -299,7 +299,7 @@ static const struct {
     {"%20 = rms_norm(%1, %4) {eps = nan} : f32[4, 8]", "eps is nan"},
     {"%20 = matmul(%1, %1) : f32[4, 8]", "differ in K"},
     {"%20 = matmul(%6, %3) : f32[T, 4]", "expected transpose_b"},
-    {"%20 = matmul(%9, %5) {transpose_b = 1} : f32[T, 9]", "a8 beside a quantized weight"},
+    {"%20 = matmul(%9, %5) {transpose_b = 1} : f32[T, 9]", "a8 beside a weight of integer codes"},
     {"%20 = matmul(%6, %13) {transpose_b = 1} : f32[T, 4]", "a weight's encoding"},
     {"%20 = matmul(%4, %1) : f32[8]", "expected a floating-point matrix"},
     {"%20 = matmul(%6, %7) {transpose_b = 1} : f32[T, 4]", "because of transpose_b"},

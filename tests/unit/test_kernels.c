@@ -75,7 +75,7 @@ static int pick(const int *from, int n) {
  */
 
 static const char *const weight_types[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k",
-                                           "q5_k", "q6_k", "f32",  "f16",  "bf16"};
+                                           "q5_k", "q6_k", "f32",  "f16",  "bf16", "fp8_e4m3"};
 enum { N_WEIGHT_TYPES = sizeof weight_types / sizeof *weight_types };
 
 static int64_t random_k(const char *type, bool small) {

@@ -100,7 +100,8 @@ static const ir_encoding *encoding_of(const ir_module *module, const char *name)
     return ir_module_weight(module, name)->type.encoding;
 }
 
-/* Eight bits cost under 1 %, four bits under 10 %, and each costs something. */
+/* Eight bits cost under 1 %, four bits, or the four of fp8's significands, under 10 %, and each
+ * costs something. */
 START_TEST(quantized_weights_are_close) {
     static const struct {
         pass_quantize quantize;
@@ -110,6 +111,7 @@ START_TEST(quantized_weights_are_close) {
         {PASS_QUANTIZE_KEEP, true, -1, 0},       {PASS_QUANTIZE_BF16, true, 1e-5, 5e-3},
         {PASS_QUANTIZE_F16, true, 1e-5, 1e-3},   {PASS_QUANTIZE_INT8, true, 1e-4, 1e-2},
         {PASS_QUANTIZE_INT8, false, 1e-4, 2e-2}, {PASS_QUANTIZE_INT4, true, 1e-2, 1e-1},
+        {PASS_QUANTIZE_FP8, false, 1e-2, 1e-1},
     };
     float expected[TOKENS * OUT], got[TOKENS * OUT];
     ir_module *exact = make();
@@ -128,6 +130,8 @@ START_TEST(quantized_weights_are_close) {
             ck_assert_int_eq(encoding_of(module, "embed")->id, IR_ENC_Q8_0);
             ck_assert_int_eq(encoding_of(module, "k")->id, IR_ENC_Q4_1);
         }
+        if (cases[i].quantize == PASS_QUANTIZE_FP8)
+            ck_assert_int_eq(encoding_of(module, "k")->id, IR_ENC_FP8_E4M3);
         ir_module_destroy(module);
     }
 }

@@ -27,12 +27,8 @@ INLINE uint2 decode4(int8_code, uint32 codes) {
     return h;
 }
 
-// The same bits but for the exponent's bias.
 INLINE uint2 decode4(fp8_code, uint32 codes) {
-    uint2 h = {__byte_perm(codes, 0, 0x1404), __byte_perm(codes, 0, 0x3424)};
-    h.x = (h.x & 0x80008000) | (h.x >> 1 & 0x3f803f80);
-    h.y = (h.y & 0x80008000) | (h.y >> 1 & 0x3f803f80);
-    return h;
+    return e4m3_to_f16(codes);
 }
 
 INLINE void store_shared16(uint32 to, uint2 a, uint2 b) {

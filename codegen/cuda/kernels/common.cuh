@@ -68,6 +68,14 @@ INLINE uint16 f32_to_f16(float f) {
     return h;
 }
 
+// Four codes of e4m3 as f16 times 2^-8, exact: the same bits but for the exponent's bias.
+INLINE uint2 e4m3_to_f16(uint32 codes) {
+    uint2 h = {__byte_perm(codes, 0, 0x1404), __byte_perm(codes, 0, 0x3424)};
+    h.x = (h.x & 0x80008000) | (h.x >> 1 & 0x3f803f80);
+    h.y = (h.y & 0x80008000) | (h.y >> 1 & 0x3f803f80);
+    return h;
+}
+
 INLINE float bf16_to_f32(uint16 h) {
     return __uint_as_float(static_cast<uint32>(h) << 16);
 }

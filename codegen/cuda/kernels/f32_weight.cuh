@@ -91,6 +91,10 @@ struct weight_reader {
             return f16_to_f32(reinterpret_cast<const uint16 *>(at)[row]);
         };
         offset = 0;
+#ifdef FP8_WEIGHTS // what codes leave out is in the scale
+        scales[0] = __fmul_rn(reinterpret_cast<const float *>(block + weight::code_bytes)[row], 256);
+        return;
+#endif
         if (!TWO_LEVELS) {
             scales[0] = half(block + weight::code_bytes);
             if (OFFSETS)
@@ -120,6 +124,11 @@ struct weight_reader {
 
     // Byte i as the low bits of 2^23, from which the code is an exact subtraction away.
     __device__ __forceinline__ float at(int k) {
+#ifdef FP8_WEIGHTS
+        uint2 four = e4m3_to_f16(codes(k / 4));
+        uint32 two = k % 4 < 2 ? four.x : four.y;
+        return __fmul_rn(scales[0], f16_to_f32(static_cast<uint16>(k % 2 ? two >> 16 : two)));
+#endif
         uint32 bits = __byte_perm(codes(k / 4), 0x4b000000u, 0x7650 + k % 4);
         float code = __fsub_rn(bits_float(bits), 8388608.0f + weight::zero);
         float w = __fmul_rn(scales[k * GROUPS / 32], code);

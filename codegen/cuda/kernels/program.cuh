@@ -109,6 +109,17 @@ struct packed {
     }
 };
 
+// The same of fp8: codes as they are, then 16 f32 scales.
+INLINE float packed_fp8(const void *weight, int64 row, int64 column, int64 k) {
+    constexpr int block_bytes = 512 + 64;
+    int lane = static_cast<int>(row & 15), in_block = static_cast<int>(column & 31);
+    const uint8 *block = static_cast<const uint8 *>(weight) +
+                         ((row >> 4) * (k / 32) + column / 32) * block_bytes;
+    uint2 code = e4m3_to_f16(block[in_block / 4 * 64 + lane * 4 + in_block % 4]);
+    float scale = reinterpret_cast<const float *>(block + 512)[lane];
+    return __fmul_rn(__fmul_rn(scale, 256), f16_to_f32(static_cast<uint16>(code.x)));
+}
+
 // --- quantized activations ------------------------------------------------------------------------
 
 // A row of k elements: codes, scales, scale*sum(codes), sums of 16 codes.

@@ -9,6 +9,8 @@
 //       static constexpr int parts;                     // 2: tiles of the two halves alternate
 //   };
 //
+// FP8_WEIGHTS is defined where codes are e4m3 and scales f32: they have one level and groups of 32.
+//
 // Weights that are not quantized have n, k, parts and their `element` (float, f16, bf16) only, and
 // PLAIN_WEIGHTS is defined: tiles are [k][16 rows].
 #pragma once
