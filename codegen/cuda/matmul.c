@@ -17,6 +17,17 @@ static int64_t part_columns(const cg_kernel *k) {
     return k->matmul.n / k->matmul.parts;
 }
 
+/* fp8 by activations of 16 bits. */
+static bool is_half_by_fp8(const cg_kernel *k) {
+    const ir_type *x = &k->matmul.x_type;
+    return k->args[k->matmul.w].type.encoding && !x->encoding && x->dtype != IR_F32;
+}
+
+/* Whether tensor cores multiply by a quantized weight, group by group. */
+static bool by_groups(const cg_kernel *k) {
+    return k->matmul.x_type.encoding || is_half_by_fp8(k);
+}
+
 /* What the text says of the weight: struct weight of kernels/weight_tiles.cuh. */
 static const char *weight_text(cg_cuda_emitter *em) {
     const cg_matmul *m = &em->kernel->matmul;
@@ -34,9 +45,13 @@ static const char *weight_text(cg_cuda_emitter *em) {
                                m->k, m->parts);
     cg_packed p = cg_packed_of(e);
     int zero = e->bits == 8 && e->is_signed ? 128 : e->zero_point;
+    const char *x = is_half_by_fp8(em->kernel)
+                        ? ir_arena_printf(em->arena, "#define HALF_X\nusing x_element = %s;\n",
+                                          ir_dtype_name(m->x_type.dtype))
+                        : "";
     return ir_arena_printf(
         em->arena,
-        "%sstruct weight { // %s\n"
+        "%s%sstruct weight { // %s\n"
         "    static constexpr int bits = %d, zero = %d, groups = %d;\n"
         "    static constexpr int code_bytes = %d, offsets_at = %d, block_bytes = %d;\n"
         "    static constexpr int super_bytes = %d;\n"
@@ -44,7 +59,7 @@ static const char *weight_text(cg_cuda_emitter *em) {
         "    static constexpr int64 n = %" PRId64 ", k = %" PRId64 ";\n"
         "    static constexpr int parts = %d;\n"
         "};\n",
-        e->code == IR_CODE_E4M3 ? "#define FP8_WEIGHTS\n" : "", e->name, e->bits, zero, p.groups,
+        e->code == IR_CODE_E4M3 ? "#define FP8_WEIGHTS\n" : "", x, e->name, e->bits, zero, p.groups,
         p.code_bytes, p.offsets_at, p.block_bytes, p.super_bytes,
         e->scale == IR_I8 ? "true" : "false", m->n, m->k, m->parts);
 }
@@ -146,7 +161,7 @@ static bool add_prologue(cg_cuda_emitter *em, const char *suffix, uint32_t min_r
     return why ? cg_cuda_unsupported(em, "%s", why) : cg_cuda_add(em, &v);
 }
 
-/* --- a8 activations ------------------------------------------------------------------------------
+/* --- activations in a8, or of 16 bits beside fp8 weights ------------------------------------------------------------------------------
  */
 
 static cg_packed packed_of(const cg_kernel *k) {
@@ -224,6 +239,8 @@ static int64_t prefill_stage(const cg_kernel *k, const prefill *s) {
     int64_t tiles = s->warps_m * s->tiles_m, tokens = s->warps_n * s->tiles_n * 8;
     int64_t tile = round_up(p.super_bytes + s->stage_blocks * p.block_bytes, 64);
     int64_t w = round_up(tiles * tile, 128);
+    if (is_half_by_fp8(k))
+        return round_up(w + tokens * s->stage_blocks * 64, 128);
     int64_t numbers = s->stage_blocks * (tokens + 8) * 4 * (p.offsets_at ? 2 : 1);
     return round_up(w + tokens * s->stage_blocks * 32 + numbers, 128);
 }
@@ -238,7 +255,8 @@ static int64_t prefill_shared(const cg_kernel *k, const prefill *s) {
 /* As the header asserts. */
 static const char *prefill_why_not(cg_cuda_emitter *em, const prefill *s) {
     int warps = s->warps_m * s->warps_n, parts = em->kernel->matmul.parts;
-    int tokens = s->warps_n * s->tiles_n * 8, pieces = 2 * s->stage_blocks;
+    int tokens = s->warps_n * s->tiles_n * 8;
+    int pieces = (is_half_by_fp8(em->kernel) ? 4 : 2) * s->stage_blocks;
     if (warps > 8 || warps & (warps - 1))
         return "warps_m times warps_n must be 1, 2, 4 or 8";
     if (s->warps_m * s->tiles_m * 16 % (32 * parts))
@@ -296,7 +314,7 @@ static double predict(const cg_cuda_emitter *em, const cg_cuda_tile *tile, int64
     cg_packed p = packed_of(k);
     int64_t blocks_k = k->matmul.k / CG_BLOCK_K, columns = part_columns(k);
     double w_bytes = (double)cg_packed_tile_bytes(&k->args[k->matmul.w].type, k->matmul.k);
-    double x_bytes = 1.5 * (double)k->matmul.k;
+    double x_bytes = (is_half_by_fp8(k) ? 2 : 1.5) * (double)k->matmul.k;
     int parts = k->matmul.parts;
     cg_cuda_cost cost = {.launches = 1};
     cost.dram_bytes = (double)((columns + 15) / 16 * parts) * w_bytes + (double)rows * x_bytes;
@@ -563,7 +581,8 @@ static bool check(cg_cuda_emitter *em) {
                                    x->encoding->name,
                                    w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
     if (!x->encoding && x->dtype != IR_F32) {
-        if ((x->dtype != IR_F16 && x->dtype != IR_BF16) || w->encoding || w->dtype != x->dtype)
+        bool exact = w->encoding ? w->encoding->code == IR_CODE_E4M3 : w->dtype == x->dtype;
+        if ((x->dtype != IR_F16 && x->dtype != IR_BF16) || !exact)
             return cg_cuda_unsupported(em, "activations in %s beside weights in %s",
                                        ir_dtype_name(x->dtype),
                                        w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
@@ -586,7 +605,7 @@ static bool check(cg_cuda_emitter *em) {
 
 /* Which forms serve which activations. */
 static bool form_fits(const cg_kernel *k, cg_cuda_form_id form) {
-    if (k->matmul.x_type.encoding)
+    if (by_groups(k))
         return form == CG_FORM_A8_DECODE || form == CG_FORM_A8_PREFILL;
     if (k->matmul.x_type.dtype == IR_F32)
         return form == CG_FORM_F32 || form == CG_FORM_F32_PROLOGUE;
@@ -599,8 +618,9 @@ const char *cg_cuda_matmul_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile
     f32 f = f32_of(tile);
     half_prefill h = half_prefill_of(tile);
     if (!form_fits(em->kernel, tile->form))
-        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations, f32 "
-               "and f32_prologue for f32, half_decode and half_prefill for f16 and bf16";
+        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations and fp8 "
+               "weights by 16-bit ones, f32 and f32_prologue for f32, half_decode and "
+               "half_prefill for f16 and bf16";
     switch (tile->form) {
     case CG_FORM_A8_DECODE:
         return decode_why_not(em, &d);
@@ -635,7 +655,7 @@ bool cg_cuda_matmul(cg_cuda_emitter *em) {
         return false;
     if (em->given)
         em->tiling = *em->given;
-    else if (em->kernel->matmul.x_type.encoding)
+    else if (by_groups(em->kernel))
         choose_a8(em);
     else if (em->kernel->matmul.x_type.dtype == IR_F32)
         choose_f32(em);

@@ -8,27 +8,8 @@
 // Tiles are [k][16 rows] (codegen/packed.h): ldmatrix transposes them into operands. A line of a k
 // is 32 bytes, so bit 7 of an offset flips bit 4: eight lines then lie in different banks.
 #pragma once
+#include "half_mma.cuh"
 #include "weight_tiles.cuh"
-
-template <class T> struct half_mma;
-template <> struct half_mma<f16> {
-    static __device__ __forceinline__ void run(float (&c)[4], const uint32 (&a)[4], uint32 b0,
-                                               uint32 b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-            "{%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-};
-template <> struct half_mma<bf16> {
-    static __device__ __forceinline__ void run(float (&c)[4], const uint32 (&a)[4], uint32 b0,
-                                               uint32 b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-            "{%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-};
 
 constexpr int K = static_cast<int>(weight::k);
 constexpr int LINE = 32;

@@ -1,4 +1,5 @@
-// a8 activations times quantized weights, for few rows: streams the weights.
+// a8 activations times quantized weights, or those of 16 bits times fp8, for few rows: streams the
+// weights.
 //
 // A block of threads computes 32 columns (of each part) for TOKENS rows of x. Its warps share the
 // blocks of k: each keeps UNROLL of them in registers, loaded 16 bytes a lane one round ahead, and
@@ -31,7 +32,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     static constexpr int DOT_ROW = TOKENS == 1 ? 32 : 36;
 
     struct group_results {
-        int32 dots[PAIRS][TOKENS][DOT_ROW];
+        dot_number dots[PAIRS][TOKENS][DOT_ROW];
         float scales[PAIRS][32];
         float offsets[OFFSETS ? PAIRS : 1][OFFSETS ? 32 : 4];
     };
@@ -41,13 +42,13 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     static constexpr bool HAS_PROLOGUE = true;
     // x in shared memory, rows 16 bytes apart in the banks; the prologue's own memory lies where the
     // results will.
-    static constexpr int64 X_ROW = (A8_ROW_BYTES + 127) / 128 * 128 + 16;
+    static constexpr int64 X_ROW = (X_ROW_BYTES + 127) / 128 * 128 + 16;
     static constexpr int X_AT =
         prologue::tmp_floats * 4 > RESULTS_BYTES ? prologue::tmp_floats * 4 : RESULTS_BYTES;
     static constexpr int SHARED_BYTES = X_AT + TOKENS * X_ROW;
 #else
     static constexpr bool HAS_PROLOGUE = false;
-    static constexpr int64 X_ROW = A8_ROW_BYTES;
+    static constexpr int64 X_ROW = X_ROW_BYTES;
     static constexpr int SHARED_BYTES = RESULTS_BYTES;
 #endif
 
@@ -55,6 +56,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     struct block_words {
         uint4 line, line2, extra, extra2;
         uint2 scale, offset; // one level: four f16; two levels: d and dmin
+        uint4 wide_scale;    // fp8: four f32
         uint32 small[GROUPS], minimum;
     };
 
@@ -78,6 +80,9 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
                     __ldg(reinterpret_cast<const uint32 *>(at + weight::code_bytes + 16 * s + q * 4));
             if (OFFSETS)
                 b.minimum = __ldg(reinterpret_cast<const uint32 *>(at + weight::offsets_at + q * 4));
+        } else if (SCALE_BYTES == 4) {
+            b.wide_scale =
+                __ldg(reinterpret_cast<const uint4 *>(at + weight::code_bytes + q * 16));
         } else {
             b.scale = __ldg(reinterpret_cast<const uint2 *>(at + weight::code_bytes + q * 8));
             if (OFFSETS)
@@ -101,6 +106,10 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
             if (TWO_LEVELS && OFFSETS)
                 o[i] = -__fmul_rn(o[i], small_minimum(b.minimum, i));
         }
+#ifdef FP8_WEIGHTS
+        for (int i = 0; i < 4; i++)
+            s[i] = fp8_scale(word(b.wide_scale, i));
+#endif
         int column = lane_id(); // 4g, of the lanes with t = 0
         *reinterpret_cast<float4 *>(&results->scales[pair][column]) =
             make_float4(s[0], s[1], s[2], s[3]);
@@ -110,12 +119,12 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
     }
 
     // One block of k, one pair of tiles: dots and scales to `results` (GROUPS of them).
-    static __device__ __forceinline__ void multiply(const block_words &b, int pair, uint32 b0,
-                                                    uint32 b1, group_results *results) {
+    static __device__ __forceinline__ void multiply(const block_words &b, int pair, x_word b0,
+                                                    x_word b1, group_results *results) {
         int g = lane_id() >> 2, t = lane_id() & 3;
-        int32 dots[2][GROUPS][4];
+        dot_number dots[2][GROUPS][4];
         for (int i = 0; i < 2; i++) {
-            uint32 a[4];
+            w_word a[4];
             for (int r = 0; r < 2; r++) {
                 int row = 2 * i + r;
                 code_words w = {word(b.line, row), word(b.line2, row), word(b.extra, row),
@@ -127,10 +136,9 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         for (int s = 0; s < GROUPS; s++)
             for (int c = 0; c < 2; c++)
                 if (TOKENS == 8 || 2 * t + c < TOKENS) // also for tokens that the step lacks
-                    *reinterpret_cast<int4 *>(
-                        &results[s].dots[pair][TOKENS == 1 ? 0 : 2 * t + c][4 * g]) =
-                        make_int4(dots[0][s][c], dots[0][s][2 + c], dots[1][s][c],
-                                  dots[1][s][2 + c]);
+                    *reinterpret_cast<dot_numbers *>(
+                        &results[s].dots[pair][TOKENS == 1 ? 0 : 2 * t + c][4 * g]) = {
+                        dots[0][s][c], dots[0][s][2 + c], dots[1][s][c], dots[1][s][2 + c]};
         if (t == 0)
             for (int s = 0; s < GROUPS; s++)
                 store_scales(b, s, pair, &results[s]);
@@ -162,13 +170,13 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         __syncthreads();
         const uint8 *x_first = shared_memory + X_AT;
 #else
-        const uint8 *x_first = x + first * A8_ROW_BYTES;
+        const uint8 *x_first = x + first * X_ROW_BYTES;
 #endif
         int token = TOKENS == 1 ? 0 : g < count ? g : count - 1; // others are multiplied for nothing
-        const uint8 *x_codes = x_first + token * X_ROW + 4 * t;
+        const uint8 *x_codes = x_first + token * X_ROW + X_BLOCK / 8 * t;
 
         block_words now[UNROLL][PAIRS];
-        uint32 b0[UNROLL], b1[UNROLL];
+        x_word b0[UNROLL], b1[UNROLL];
         float sums[WARP_TOKENS][PAIRS];
         for (int i = 0; i < WARP_TOKENS; i++)
             for (int p = 0; p < PAIRS; p++)
@@ -181,8 +189,8 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
                     continue;
                 for (int p = 0; p < PAIRS; p++)
                     load_block(now[u][p], tiles[p], block);
-                b0[u] = *reinterpret_cast<const uint32 *>(x_codes + block * 32);
-                b1[u] = *reinterpret_cast<const uint32 *>(x_codes + block * 32 + 16);
+                b0[u] = *reinterpret_cast<const x_word *>(x_codes + block * X_BLOCK);
+                b1[u] = *reinterpret_cast<const x_word *>(x_codes + block * X_BLOCK + X_BLOCK / 2);
             }
         };
 
@@ -217,7 +225,7 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         static_assert(ROUND <= 32, "a lane holds the scales of one block");
         int lane = lane_id(), block = round * ROUND + lane;
         float x_scales = 0, x_sums = 0;
-        if (lane < ROUND && (EXACT || block < BLOCKS)) {
+        if (X_SCALES && lane < ROUND && (EXACT || block < BLOCKS)) {
             x_scales = *reinterpret_cast<const float *>(x_row + A8_SCALES + 4 * block);
             if (OFFSETS)
                 x_sums = *reinterpret_cast<const float *>(x_row + A8_SCALED_SUMS + 4 * block);
@@ -227,12 +235,14 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         for (int b = 0; b < ROUND; b++) {
             if (b == LAST && round == ROUNDS - 1)
                 break;
-            float x_scale = __shfl_sync(ALL_LANES, x_scales, b);
+            float x_scale = X_SCALES ? __shfl_sync(ALL_LANES, x_scales, b) : 0;
             float x_sum = OFFSETS ? __shfl_sync(ALL_LANES, x_sums, b) : 0;
             for (int p = 0; p < PAIRS; p++) {
                 for (int s = 0; s < GROUPS; s++) {
                     const group_results *r = &results[b * GROUPS + s];
-                    float scale = __fmul_rn(r->scales[p][lane], x_scale);
+                    float scale = r->scales[p][lane];
+                    if (X_SCALES)
+                        scale = __fmul_rn(scale, x_scale);
                     sums[p] = __fmaf_rn(dot_to_float(r->dots[p][token][lane]), scale, sums[p]);
                 }
                 if (OFFSETS)

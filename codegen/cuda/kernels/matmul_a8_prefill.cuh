@@ -1,4 +1,5 @@
-// a8 activations times quantized weights, for many rows: tiles through shared memory.
+// a8 activations times quantized weights, or those of 16 bits times fp8, for many rows: tiles
+// through shared memory.
 //
 // A block of threads computes WARPS_M * TILES_M * 16 rows of the packed weight (columns of the
 // result) for WARPS_N * TILES_N * 8 rows of x. A stage is STAGE_BLOCKS blocks of 32 k of both, as
@@ -33,10 +34,10 @@ struct a8_prefill {
     static constexpr int SUPER_AT = STAGE_BLOCKS * weight::block_bytes;
     static constexpr int TILE_STAGE = (SUPER_AT + weight::super_bytes + 63) / 64 * 64;
     static constexpr int W_BYTES = (TILES * TILE_STAGE + 127) / 128 * 128;
-    static constexpr int X_ROW = STAGE_BLOCKS * 32;
+    static constexpr int X_ROW = STAGE_BLOCKS * X_BLOCK;
     static constexpr int X_BYTES = TOKENS * X_ROW;
     static constexpr int NUMBERS_ROW = TOKENS + 8; // floats; copies of 4 rows by 8 tokens a warp
-    static constexpr int NUMBERS_BYTES = STAGE_BLOCKS * NUMBERS_ROW * 4;
+    static constexpr int NUMBERS_BYTES = X_SCALES ? STAGE_BLOCKS * NUMBERS_ROW * 4 : 0;
     static constexpr int STAGE_BYTES =
         (W_BYTES + X_BYTES + NUMBERS_BYTES * (OFFSETS ? 2 : 1) + 127) / 128 * 128;
 
@@ -50,7 +51,11 @@ struct a8_prefill {
         return offset ^ ((offset >> 2) & 32);
     }
     static __device__ __forceinline__ uint32 x_piece(int token, int piece) {
-        constexpr int PIECES = X_ROW / 16, ROWS = 8 / PIECES; // rows of x in 128 bytes
+        constexpr int PIECES = X_ROW / 16, ROWS = PIECES < 8 ? 8 / PIECES : 1; // in 128 bytes
+        if (!X_SCALES) { // pairs of pieces, for loads of 8 bytes a lane
+            int unit = PIECES == 4 ? token / 2 % 2 : token % 4;
+            return static_cast<uint32>(token * X_ROW + (piece ^ unit * 2) * 16);
+        }
         return static_cast<uint32>(token * X_ROW +
                                    ((piece ^ (token / ROWS % PIECES)) & (PIECES - 1)) * 16);
     }
@@ -90,25 +95,27 @@ struct a8_prefill {
         int left = RAGGED ? BLOCKS - block : STAGE_BLOCKS, tokens = static_cast<int>(rows - first);
         int token = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
         static_assert(THREADS % PIECES == 0 && TOKENS % STEP == 0 && STEP % 8 == 0, "whole steps");
-        const uint8 *at = x + (first + token) * A8_ROW_BYTES + block * 32 + piece * 16;
+        const uint8 *at = x + (first + token) * X_ROW_BYTES + block * X_BLOCK + piece * 16;
         uint32 offset = x_piece(token, piece); // tokens 8 apart permute alike
-        if (piece < 2 * left)
+        if (piece < X_BLOCK / 16 * left)
 #pragma unroll
             for (int i = 0; i < TOKENS; i += STEP)
-                copy16(to + offset + i * X_ROW, at + i * A8_ROW_BYTES, token + i < tokens);
+                copy16(to + offset + i * X_ROW, at + i * X_ROW_BYTES, token + i < tokens);
 
+        if (!X_SCALES)
+            return;
         to += X_BYTES;
         constexpr int NUMBERS_STEP = THREADS / STAGE_BLOCKS;
         int b = threadIdx.x % STAGE_BLOCKS;
         token = threadIdx.x / STAGE_BLOCKS;
-        at = x + (first + token) * A8_ROW_BYTES + (block + b) * 4;
+        at = x + (first + token) * X_ROW_BYTES + (block + b) * 4;
         if (b < left)
 #pragma unroll
             for (int i = 0; i < TOKENS; i += NUMBERS_STEP) {
                 if (TOKENS % NUMBERS_STEP && token + i >= TOKENS)
                     break;
                 uint32 number = to + (b * NUMBERS_ROW + token + i) * 4;
-                const uint8 *row = at + i * A8_ROW_BYTES;
+                const uint8 *row = at + i * X_ROW_BYTES;
                 copy4(number, row + A8_SCALES, token + i < tokens);
                 if (OFFSETS)
                     copy4(number + NUMBERS_BYTES, row + A8_SCALED_SUMS, token + i < tokens);
@@ -123,7 +130,7 @@ struct a8_prefill {
 
     // What a lane needs of one tile's block: its two rows' operand and scales.
     struct tile_words {
-        uint32 a[4];
+        w_word a[4];
         float scales[GROUPS][2], offsets[2];
     };
 
@@ -147,6 +154,12 @@ struct a8_prefill {
             extra2 = two(at + 320 + g * 8);
         unpack_codes({line.x, line2.x, extra.x, extra2.x}, t, v.a[0], v.a[2]);
         unpack_codes({line.y, line2.y, extra.y, extra2.y}, t, v.a[1], v.a[3]);
+#ifdef FP8_WEIGHTS
+        uint2 wide = two(at + weight::code_bytes + g * 8);
+        v.scales[0][0] = fp8_scale(wide.x);
+        v.scales[0][1] = fp8_scale(wide.y);
+        return;
+#endif
         if (!TWO_LEVELS) {
             uint32 s = one(at + weight::code_bytes + g * 4);
             uint32 o = OFFSETS ? one(at + weight::offsets_at + g * 4) : 0;
@@ -182,26 +195,39 @@ struct a8_prefill {
         const float *numbers = reinterpret_cast<const float *>(x + X_BYTES) + b * NUMBERS_ROW;
 #pragma unroll
         for (int n = 0; n < TILES_N; n += 2) {
-            // matrices: operand n low and high k, operand n + 1 low and high k
-            uint32 codes[4];
+            x_word codes[4]; // operand n low and high k, operand n + 1 low and high k
+#ifdef HALF_X
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int token = (warp_n * TILES_N + n + i / 2) * 8 + (lane >> 2);
+                uint32 piece = x_piece(token, 4 * b + i % 2 * 2 + t / 2) + t % 2 * 8;
+                codes[i] = *reinterpret_cast<const x_word *>(x + piece);
+            }
+#else
             int token = (warp_n * TILES_N + n + (lane >> 4)) * 8 + (lane & 7);
             ldmatrix4(codes, shared_address(x + x_piece(token, 2 * b + ((lane >> 3) & 1))));
+#endif
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const float *at = numbers + (warp_n * TILES_N + n + h) * 8 + 2 * t;
-                float2 x_scale = *reinterpret_cast<const float2 *>(at), x_sum = {0, 0};
+                float2 x_scale = {0, 0}, x_sum = {0, 0};
+                if (X_SCALES)
+                    x_scale = *reinterpret_cast<const float2 *>(at);
                 if (OFFSETS)
                     x_sum = *reinterpret_cast<const float2 *>(at + STAGE_BLOCKS * NUMBERS_ROW);
 #pragma unroll
                 for (int m = 0; m < TILES_M; m++) {
-                    int32 dots[GROUPS][4];
+                    dot_number dots[GROUPS][4];
                     dot_block(dots, tiles[m].a, codes[2 * h], codes[2 * h + 1]);
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         float &sum = sums[m][n + h][i], scale = i & 1 ? x_scale.y : x_scale.x;
-                        for (int s = 0; s < GROUPS; s++)
-                            sum = __fmaf_rn(dot_to_float(dots[s][i]),
-                                            __fmul_rn(tiles[m].scales[s][i / 2], scale), sum);
+                        for (int s = 0; s < GROUPS; s++) {
+                            float dot = dot_to_float(dots[s][i]), by = tiles[m].scales[s][i / 2];
+                            if (X_SCALES)
+                                by = __fmul_rn(by, scale);
+                            sum = __fmaf_rn(dot, by, sum);
+                        }
                         if (OFFSETS)
                             sum = __fmaf_rn(tiles[m].offsets[i / 2], i & 1 ? x_sum.y : x_sum.x, sum);
                     }

@@ -10,11 +10,12 @@
 //   };
 //
 // FP8_WEIGHTS is defined where codes are e4m3 and scales f32: they have one level and groups of 32.
+// HALF_X is defined where these are multiplied by activations of 16 bits, the type x_element.
 //
 // Weights that are not quantized have n, k, parts and their `element` (float, f16, bf16) only, and
 // PLAIN_WEIGHTS is defined: tiles are [k][16 rows].
 #pragma once
-#include "mma.cuh"
+#include "half_mma.cuh"
 
 constexpr int COLUMNS = static_cast<int>(weight::n / weight::parts); // of a part
 constexpr int PART_TILES = (COLUMNS + 15) / 16;
@@ -39,6 +40,59 @@ INLINE int64 block_offset(int block) {
 
 // --- codes as operands of mma ---------------------------------------------------------------------
 
+// The dwords of a row that lane t of a fragment needs: k = 4t … 4t+3 and 16+4t … of a block.
+// line: line t of 64 bytes; line2: 8 bits: line 4+t; extra, extra2: the lines of high bits.
+constexpr int EXTRA_LINES = weight::bits == 5 ? 1 : weight::bits == 6 ? 2 : 0;
+constexpr int SECOND_LINES = weight::bits == 8 ? 1 : 0;
+struct code_words {
+    uint32 line, line2, extra, extra2;
+};
+
+#ifdef HALF_X
+
+// Four k of a row, as operands have them. Codes become x's type, those of f16 times 2^-8, exactly; a
+// group's dot product is two mma, ascending in k, and begins at 0.
+using w_word = uint2;
+using x_word = uint2;
+using dot_number = float;
+using dot_numbers = float4;
+
+INLINE uint2 operand_of(f16, uint32 codes) {
+    return e4m3_to_f16(codes);
+}
+
+INLINE uint32 bf16_of(uint32 two) {
+    return __byte_perm(float_bits(f16_to_f32(static_cast<uint16>(two))),
+                       float_bits(f16_to_f32(static_cast<uint16>(two >> 16))), 0x7632);
+}
+INLINE uint2 operand_of(bf16, uint32 codes) {
+    uint2 four = e4m3_to_f16(codes);
+    return {bf16_of(four.x), bf16_of(four.y)};
+}
+
+INLINE void unpack_codes(const code_words &w, int, w_word &low, w_word &high) {
+    low = operand_of(x_element{}, w.line);
+    high = operand_of(x_element{}, w.line2);
+}
+
+INLINE void dot_block(float (&d)[GROUPS][4], const w_word (&a)[4], x_word b0, x_word b1) {
+    for (int i = 0; i < 4; i++)
+        d[0][i] = 0;
+    half_mma<x_element>::run(d[0], {a[0].x, a[1].x, a[0].y, a[1].y}, b0.x, b0.y);
+    half_mma<x_element>::run(d[0], {a[2].x, a[3].x, a[2].y, a[3].y}, b1.x, b1.y);
+}
+
+INLINE float dot_to_float(float dot) {
+    return dot;
+}
+
+#else
+
+using w_word = uint32;
+using x_word = uint32;
+using dot_number = int32;
+using dot_numbers = int4;
+
 // Codes with a zero point become signed bytes, code - zero times 2^CODE_SHIFT (the code in the top
 // bits of a byte, its top bit flipped); others are unsigned bytes. A dot product's accumulator
 // starts at DOT_START, which read as a float is 1.5 * 2^(23 - CODE_SHIFT), with an ulp of
@@ -51,14 +105,6 @@ constexpr float DOT_ZERO = 12582912.0f / (1 << CODE_SHIFT);
 INLINE float dot_to_float(int32 dot) {
     return __fsub_rn(bits_float(static_cast<uint32>(dot)), DOT_ZERO);
 }
-
-// The dwords of a row that lane t of a fragment needs: k = 4t … 4t+3 and 16+4t … of a block.
-// line: line t of 64 bytes; line2: 8 bits: line 4+t; extra, extra2: the lines of high bits.
-constexpr int EXTRA_LINES = weight::bits == 5 ? 1 : weight::bits == 6 ? 2 : 0;
-constexpr int SECOND_LINES = weight::bits == 8 ? 1 : 0;
-struct code_words {
-    uint32 line, line2, extra, extra2;
-};
 
 INLINE void unpack_codes(const code_words &w, int t, uint32 &low, uint32 &high) {
     constexpr uint32 FLIP = 0x80808080u;
@@ -94,7 +140,20 @@ INLINE void dot_block(int32 (&d)[GROUPS][4], const uint32 (&a)[4], uint32 b0, ui
     }
 }
 
+#endif
+
 // --- scales ---------------------------------------------------------------------------------------
+
+#ifdef FP8_WEIGHTS
+constexpr int SCALE_BYTES = 4;
+
+// What e4m3_to_f16 leaves out of codes is in the scale.
+INLINE float fp8_scale(uint32 bits) {
+    return __fmul_rn(bits_float(bits), 256);
+}
+#else
+constexpr int SCALE_BYTES = 2;
+#endif
 
 INLINE float half_of(uint32 pair, int i) {
     return f16_to_f32(static_cast<uint16>(i ? pair >> 16 : pair & 0xffff));
@@ -110,10 +169,19 @@ INLINE float small_minimum(uint32 bytes, int i) {
     return static_cast<float>((bytes >> (8 * i)) & 0xff);
 }
 
-// --- activations in a8 ----------------------------------------------------------------------------
+// --- activations ----------------------------------------------------------------------------------
 
-// A row: k codes | k/32 scales | k/32 scales times sums of codes | … (ir_encoding_row_bytes).
-constexpr int64 A8_ROW_BYTES = weight::k + weight::k / 2;
+#ifdef HALF_X
+constexpr int X_BLOCK = 64; // bytes of a row that are 32 k
+constexpr int64 X_ROW_BYTES = weight::k * 2;
+constexpr bool X_SCALES = false;
+constexpr int64 A8_SCALES = 0, A8_SCALED_SUMS = 0;
+#else
+// a8: a row is k codes | k/32 scales | k/32 scales times sums of codes | … (ir_encoding_row_bytes).
+constexpr int X_BLOCK = 32;
+constexpr int64 X_ROW_BYTES = weight::k + weight::k / 2;
+constexpr bool X_SCALES = true;
 constexpr int64 A8_SCALES = weight::k, A8_SCALED_SUMS = weight::k + weight::k / 8;
+#endif
 
 #endif
