@@ -18,6 +18,7 @@ struct rt_scheduler {
     rt_scheduler_options options;
     seq_list running, waiting;
     int *free_slots, n_free_slots;
+    rt_seq **by_slot; /* [max_seqs] who runs there; NULL */
     uint64_t numbers;
     rt_plan plan;
     bool preempted;        /* in this plan */
@@ -26,7 +27,8 @@ struct rt_scheduler {
     const rt_seq *blocked; /* found no room … */
     uint64_t blocked_at;   /* … when so many pages had been let go … */
     int blocked_beside;    /* … and so many were running */
-    int n_deadlines;       /* sequences that have one */
+    rt_seq **deadlines;    /* [max_waiting + max_seqs] those that have one: a heap, first first */
+    int32_t n_deadlines;
     rt_scheduler_stats stats;
 };
 
@@ -37,11 +39,18 @@ static bool more_urgent(const rt_seq *a, const rt_seq *b) {
     return a->urgency != b->urgency ? a->urgency < b->urgency : a->number < b->number;
 }
 
-/* Most come last: the place is looked for from the end. */
+/* The place is looked for from both ends: who comes goes near the last, who is preempted near the
+ * first, and as many as may wait are not to be walked through. */
 static void insert(seq_list *list, rt_seq *seq) {
-    rt_seq *before = list->last;
-    while (before && more_urgent(seq, before))
+    rt_seq *before = list->last, *after = list->first;
+    while (before && more_urgent(seq, before)) {
+        if (more_urgent(seq, after)) {
+            before = after->prev;
+            break;
+        }
+        after = after->next;
         before = before->prev;
+    }
     seq->prev = before;
     seq->next = before ? before->next : list->first;
     *(before ? &before->next : &list->first) = seq;
@@ -56,6 +65,56 @@ static void take_out(seq_list *list, rt_seq *seq) {
     list->n--;
 }
 
+/* --- deadlines -----------------------------------------------------------------------------------
+ */
+
+static void put_deadline(rt_scheduler *s, int32_t at, rt_seq *seq) {
+    s->deadlines[at] = seq;
+    seq->deadline_at = at;
+}
+
+/* A place of the heap is free: it is filled with `seq`, or with who should be there instead. */
+static void settle_deadline(rt_scheduler *s, int32_t at, rt_seq *seq) {
+    rt_seq **heap = s->deadlines;
+    for (int32_t up; at > 0 && heap[up = (at - 1) / 2]->deadline > seq->deadline; at = up)
+        put_deadline(s, at, heap[up]);
+    for (int32_t down; (down = 2 * at + 1) < s->n_deadlines; at = down) {
+        if (down + 1 < s->n_deadlines && heap[down + 1]->deadline < heap[down]->deadline)
+            down++;
+        if (heap[down]->deadline >= seq->deadline)
+            break;
+        put_deadline(s, at, heap[down]);
+    }
+    put_deadline(s, at, seq);
+}
+
+static void add_deadline(rt_scheduler *s, rt_seq *seq) {
+    seq->deadline_at = -1;
+    if (!isinf(seq->deadline))
+        settle_deadline(s, s->n_deadlines++, seq);
+}
+
+static void remove_deadline(rt_scheduler *s, rt_seq *seq) {
+    if (seq->deadline_at < 0)
+        return;
+    rt_seq *last = s->deadlines[--s->n_deadlines];
+    if (last != seq)
+        settle_deadline(s, seq->deadline_at, last);
+    seq->deadline_at = -1;
+}
+
+rt_seq *rt_scheduler_expired(const rt_scheduler *s, double now) {
+    return s->n_deadlines > 0 && s->deadlines[0]->deadline <= now ? s->deadlines[0] : NULL;
+}
+
+void rt_scheduler_limit(rt_scheduler *s, double time) {
+    for (rt_seq *seq = rt_scheduler_next(s, NULL); seq; seq = rt_scheduler_next(s, seq)) {
+        remove_deadline(s, seq);
+        seq->deadline = seq->deadline < time ? seq->deadline : time;
+        add_deadline(s, seq);
+    }
+}
+
 /* --- life ----------------------------------------------------------------------------------------
  */
 
@@ -68,7 +127,10 @@ rt_scheduler *rt_scheduler_create(rt_kv *kv, const rt_scheduler_options *options
     s->free_slots = malloc((size_t)options->max_seqs * sizeof *s->free_slots);
     /* A sequence that is preempted after it was planned leaves an item behind. */
     s->plan.items = malloc(2 * (size_t)options->max_seqs * sizeof *s->plan.items);
-    if (!s->free_slots || !s->plan.items) {
+    s->by_slot = calloc((size_t)options->max_seqs, sizeof *s->by_slot);
+    size_t most = (size_t)options->max_waiting + (size_t)options->max_seqs;
+    s->deadlines = malloc(most * sizeof *s->deadlines);
+    if (!s->free_slots || !s->plan.items || !s->by_slot || !s->deadlines) {
         rt_scheduler_destroy(s);
         return NULL;
     }
@@ -83,6 +145,8 @@ void rt_scheduler_destroy(rt_scheduler *s) {
         return;
     free(s->free_slots);
     free(s->plan.items);
+    free(s->by_slot);
+    free(s->deadlines);
     free(s);
 }
 
@@ -99,7 +163,7 @@ bool rt_scheduler_add(rt_scheduler *s, rt_seq *seq) {
     seq->urgency = seq->arrival + s->options.aging * seq->priority;
     if (seq->leader)
         seq->leader->followers++;
-    s->n_deadlines += !isinf(seq->deadline);
+    add_deadline(s, seq);
     wait_in_line(s, seq);
     return true;
 }
@@ -113,6 +177,7 @@ static void drop_swapped(rt_scheduler *s, rt_seq *seq) {
 static void stop_running(rt_scheduler *s, rt_seq *seq) {
     rt_kv_truncate(s->kv, seq->slot, 0);
     s->free_slots[s->n_free_slots++] = seq->slot;
+    s->by_slot[seq->slot] = NULL;
     take_out(&s->running, seq);
 }
 
@@ -128,7 +193,7 @@ void rt_scheduler_remove(rt_scheduler *s, rt_seq *seq) {
     else if (seq->state == RT_SEQ_WAITING)
         take_out(&s->waiting, seq);
     drop_swapped(s, seq);
-    s->n_deadlines -= !isinf(seq->deadline);
+    remove_deadline(s, seq);
     seq->state = RT_SEQ_OUT;
     if (s->blocked == seq)
         s->blocked = NULL;
@@ -144,22 +209,8 @@ rt_seq *rt_scheduler_next(const rt_scheduler *s, const rt_seq *seq) {
     return seq->next ? seq->next : seq->state == RT_SEQ_RUNNING ? s->waiting.first : NULL;
 }
 
-rt_seq *rt_scheduler_expired(const rt_scheduler *s, double now) {
-    rt_seq *seq = s->n_deadlines > 0 ? rt_scheduler_next(s, NULL) : NULL;
-    while (seq && seq->deadline > now)
-        seq = rt_scheduler_next(s, seq);
-    return seq;
-}
-
 int rt_scheduler_free_slot(const rt_scheduler *s) {
     return s->n_free_slots > 0 ? s->free_slots[s->n_free_slots - 1] : -1;
-}
-
-void rt_scheduler_limit(rt_scheduler *s, double time) {
-    for (rt_seq *seq = rt_scheduler_next(s, NULL); seq; seq = rt_scheduler_next(s, seq)) {
-        s->n_deadlines += isinf(seq->deadline);
-        seq->deadline = seq->deadline < time ? seq->deadline : time;
-    }
 }
 
 rt_scheduler_stats rt_scheduler_get_stats(const rt_scheduler *s) {
@@ -251,18 +302,18 @@ static bool is_being_computed(const rt_scheduler *s, rt_seq *seq, int64_t held) 
         if (r->computed < common && r->n_ids >= common && r->salt == seq->salt &&
             memcmp(r->ids, seq->ids, (size_t)common * sizeof *seq->ids) == 0) {
             seq->held_by = r->number;
+            seq->held_slot = r->slot;
             seq->held_for = common;
             return true;
         }
     return false;
 }
 
-/* Whether that is still so. */
+/* Whether that is still so; false as well when the other one has another slot by now, which is then
+ * found anew. */
 static bool is_still_held(const rt_scheduler *s, const rt_seq *seq) {
-    const rt_seq *r = seq->held_back ? s->running.first : NULL;
-    while (r && r->number != seq->held_by)
-        r = r->next;
-    return r && r->computed < seq->held_for;
+    const rt_seq *r = seq->held_back ? s->by_slot[seq->held_slot] : NULL;
+    return r && r->number == seq->held_by && r->computed < seq->held_for;
 }
 
 static bool is_held_back(const rt_scheduler *s, rt_seq *seq) {
@@ -306,6 +357,7 @@ static bool admit(rt_scheduler *s, rt_seq *seq) {
         seq->swapped = 0;
     }
     s->n_free_slots--;
+    s->by_slot[seq->slot] = seq;
     take_out(&s->waiting, seq);
     insert(&s->running, seq);
     seq->state = RT_SEQ_RUNNING;

@@ -60,11 +60,13 @@ typedef struct rt_seq {
      * where. */
     bool held_back;
     uint64_t held_by;
+    int32_t held_slot; /* where the other runs */
     int64_t held_for;
     bool started;
     int32_t swapped; /* 1 + the KV cache's record of it in the host's memory; 0: none */
     double urgency;
-    uint64_t number; /* breaks ties */
+    uint64_t number;     /* breaks ties */
+    int32_t deadline_at; /* in the heap of those that have a deadline; -1 */
     struct rt_seq *next, *prev;
 } rt_seq;
 
@@ -111,8 +113,8 @@ bool rt_scheduler_add(rt_scheduler *scheduler, rt_seq *seq);
 /* Takes a sequence out, wherever it is: it has ended. Not between a plan and rt_scheduler_done. */
 void rt_scheduler_remove(rt_scheduler *scheduler, rt_seq *seq);
 
-/* A sequence whose deadline is not after `now`, for its owner to remove; NULL when there is none.
- */
+/* The sequence whose deadline is first, if that is not after `now`, for its owner to remove; NULL
+ * when there is none. */
 rt_seq *rt_scheduler_expired(const rt_scheduler *scheduler, double now);
 
 /* A slot that no sequence has, -1 when there is none. */
