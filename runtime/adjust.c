@@ -4,12 +4,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-bool rt_adjust_has_memory(const rt_adjust *a) {
+/* Whether what it does depends on the tokens before. */
+static bool has_memory(const rt_adjust *a) {
     return a->repetition != 1 || a->frequency != 0 || a->presence != 0;
 }
 
 bool rt_adjust_changes(const rt_adjust *a) {
-    return a->n_biases > 0 || rt_adjust_has_memory(a);
+    return a->n_biases > 0 || has_memory(a);
 }
 
 /* --- parameters ----------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ bool rt_adjust_create(rt_adjust *a, const mcc_request_params *p, int32_t vocab_s
     a->presence = p->presence_penalty;
     if (!check_penalties(a, error) || !set_biases(a, p, vocab_size, error))
         return false;
-    if (!rt_adjust_has_memory(a))
+    if (!has_memory(a))
         return true;
     int64_t most = max_ids < vocab_size ? max_ids : vocab_size;
     a->seen = malloc((size_t)most * sizeof *a->seen);

@@ -35,12 +35,11 @@ bool rt_adjust_create(rt_adjust *adjust, const mcc_request_params *params, int32
                       const int32_t *prompt, int64_t n_prompt, int64_t max_ids, rt_error *error);
 void rt_adjust_destroy(rt_adjust *adjust);
 
-/* Notes a token of the output. */
+/* Notes a token of the output, when it is chosen. */
 void rt_adjust_add(rt_adjust *adjust, int32_t id);
 
-/* Whether it changes logits, and whether what it does depends on the tokens before. */
+/* Whether it changes logits. */
 bool rt_adjust_changes(const rt_adjust *adjust);
-bool rt_adjust_has_memory(const rt_adjust *adjust);
 
 /* Changes a row. */
 void rt_adjust_apply(const rt_adjust *adjust, float *logits);

@@ -65,10 +65,6 @@ bool rt_engine_make_proposer(mcc_engine *e, const mcc_engine_options *o,
 /* --- steps ---------------------------------------------------------------------------------------
  */
 
-static bool drafts(const rt_request *r) {
-    return r->max_drafts > 0 && !rt_adjust_has_memory(&r->adjust);
-}
-
 /* The step that comes, as far as it is known before it is planned. */
 static rt_draft_step next_step(const mcc_engine *e) {
     int64_t tokens = 0;
@@ -89,7 +85,7 @@ void rt_engine_offer_drafts(mcc_engine *e) {
     for (; seq && seq->state == RT_SEQ_RUNNING; seq = seq->next) {
         rt_request *r = rt_request_of(seq);
         seq->n_drafts = 0;
-        if (!drafts(r) || seq->computed != seq->n_ids - 1)
+        if (r->max_drafts == 0 || seq->computed != seq->n_ids - 1)
             continue;
         /* The token after the drafts must fit, too. */
         int64_t room = r->max_ids - seq->n_ids - 1;
@@ -127,7 +123,7 @@ void rt_engine_gather_drafts(mcc_engine *e, const rt_plan *plan) {
     for (; seq && seq->state == RT_SEQ_RUNNING && e->proposer->ops->propose; seq = seq->next) {
         rt_request *r = rt_request_of(seq);
         r->draft_job = NULL;
-        if (!drafts(r))
+        if (r->max_drafts == 0)
             continue;
         const rt_plan_item *item = seq->item >= 0 ? &plan->items[seq->item] : NULL;
         rt_draft_job *job = &e->draft_jobs[e->n_draft_jobs++];

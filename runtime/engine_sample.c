@@ -96,6 +96,8 @@ static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t
         to->id = rt_sample(&r->sampling, logits, e->vocab_size, position, space + job->sampler_at);
     if (r->guide && to->id >= 0 && (refused = accept_token(e, r, to->id)))
         to->id = -1;
+    if (to->id >= 0) /* at once: the row after a draft that is right counts it */
+        rt_adjust_add(&r->adjust, to->id);
     to->why = refused ? refused : to->why;
     to->logprob = 0;
     if (r->logprobs && to->id >= 0)

@@ -456,8 +456,9 @@ typedef struct mcc_request_params {
      * computed in one step with the next token, and kept as far as they are what the model
      * chooses: the tokens are the same as without, with a seed too. The engine measures what
      * steps cost and how often drafts are right, and drafts as many tokens as pay, or none
-     * (MCC_ENGINE_DRAFT_ALWAYS: always so many). With a penalty there are no drafts. 0:
-     * none; at most MCC_MAX_DRAFT */
+     * (MCC_ENGINE_DRAFT_ALWAYS: always so many). Penalties, biases and grammars hold for each
+     * token as without drafts; what is drafted does not follow them, so fewer drafts are right.
+     * 0: none; at most MCC_MAX_DRAFT */
     int32_t num_speculative_tokens;
     uint32_t reserved2;
     void *user_data; /* the caller's, handed back in each event */

@@ -393,7 +393,6 @@ bool rt_request_add(rt_request *r, const rt_sampled *token, rt_error *error) {
         return false;
     bool stopped = find_stop(r);
     r->seq.ids[r->seq.n_ids++] = id;
-    rt_adjust_add(&r->adjust, id);
     r->text_ends[i] = r->text.released;
     if (r->logprobs)
         r->logprobs[i] = token->logprob;

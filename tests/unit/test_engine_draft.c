@@ -35,6 +35,8 @@ typedef struct job {
 } job;
 
 static job *jobs; /* [JOBS] */
+static const int32_t biased[2] = {5, 11};
+static const float biases[2] = {1.5f, -2};
 
 static void make_jobs(uint32_t seed) {
     jobs = calloc(JOBS, sizeof *jobs);
@@ -52,6 +54,12 @@ static void make_jobs(uint32_t seed) {
                                          .max_tokens = 1 + (dice >> 4) % 120,
                                          .temperature = i % 3 == 1 ? 0.5f : 0,
                                          .repetition_penalty = i % 8 == 2 ? 1.3f : 0,
+                                         .presence_penalty = i % 8 == 3 ? 0.9f : 0,
+                                         .frequency_penalty = i % 4 == 3 ? 0.4f : 0,
+                                         .typical_p = i % 8 == 4 ? 0.6f : 0,
+                                         .logit_bias_ids = biased,
+                                         .logit_bias = biases,
+                                         .n_logit_bias = i % 8 == 5 ? 2 : 0,
                                          .seed = dice,
                                          .cache_salt = i % 11 == 5};
         generate(engine, j->params, &j->alone);
@@ -113,6 +121,43 @@ START_TEST(a_perfect_draft_is_kept) {
         ck_assert_uint_lt(after.steps - before.steps, 32);
     }
     mcc_engine_destroy(engine);
+    close_draft();
+}
+END_TEST
+
+/* Penalties count the tokens of the drafts before a row, as far as these are kept. Drafts are by
+ * the model itself, or by prompt lookup in a text that has come before. */
+START_TEST(penalties_hold_for_each_draft) {
+    static const mcc_request_params kinds[] = {
+        {.repetition_penalty = 1.2f},
+        {.frequency_penalty = 0.3f},
+        {.presence_penalty = 0.8f},
+        {.frequency_penalty = -0.4f}, /* repeats itself */
+        {.repetition_penalty = 0.8f, .presence_penalty = 0.3f}};
+    static result with, without;
+    open_draft(0);
+    fill_prompt(100, 3);
+    for (int k = 0; k < 20; k++) {
+        mcc_engine_options options = {.threads = 1, .flags = MCC_ENGINE_DRAFT_ALWAYS};
+        options.draft = k / 5 % 2 ? NULL : draft_model;
+        mcc_engine *engine = make_engine(options);
+        mcc_request_params p = kinds[k % 5];
+        p.flags = MCC_REQUEST_IGNORE_EOS;
+        p.prompt_ids = prompt;
+        p.n_prompt_ids = 100;
+        p.max_tokens = 100;
+        p.temperature = k < 10 ? 0 : 0.5f;
+        p.seed = 7;
+        generate(engine, p, &without);
+        p.num_speculative_tokens = 5;
+        generate(engine, p, &with);
+        check_same(&with, &without, "with a penalty", k);
+        mcc_engine_stats stats = {.struct_size = sizeof stats};
+        mcc_engine_get_stats(engine, &stats, NULL);
+        ck_assert(options.draft == NULL || stats.accepted_tokens > 5);
+        ck_assert(options.draft == NULL || stats.accepted_tokens < stats.draft_tokens);
+        mcc_engine_destroy(engine);
+    }
     close_draft();
 }
 END_TEST
@@ -234,6 +279,7 @@ static Suite *suite(void) {
     tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_perfect_draft_is_kept);
+    tcase_add_test(t, penalties_hold_for_each_draft);
     tcase_add_test(t, the_same_tokens_as_without);
     tcase_add_test(t, cancelled_and_reset);
     tcase_add_test(t, other_vocabularies);

@@ -154,17 +154,44 @@ END_TEST
 enum { REQUESTS = 6000, PROMPT = 3 };
 static const float temperature = 3;
 
+/* None; and penalties that tell the second token from the first, and both from the prompt's. */
+static const int32_t biased[1] = {7};
+static const float bias[1] = {3};
+static const mcc_request_params adjustments[2] = {{.n = 0},
+                                                  {.repetition_penalty = 0.9f,
+                                                   .presence_penalty = -2,
+                                                   .frequency_penalty = -1,
+                                                   .logit_bias_ids = biased,
+                                                   .logit_bias = bias,
+                                                   .n_logit_bias = 1}};
+
+/* A logit as the parameters change it: see adjust.h. */
+static double adjusted(const mcc_request_params *how, const int32_t *ids, int64_t n, int32_t t) {
+    double x = (double)fake_logit(ids, n, t);
+    int seen = 0, output = 0;
+    for (int64_t i = 0; i < n; i++) {
+        seen += ids[i] == t;
+        output += ids[i] == t && i >= PROMPT;
+    }
+    x += how->n_logit_bias > 0 && biased[0] == t ? (double)bias[0] : 0;
+    if (how->repetition_penalty > 0 && seen > 0)
+        x = x > 0 ? x / (double)how->repetition_penalty : x * (double)how->repetition_penalty;
+    return x - (double)how->frequency_penalty * output -
+           (output > 0 ? (double)how->presence_penalty : 0);
+}
+
 /* The distribution of the token after ids[0 … n-1]. */
-static void exact(const int32_t *ids, int64_t n, double *p) {
+static void exact(const mcc_request_params *how, const int32_t *ids, int64_t n, double *p) {
     double sum = 0;
     for (int32_t t = 0; t < FAKE_VOCAB; t++)
-        sum += p[t] = exp((double)(fake_logit(ids, n, t) - 16) / (double)temperature);
+        sum += p[t] = exp((adjusted(how, ids, n, t) - 16) / (double)temperature);
     for (int32_t t = 0; t < FAKE_VOCAB; t++)
         p[t] /= sum;
 }
 
 /* Third tokens, of which most were drafted: their distribution is the sum over all that may come
- * before. */
+ * before. Those that are the second one again are counted apart: with penalties they depend on it.
+ */
 START_TEST(the_engine_keeps_the_distribution) {
     static fake_artifact a;
     char draft_path[FAKE_PATH];
@@ -179,28 +206,31 @@ START_TEST(the_engine_keeps_the_distribution) {
                              .max_num_seqs = 32,
                              .draft = draft,
                              .flags = MCC_ENGINE_DRAFT_ALWAYS | MCC_ENGINE_REJECTION_SAMPLING});
-    static double first[FAKE_VOCAB], second[FAKE_VOCAB], third[FAKE_VOCAB], p[FAKE_VOCAB];
+    static double first[FAKE_VOCAB], second[FAKE_VOCAB], third[FAKE_VOCAB + 1], p[FAKE_VOCAB];
     int32_t ids[PROMPT + 2] = {9, 30, 12};
-    exact(ids, PROMPT, first);
+    const mcc_request_params *how = &adjustments[_i];
+    exact(how, ids, PROMPT, first);
     for (ids[3] = 0; ids[3] < FAKE_VOCAB; ids[3]++) {
-        exact(ids, PROMPT + 1, second);
+        exact(how, ids, PROMPT + 1, second);
         for (ids[4] = 0; ids[4] < FAKE_VOCAB; ids[4]++) {
-            exact(ids, PROMPT + 2, p);
+            exact(how, ids, PROMPT + 2, p);
             for (int t = 0; t < FAKE_VOCAB; t++)
-                third[t] += REQUESTS * first[ids[3]] * second[ids[4]] * p[t];
+                third[t == ids[4] ? FAKE_VOCAB : t] +=
+                    REQUESTS * first[ids[3]] * second[ids[4]] * p[t];
         }
     }
-    int64_t counts[FAKE_VOCAB] = {0};
+    int64_t counts[FAKE_VOCAB + 1] = {0};
     static result r;
     for (int begin = 0; begin < REQUESTS; begin += 600) {
-        mcc_request_params params = {.flags = MCC_REQUEST_IGNORE_EOS,
-                                     .prompt_ids = ids,
-                                     .n_prompt_ids = PROMPT,
-                                     .max_tokens = 4,
-                                     .temperature = temperature,
-                                     .seed = 1000 + (uint64_t)begin,
-                                     .n = 600,
-                                     .num_speculative_tokens = 2};
+        mcc_request_params params = *how;
+        params.flags = MCC_REQUEST_IGNORE_EOS;
+        params.prompt_ids = ids;
+        params.n_prompt_ids = PROMPT;
+        params.max_tokens = 4;
+        params.temperature = temperature;
+        params.seed = 1000 + (uint64_t)begin;
+        params.n = 600;
+        params.num_speculative_tokens = 2;
         uint64_t id = submit(engine, params);
         for (int32_t unfinished = 1; unfinished > 0;)
             ck_assert_int_eq(mcc_engine_step(engine, &unfinished, NULL), MCC_OK);
@@ -208,10 +238,10 @@ START_TEST(the_engine_keeps_the_distribution) {
             memset(&r, 0, sizeof r);
             take_events(engine, id + i, &r);
             ck_assert_int_eq(r.n, 4);
-            counts[r.ids[2]]++;
+            counts[r.ids[2] == r.ids[1] ? FAKE_VOCAB : r.ids[2]]++;
         }
     }
-    double z = deviation(third, counts, FAKE_VOCAB);
+    double z = deviation(third, counts, FAKE_VOCAB + 1);
     ck_assert_msg(z < 4, "%.1f standard deviations", z);
     mcc_engine_stats stats = {.struct_size = sizeof stats};
     mcc_engine_get_stats(engine, &stats, NULL);
@@ -245,7 +275,7 @@ static Suite *suite(void) {
     tcase_add_test(t, the_distribution_is_kept);
     tcase_add_test(t, wrong_rules_are_found);
     tcase_add_test(t, extremes);
-    tcase_add_test(t, the_engine_keeps_the_distribution);
+    tcase_add_loop_test(t, the_engine_keeps_the_distribution, 0, 2);
     suite_add_tcase(s, t);
     return s;
 }
