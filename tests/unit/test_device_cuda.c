@@ -1,62 +1,10 @@
 /* The engine on a GPU, with a made-up driver that runs the made-up model: which code is taken, what
  * a step submits, graphs, memory that does not suffice, and every driver call failing once. */
-#include "check_main.h"
-#include "fixture/fake_cuda.h"
-#include "fixture/fake_cuda_code.h"
+#include "fake_gpu_case.h"
 
 #include "runtime/cuda_module.h"
-#include "runtime/modelcc.h"
 
 enum { CUBIN = 1 << MCC_CUDA_CUBIN, PTX = 1 << MCC_CUDA_PTX };
-
-static char path[64];
-static fake_artifact artifact;
-static fake_cuda_code code;
-static mcc_artifact *model;
-static fake_cuda_state *driver;
-
-static void open_model(void) {
-    fake_artifact_write(&artifact, path);
-    mcc_error error = {.struct_size = sizeof error};
-    mcc_status status = mcc_artifact_open(path, NULL, &model, &error);
-    ck_assert_msg(status == MCC_OK, "%s", error.text);
-}
-
-static void close_model(void) {
-    mcc_artifact_close(model);
-    model = NULL;
-    unlink(path);
-}
-
-static void setup(void) {
-    driver = fake_cuda_load();
-    ck_assert_ptr_nonnull(driver);
-    memset(&artifact, 0, sizeof artifact);
-    fake_tables_init(&artifact.tables);
-    fake_cuda_code_init(&code);
-    artifact.cuda = &code;
-    artifact.cuda_bytes = sizeof code;
-    open_model();
-}
-
-static void teardown(void) {
-    close_model();
-}
-
-/* Nothing is left over in the driver, and it was used as drivers want to be. */
-static void check_clean(void) {
-    ck_assert_msg(driver->bad_calls == 0, "%s", driver->bad_call);
-    ck_assert_int_eq(driver->contexts, 0);
-    ck_assert_int_eq(driver->pushed, 0);
-    ck_assert_int_eq(driver->allocations, 0);
-    ck_assert_int_eq(driver->pinned, 0);
-    ck_assert_int_eq(driver->modules, 0);
-    ck_assert_int_eq(driver->streams, 0);
-    ck_assert_int_eq(driver->events, 0);
-    ck_assert_int_eq(driver->graphs, 0);
-    ck_assert_int_eq(driver->execs, 0);
-    ck_assert_uint_eq(driver->used, 0);
-}
 
 static mcc_status try_engine(mcc_engine_options options, mcc_engine **engine, mcc_error *error) {
     options.struct_size = sizeof options;
