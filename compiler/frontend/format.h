@@ -6,7 +6,9 @@
 #include "ir/ir.h"
 
 /* PLAIN(id, IR element type, GGUF type id) and QUANTIZED(id, IR encoding, GGUF type id). A plain
- * format has the same name in safetensors; a quantized one exists only in GGUF. */
+ * format has the same name in safetensors; a quantized one exists only in GGUF, or is what a reader
+ * makes of several tensors (FP8_E4M3 of F8_E4M3 and its scales). */
+#define FE_NO_GGUF_TYPE UINT32_MAX
 #define FE_FORMATS(PLAIN, QUANTIZED)                                                               \
     PLAIN(F32, IR_F32, 0)                                                                          \
     PLAIN(F16, IR_F16, 1)                                                                          \
@@ -18,7 +20,8 @@
     QUANTIZED(Q8_0, IR_ENC_Q8_0, 8)                                                                \
     QUANTIZED(Q4_K, IR_ENC_Q4_K, 12)                                                               \
     QUANTIZED(Q5_K, IR_ENC_Q5_K, 13)                                                               \
-    QUANTIZED(Q6_K, IR_ENC_Q6_K, 14)
+    QUANTIZED(Q6_K, IR_ENC_Q6_K, 14)                                                               \
+    QUANTIZED(FP8_E4M3, IR_ENC_FP8_E4M3, FE_NO_GGUF_TYPE)
 
 typedef enum fe_format {
 #define FE_FORMAT_ENUM(id, ir, gguf) FE_##id,

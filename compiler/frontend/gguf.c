@@ -192,7 +192,7 @@ static const char *const foreign_types[] = {
 
 static bool find_format(uint32_t type, fe_format *format) {
     for (int f = 0; f < FE_FORMAT_COUNT; f++)
-        if (fe_formats[f].gguf_type == type) {
+        if (fe_formats[f].gguf_type == type && type != FE_NO_GGUF_TYPE) {
             *format = (fe_format)f;
             return true;
         }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compiler/frontend/hf_fp8.h"
 #include "compiler/frontend/list.h"
 #include "compiler/frontend/safetensors.h"
 
@@ -320,11 +321,15 @@ bool fe_read_hf(fe_model *model, ir_diag *diag) {
     model->name = directory_name(&r);
     model->author = model->url = "";
     model->license = read_license(&r);
+    fe_hf_fp8 fp8;
+    bool quantization = fe_hf_fp8_config(config, &fp8, path, r.arena, diag);
     bool ok = fe_hf_config(model, config, path, diag);
     cJSON_Delete(config);
-    /* A wrong configuration makes wrong shapes: then only the tensors' types are looked at. */
-    bool tensors = read_tensors(&r) && (ok ? fe_model_check_tensors(model, "config.json", diag)
-                                           : fe_model_check_types(model, diag));
+    /* A wrong configuration makes wrong shapes: then only the tensors' types are looked at, unless
+     * they are those of a quantization that is refused as a whole. */
+    bool tensors = read_tensors(&r) && quantization && fe_hf_fp8_tensors(model, &fp8, diag) &&
+                   (ok ? fe_model_check_tensors(model, "config.json", diag)
+                       : fe_model_check_types(model, diag));
     ok &= tensors;
     ok &= read_tokenizer(&r);
     ok &= read_generation_config(&r);

@@ -274,16 +274,7 @@ static void read_flags(reader *r) {
 }
 
 /* Settings that would change the computation in ways that modelcc does not have. */
-static void refuse_unsupported(reader *r, const cJSON *root) {
-    const cJSON *quantization = fe_json_member(root, "quantization_config");
-    if (quantization) {
-        const char *method = "unnamed";
-        fe_json_string(quantization, "quant_method", &method, r->file, r->diag);
-        ir_error(r->diag, r->file,
-                 "checkpoints quantized by method \"%s\" are not supported; use the original "
-                 "checkpoint with --quantize, or a GGUF file",
-                 shown(r, method));
-    }
+static void refuse_unsupported(reader *r) {
     static const char *const experts[] = {"num_local_experts", "num_experts", "n_routed_experts"};
     for (size_t i = 0; i < sizeof experts / sizeof *experts; i++) {
         int64_t count = 0;
@@ -354,7 +345,7 @@ bool fe_hf_config(fe_model *model, const cJSON *root, const char *file, ir_diag 
     int errors = diag->errors;
     if (!find_architecture(&r, root))
         return false;
-    refuse_unsupported(&r, root);
+    refuse_unsupported(&r);
     c->bos = -1;
     c->tied = r.arch->flags & FE_TIED_BY_DEFAULT;
     fe_json_bool(root, "tie_word_embeddings", &c->tied, file, diag);

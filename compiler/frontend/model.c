@@ -11,6 +11,11 @@ static int compare_tensors(const void *a, const void *b) {
     return strcmp(((const fe_tensor *)a)->name, ((const fe_tensor *)b)->name);
 }
 
+void fe_model_sort_tensors(fe_model *model) {
+    if (model->tensor_count)
+        qsort(model->tensors, (size_t)model->tensor_count, sizeof *model->tensors, compare_tensors);
+}
+
 const fe_tensor *fe_model_tensor(const fe_model *model, const char *name) {
     fe_tensor key = {.name = name};
     if (model->tensor_count == 0)
@@ -219,8 +224,7 @@ static void align(fe_model *model, fe_tensor *t) {
 bool fe_model_check_tensors(fe_model *model, const char *implied_by, ir_diag *diag) {
     checker k = {.model = model, .implied_by = implied_by, .diag = diag, .ok = true};
     size_t count = (size_t)model->tensor_count;
-    if (count)
-        qsort(model->tensors, count, sizeof *model->tensors, compare_tensors);
+    fe_model_sort_tensors(model);
     for (size_t i = 1; i < count; i++)
         if (compare_tensors(&model->tensors[i], &model->tensors[i - 1]) == 0)
             k.ok =

@@ -99,7 +99,8 @@ typedef struct fe_model {
     int file_count;
 } fe_model;
 
-/* The tensor of this canonical name, or NULL. */
+void fe_model_sort_tensors(fe_model *model);
+/* The tensor of this canonical name, or NULL. They must be sorted. */
 const fe_tensor *fe_model_tensor(const fe_model *model, const char *name);
 
 /* Sorts the tensors, then checks them against the architecture and the configuration: reports every

@@ -373,6 +373,23 @@ static const struct {
     {"tiny-llama", "\"hidden_act\"",
      "\"quantization_config\": {\"quant_method\": \"gptq\"}, \"hidden_act\"",
      "checkpoints quantized by method \"gptq\" are not supported"},
+    {"tiny-qwen3-fp8", "\"fmt\": \"e4m3\"", "\"fmt\": \"e5m2\"",
+     "quantization_config: fmt is \"e5m2\", expected \"e4m3\""},
+    {"tiny-qwen3-fp8", "\"weight_block_size\": [", "\"weight_block_size\": [0,",
+     "quantization_config: weight_block_size is no list of two sizes"},
+    {"tiny-qwen3-fp8", "\"weight_block_size\": [", "\"weight_block_size\": [16, 8], \"was\": [",
+     "layers.0.mlp.down_proj.weight: has [160, 288] codes and scales of shape [2, 3]"},
+    {"tiny-qwen3-fp8", "\"weight_block_size\": [", "\"weight_block_size\": [128, 98], \"was\": [",
+     "layers.0.mlp.down_proj.weight: has a scale for 98 k, expected a multiple of 32"},
+    {"tiny-llama-fp8", "\"format\": \"float-quantized\"", "\"format\": \"pack-quantized\"",
+     "format is \"pack-quantized\", expected \"float-quantized\""},
+    {"tiny-llama-fp8", "\"strategy\": \"channel\"", "\"strategy\": \"tensor_group\"",
+     "strategy \"tensor_group\" is not supported"},
+    {"tiny-llama-fp8", "\"group_size\"", "\"symmetric\": false, \"group_size\"",
+     "asymmetric weights of 8 bits, expected symmetric ones of 8"},
+    {"tiny-llama-fp8", "\"group_size\"", "\"type\": \"int\", \"group_size\"",
+     "type is \"int\", expected \"float\""},
+    {"tiny-llama-fp8", "\"config_groups\"", "\"groups\"", "has no \"config_groups\" object"},
     {"tiny-llama", "\"hidden_act\"", "\"num_local_experts\": 8, \"hidden_act\"",
      "mixture of experts (\"num_local_experts\" is 8) is not supported"},
     {"tiny-llama", "\"eos_token_id\": 2", "\"eos_token_id\": \"two\"",
@@ -444,6 +461,57 @@ START_TEST(unsupported_element_types_are_listed) {
     edit("config.json", "LlamaForCausalLM", "FalconForCausalLM");
     refuse(directory, "element type I16 is not supported; tensors that have it (3): ");
     expect_said("architecture \"FalconForCausalLM\" is not supported");
+}
+END_TEST
+
+/* Codes and scales that cannot be had as they are; the logits of good ones are
+ * test_frontend_logits'. */
+START_TEST(bad_fp8_numbers) {
+    static const char scales[] =
+        "model.layers.0.mlp.up_proj.weight_scale_inv\":{\"dtype\":\"BF16\",\"shape\":[3,2],"
+        "\"data_offsets\":[";
+    start_from("tiny-qwen3-fp8");
+    fe_model *m = accept(directory);
+    const fe_tensor *t = fe_model_tensor(m, "layers.0.mlp.up_proj.weight");
+    ck_assert_int_eq(t->format, FE_FP8_E4M3);
+    ck_assert_uint_eq(t->bytes, 288 * 160 / 32 * 36);
+    uint64_t codes = t->offset, header = 0;
+    fe_close(m);
+    size_t size;
+    char *data = read_whole(in_directory("model.safetensors"), &size);
+    for (int i = 7; i >= 0; i--)
+        header = header << 8 | (uint8_t)data[i];
+    char *code = data + codes + 3 * 160 + 37, before = *code;
+    *code = (char)0xff;
+    write_whole("model.safetensors", data, size);
+    refuse(directory, "layers.0.mlp.up_proj.weight: row 3 has a NaN at 37");
+    *code = before;
+    char *at = memmem(data, header, scales, sizeof scales - 1);
+    ck_assert_ptr_nonnull(at);
+    char *scale = data + 8 + header + strtoul(at + sizeof scales - 1, NULL, 10) + 2 * 3;
+    memcpy(scale, "\x80\x7f", 2); /* of rows from 128 and k from 128 on: infinity */
+    write_whole("model.safetensors", data, size);
+    refuse(directory, "layers.0.mlp.up_proj.weight: row 128 has scale inf");
+    free(data);
+}
+END_TEST
+
+START_TEST(fp8_without_scales) {
+    start_from("tiny-qwen3-fp8");
+    edit("model.safetensors", "mlp.up_proj.weight_scale_inv", "mlp.up_proj.weight_scale_vni");
+    refuse(directory, "model.layers.0.mlp.up_proj.weight_scale is in ");
+    edit("config.json", "\"quantization_config\"", "\"quantization_options\"");
+    refuse(directory, "element type F8_E4M3 is not supported");
+}
+END_TEST
+
+START_TEST(scales_of_activations_are_not_used) {
+    start_from("tiny-llama-fp8");
+    fe_model *m = accept(directory);
+    expect_said(
+        "2 scales of activations are not used: model.layers.0.self_attn.k_proj.input_scale");
+    ck_assert_ptr_null(fe_model_tensor(m, "layers.0.self_attn.k_proj.input_scale"));
+    fe_close(m);
 }
 END_TEST
 
@@ -602,6 +670,9 @@ static Suite *suite(void) {
     tcase_add_test(c, lists_every_problem_of_a_config);
     tcase_add_test(c, missing_unknown_and_misshapen_tensors);
     tcase_add_test(c, unsupported_element_types_are_listed);
+    tcase_add_test(c, bad_fp8_numbers);
+    tcase_add_test(c, fp8_without_scales);
+    tcase_add_test(c, scales_of_activations_are_not_used);
     tcase_add_test(c, truncated_tensors);
     tcase_add_test(c, nothing_there);
     tcase_add_test(c, index_tricks);
