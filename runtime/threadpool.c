@@ -57,7 +57,7 @@ struct mcc_pool {
     size_t scratch_stride;
 
     alignas(CACHE_LINE) gate phase; /* its word numbers the phases of all runs */
-    atomic_int job;                 /* of the phase; n_jobs: the run is over */
+    atomic_int job;                 /* of the phase; n_jobs or more: there is none */
     atomic_bool running, stop;
     alignas(CACHE_LINE) _Atomic int64_t tiles_left; /* of the phase, not yet computed */
     alignas(CACHE_LINE) gate inside;                /* its word counts workers inside the run */
@@ -252,6 +252,10 @@ void rt_pool_run(rt_pool *pool, const rt_job *jobs, int n_jobs, void *scratch,
     pool->n_jobs = n_jobs;
     pool->scratch = scratch;
     pool->scratch_stride = scratch_stride;
+    /* Until its first phase begins the run has no job: a worker that comes late, for the run
+     * before, must not take that one's last number for a job of this one, in a phase whose number
+     * the cursors still have. */
+    atomic_store(&pool->job, INT_MAX);
     atomic_store(&pool->running, true);
     begin_phase(caller, 0);
     for (unsigned phase; !help(caller, &phase);)

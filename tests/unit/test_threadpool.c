@@ -156,6 +156,40 @@ START_TEST(latecomers_take_nothing) {
 }
 END_TEST
 
+/* One who hears of a run when it is over must not take the number of its last job for a job of the
+ * next run: here the second one, whose first job takes a while. */
+static void slow(const mcc_cpu_call *call, int64_t begin, int64_t end, void *scratch) {
+    for (volatile int i = 0; i < 300; i++)
+        ;
+    count(call, begin, end, scratch);
+}
+
+START_TEST(runs_do_not_mix) {
+    rt_pool *pool = rt_pool_create(3, NULL);
+    ck_assert_ptr_nonnull(pool);
+    char *scratch = aligned_alloc(64, 64 * 3);
+    memset(scratch, 0, 64 * 3);
+    static counts c[3];
+    void *args[3] = {&c[0], &c[1], &c[2]};
+    mcc_cpu_call calls[3] = {{.args = &args[0]}, {.args = &args[1]}, {.args = &args[2]}};
+    const rt_job one = {count, &calls[0], 3};
+    const rt_job two[2] = {{slow, &calls[1], 1}, {count, &calls[2], 6}};
+    int runs = test_full() ? 1000000 : 30000;
+    for (int i = 0; i < runs; i++) {
+        memset(c, 0, sizeof c);
+        c[2].before = &c[1];
+        c[2].before_tiles = 1;
+        rt_pool_run(pool, &one, 1, scratch, 64);
+        rt_pool_run(pool, two, 2, scratch, 64);
+        for (int k = 0; k < 3; k++)
+            ck_assert_int_eq(atomic_load(&c[k].errors), 0);
+        ck_assert_int_eq(atomic_load(&c[2].done), 6);
+    }
+    free(scratch);
+    rt_pool_destroy(pool);
+}
+END_TEST
+
 START_TEST(sleeping_workers_wake) {
     rt_pool *pool = rt_pool_create(3, NULL);
     static const int64_t tiles[] = {50, 1, 50};
@@ -205,6 +239,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, every_tile_once_in_order, 0, 4);
     tcase_add_loop_test(t, results_pass_to_the_next_job, 0, 3);
     tcase_add_test(t, latecomers_take_nothing);
+    tcase_add_test(t, runs_do_not_mix);
     tcase_add_test(t, sleeping_workers_wake);
     tcase_add_test(t, several_callers_take_turns);
     tcase_add_test(t, absurd_sizes_are_refused);
