@@ -683,9 +683,14 @@ MCC_API mcc_status mcc_session_save(mcc_engine *engine, mcc_session *session, co
                                     mcc_error *error);
 
 /* Reads such a file into the KV cache of an engine of the same model, built alike, so that a
- * request that begins with these tokens and has session->cache_salt need not compute them; the
- * results are the same. It stays as long as there is room. Fills *session, whose struct_size and
- * cache_salt the caller has set; mcc_session_free frees what it points to. Called by the thread
+ * request that begins with these tokens and has session->cache_salt need not compute them. What is
+ * compared is the weights and the fused graph (MCC_PART_FUSED), so the pages mean the same; not
+ * compared is what computed them. The results have the bits of computing all here where that had
+ * the same numerics: the same version of modelcc built both, and both run on CPUs, of any target,
+ * or both on GPUs of one architecture. From a GPU to a CPU or back, that is so with f32 pages;
+ * with others attention adds up in another order there, and what follows may differ as if it had
+ * begun on the other device. It stays as long as there is room. Fills *session, whose struct_size
+ * and cache_salt the caller has set; mcc_session_free frees what it points to. Called by the thread
  * that steps. What mcc_engine_eval's sequences hold is forgotten. After an error, nothing else has
  * changed. Errors: INVALID_ARGUMENT (also: of another
  * model), IO_ERROR, BAD_ARTIFACT (damaged, or no session), VERSION_MISMATCH, CAPACITY (more tokens

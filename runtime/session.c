@@ -81,7 +81,8 @@ static bool get(session_file *f, void *data, uint64_t bytes, rt_error *error) {
     return true;
 }
 
-/* What must be equal for pages to be of use: the weights and the fused graph. */
+/* What must be equal for pages to mean the same: the weights and the fused graph. Which device
+ * computed them is not looked at, so that a conversation can move: see mcc_session_load. */
 static void hash_model(const mcc_artifact *a, uint8_t digest[SHA_BYTES]) {
     rt_sha256 hash;
     rt_sha256_init(&hash);
