@@ -48,14 +48,20 @@ static void add_rows(rt_request *r, const rt_plan_item *item, const float *rows,
             r->sums[i] += (double)rows[k * width + i];
 }
 
-static bool normalize(float *x, int64_t width) {
+static bool is_finite(const float *x, int64_t width) {
+    for (int64_t i = 0; i < width; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+static void normalize(float *x, int64_t width) {
     double square = 0;
     for (int64_t i = 0; i < width; i++)
         square += (double)x[i] * (double)x[i];
     double factor = square > 0 ? 1 / sqrt(square) : 0;
     for (int64_t i = 0; i < width; i++)
         x[i] = (float)((double)x[i] * factor);
-    return isfinite(square);
 }
 
 bool rt_engine_embed(mcc_engine *e, const rt_plan_item *item, int32_t row, rt_error *error) {
@@ -69,7 +75,9 @@ bool rt_engine_embed(mcc_engine *e, const rt_plan_item *item, int32_t row, rt_er
         return true;
     for (int64_t i = 0; i < width; i++)
         r->embedding[i] = mean ? (float)(r->sums[i] / (double)r->seq.n_prompt) : rows[i];
-    bool finite = r->flags & MCC_REQUEST_RAW_EMBEDDING || normalize(r->embedding, width);
+    bool finite = is_finite(r->embedding, width);
+    if (finite && !(r->flags & MCC_REQUEST_RAW_EMBEDDING))
+        normalize(r->embedding, width);
     rt_engine_make_ready(e, r);
     if (finite)
         rt_request_finish(r, MCC_FINISH_STOP);

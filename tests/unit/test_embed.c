@@ -9,7 +9,7 @@
 
 enum { MANY = 12 };
 
-static bool mean;
+static bool mean, infinite;
 
 /* The model, with another name for its output. */
 static void open_embedder(void) {
@@ -17,6 +17,7 @@ static void open_embedder(void) {
     memset(&a, 0, sizeof a);
     fake_tables_init(&a.tables);
     a.tables.outputs[0].name = fake_string(&a.tables, mean ? "embedding_mean" : "embedding_last");
+    a.infinite = infinite;
     fake_artifact_write(&a, path);
     mcc_error error = {.struct_size = sizeof error};
     mcc_status status = mcc_artifact_open(path, NULL, &model, &error);
@@ -28,6 +29,12 @@ static void open_embedder(void) {
 }
 
 static void setup_last(void) {
+    open_embedder();
+}
+
+static void setup_infinite(void) {
+    infinite = true;
+    mean = false;
     open_embedder();
 }
 
@@ -121,6 +128,44 @@ static void *submit_later(void *engine) {
     submit_text(engine, 5, false);
     return NULL;
 }
+
+/* A vector with NaN or infinity is no vector: an error, whether it is to be normalized or not, of
+ * that request alone. */
+START_TEST(what_is_not_finite_is_an_error) {
+    mcc_engine *engine = make_engine((mcc_engine_options){.threads = 1, .max_num_seqs = 2 * MANY});
+    make_texts();
+    uint64_t ids[2 * MANY];
+    int failed = 0, errors = 0;
+    for (int i = 0; i < 2 * MANY; i++)
+        ids[i] = submit_text(engine, i / 2, i % 2);
+    for (int32_t unfinished = 1; unfinished > 0;) {
+        mcc_error error = {.struct_size = sizeof error};
+        if (!mcc_engine_step(engine, &unfinished, &error))
+            continue;
+        errors++;
+        ck_assert_int_eq(error.code, MCC_INTERNAL);
+        ck_assert_ptr_nonnull(strstr(error.text, "its embedding has NaN or infinity"));
+    }
+    for (int i = 0; i < 2 * MANY; i += 2) {
+        mcc_event normal = {.struct_size = sizeof normal}, raw = normal;
+        ck_assert_int_eq(mcc_engine_poll(engine, ids[i], &normal, NULL), MCC_OK);
+        bool finite = normal.finish_reason == MCC_FINISH_STOP;
+        for (int64_t k = 0; finite && k < normal.n_embedding; k++)
+            ck_assert(isfinite(normal.embedding[k]));
+        ck_assert_int_eq(mcc_engine_poll(engine, ids[i + 1], &raw, NULL), MCC_OK);
+        for (int64_t k = 0; finite && k < raw.n_embedding; k++)
+            ck_assert(isfinite(raw.embedding[k]));
+        ck_assert_int_eq(normal.kind, MCC_EVENT_FINISHED);
+        ck_assert_int_eq(raw.kind, MCC_EVENT_FINISHED);
+        ck_assert_int_eq(raw.finish_reason, normal.finish_reason);
+        ck_assert(finite || normal.finish_reason == MCC_FINISH_ERROR);
+        ck_assert(finite == (normal.embedding != NULL) && finite == (raw.embedding != NULL));
+        failed += !finite;
+    }
+    ck_assert(failed > 0 && failed < MANY && errors > 0);
+    mcc_engine_destroy(engine);
+}
+END_TEST
 
 START_TEST(a_batch_waits_for_more) {
     make_texts();
@@ -253,6 +298,10 @@ static Suite *embed_suite(void) {
         tcase_add_test(c, what_has_no_meaning_is_refused);
         suite_add_tcase(suite, c);
     }
+    TCase *c = tcase_create("not finite");
+    tcase_add_checked_fixture(c, setup_infinite, teardown);
+    tcase_add_test(c, what_is_not_finite_is_an_error);
+    suite_add_tcase(suite, c);
     return suite;
 }
 
