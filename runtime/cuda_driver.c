@@ -6,6 +6,7 @@
 #include "runtime/modelcc.h"
 
 #include <dlfcn.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,33 @@ bool rt_cuda_ok(const rt_cuda_driver *d, CUresult result, const char *what, rt_e
                    result == CUDA_ERROR_OUT_OF_MEMORY ? MCC_OUT_OF_MEMORY : MCC_DEVICE_FAILED,
                    "%s: %s: %s (%d: %s)", d->emulator ? "GPU emulator" : "GPU", what, name,
                    (int)result, meaning);
+}
+
+bool rt_cuda_find(rt_cuda_driver *d, int ordinal, CUdevice *gpu, uint32_t *arch,
+                  char name[RT_CUDA_NAME], rt_error *error) {
+    int count = 0, major = 0, minor = 0;
+    char own[128] = "";
+    if (!rt_cuda_ok(d, RT_CUDA(d, cuDeviceGetCount, &count), "counting devices", error))
+        return false;
+    if (ordinal >= count)
+        return rt_fail(error, MCC_NO_DEVICE, "no GPU %d: there %s %d, counted from 0", ordinal,
+                       count == 1 ? "is" : "are", count);
+    if (!rt_cuda_ok(d, RT_CUDA(d, cuDeviceGet, gpu, ordinal), "finding the device", error) ||
+        !rt_cuda_ok(d, RT_CUDA(d, cuDeviceGetName, own, sizeof own, *gpu), "naming the device",
+                    error) ||
+        !rt_cuda_ok(d,
+                    RT_CUDA(d, cuDeviceGetAttribute, &major,
+                            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, *gpu),
+                    "asking for the architecture", error) ||
+        !rt_cuda_ok(d,
+                    RT_CUDA(d, cuDeviceGetAttribute, &minor,
+                            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, *gpu),
+                    "asking for the architecture", error))
+        return false;
+    *arch = (uint32_t)(major * 10 + minor);
+    own[sizeof own - 1] = 0;
+    snprintf(name, RT_CUDA_NAME, "%s (sm_%" PRIu32 ")", own, *arch);
+    return true;
 }
 
 /* --- describing ----------------------------------------------------------------------------------

@@ -83,6 +83,13 @@ void rt_cuda_close(rt_cuda_driver *driver);
  * OUT_OF_MEMORY or DEVICE_FAILED. */
 bool rt_cuda_ok(const rt_cuda_driver *driver, CUresult result, const char *what, rt_error *error);
 
+enum { RT_CUDA_NAME = 160 };
+
+/* The GPU of that number: its architecture, 89 of sm_89, and what people call it: "NVIDIA L4
+ * (sm_89)". */
+bool rt_cuda_find(rt_cuda_driver *driver, int ordinal, CUdevice *gpu, uint32_t *arch,
+                  char name[RT_CUDA_NAME], rt_error *error);
+
 /* Whether there is a driver, or the emulator, and its devices; for people: "CUDA 12.4, NVIDIA H100
  * (sm_90)". False with what is missing. */
 bool rt_cuda_describe(bool emulator, char *text, size_t capacity);

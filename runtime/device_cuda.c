@@ -7,6 +7,10 @@
  * step first needs it; its grids are those of B sequences, and kernels leave the blocks alone that
  * lie beyond the step's T, which they read from the block. Other steps are plain launches.
  *
+ * Token masks are written by the host while the GPU computes the logits, and uploaded behind them:
+ * of such a step the launches from the one that samples on come after that, as plain launches, and
+ * what is before them has graphs of its own.
+ *
  * A kernel that faults takes its context with it: no call in it works any more. So after a failure
  * all that the device has is let go, the context too, and the next step makes it anew, weights
  * included; what the KV cache held is lost. */
@@ -45,7 +49,7 @@ typedef struct device_cuda {
     CUdevice gpu;
     CUcontext context; /* the primary one; NULL: not retained */
     uint32_t arch;
-    char name[160];    /* "NVIDIA L4 (sm_89)" */
+    char name[RT_CUDA_NAME];
     rt_cuda_code code; /* of this architecture */
     rt_cuda_modules modules;
     rt_cuda_memory memory;
@@ -57,9 +61,11 @@ typedef struct device_cuda {
     uint32_t *first_param;    /* [n_launches] */
     uint32_t *first_function; /* [n_kernels + 1] into variants */
     uint32_t *variants;       /* functions, by kernel */
-    CUgraphExec graphs[MAX_BUCKETS];
-    uint64_t graph_launches_of[MAX_BUCKETS]; /* kernels in each graph */
-    uint64_t logits_offset;                  /* in the arena */
+    /* Of all launches, and of those before the first that samples; and how many are in each. */
+    CUgraphExec graphs[2][MAX_BUCKETS];
+    uint64_t graph_launches_of[2][MAX_BUCKETS];
+    uint32_t first_sampling; /* launch; n_launches: none does */
+    uint64_t logits_offset;  /* in the arena */
     int64_t row_width;
     float *logits; /* pinned, room for logits_rows rows */
     int32_t logits_rows;
@@ -118,11 +124,12 @@ static CUresult launch(device_cuda *d, uint32_t function, uint32_t at, int64_t T
     return result;
 }
 
-/* Submits the launches of a step of this size; *n counts them. */
-static CUresult submit(device_cuda *d, int64_t T, int64_t S, int64_t R, uint64_t *n) {
+/* Submits launches first … end-1 of a step of this size; *n counts them. */
+static CUresult submit(device_cuda *d, uint32_t first, uint32_t end, int64_t T, int64_t S,
+                       int64_t R, uint64_t *n) {
     const rt_tables *t = &d->artifact->tables;
-    CUresult result = mark(d, 0);
-    for (uint32_t i = 0; i < t->n_launches && result == CUDA_SUCCESS; i++) {
+    CUresult result = first == 0 ? mark(d, 0) : CUDA_SUCCESS;
+    for (uint32_t i = first; i < end && result == CUDA_SUCCESS; i++) {
         if (d->marks)
             d->launch_seconds[i] = 0;
         uint32_t v = choose_variant(d, t->launches[i].kernel, T, S, R);
@@ -176,7 +183,7 @@ static int find_bucket(const device_cuda *d, const mcc_step *step, int64_t *size
     return bucket;
 }
 
-static bool capture(device_cuda *d, int bucket, int64_t size, rt_error *error) {
+static bool capture(device_cuda *d, bool masked, int bucket, int64_t size, rt_error *error) {
     rt_cuda_driver *driver = &d->driver;
     CUgraph graph = NULL;
     uint64_t n = 0;
@@ -185,16 +192,18 @@ static bool capture(device_cuda *d, int bucket, int64_t size, rt_error *error) {
                     CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
             "beginning to capture a graph", error))
         return false;
-    CUresult result = submit(d, size, size, size, &n);
+    uint32_t end = masked ? d->first_sampling : d->artifact->tables.n_launches;
+    CUresult result = submit(d, 0, end, size, size, size, &n);
     bool good = ok(d, result, "capturing a graph", error);
     result = RT_CUDA(driver, cuStreamEndCapture, d->stream, &graph); /* also after a failure */
     good = good && ok(d, result, "capturing a graph", error);
     if (good) {
-        result = RT_CUDA(driver, cuGraphInstantiateWithFlags, &d->graphs[bucket], graph, 0);
+        CUgraphExec *made = &d->graphs[masked][bucket];
+        result = RT_CUDA(driver, cuGraphInstantiateWithFlags, made, graph, 0);
         good = ok(d, result, "making a graph", error);
         if (!good)
-            d->graphs[bucket] = NULL;
-        d->graph_launches_of[bucket] = n;
+            *made = NULL;
+        d->graph_launches_of[masked][bucket] = n;
     }
     if (graph)
         RT_CUDA(driver, cuGraphDestroy, graph);
@@ -204,7 +213,8 @@ static bool capture(device_cuda *d, int bucket, int64_t size, rt_error *error) {
 /* --- steps ---------------------------------------------------------------------------------------
  */
 
-/* The part of the block that a step uses: page tables come last, one row a sequence. */
+/* The part of the block that a step uses, but for masks: page tables, one row a sequence, are
+ * behind all else. */
 static size_t used_bytes(const mcc_step *step) {
     return (size_t)step->page_tables +
            (size_t)step->G * (size_t)step->S * (size_t)step->P * sizeof(int32_t);
@@ -231,22 +241,38 @@ static bool send_block(device_cuda *d, rt_error *error) {
               error);
 }
 
-static bool submit_step(device_cuda *d, rt_error *error) {
+static bool submit_range(device_cuda *d, uint32_t first, uint32_t end, rt_error *error) {
     const mcc_step *step = d->block->step;
+    CUresult result = submit(d, first, end, step->T, step->S, step->R, &d->stats.last_launches);
+    return ok(d, result, "launching a kernel", error);
+}
+
+/* All launches, or those before the first that samples. */
+static bool submit_step(device_cuda *d, bool masked, rt_error *error) {
     int64_t size;
-    int bucket = d->marks ? -1 : find_bucket(d, step, &size);
-    uint64_t n = 0;
-    if (bucket < 0) {
-        CUresult result = submit(d, step->T, step->S, step->R, &n);
-        d->stats.last_launches = n;
-        return ok(d, result, "launching a kernel", error);
-    }
-    if (!d->graphs[bucket] && !capture(d, bucket, size, error))
+    int bucket = d->marks ? -1 : find_bucket(d, d->block->step, &size);
+    if (bucket < 0)
+        return submit_range(d, 0, masked ? d->first_sampling : d->artifact->tables.n_launches,
+                            error);
+    CUgraphExec *graph = &d->graphs[masked][bucket];
+    if (!*graph && !capture(d, masked, bucket, size, error))
         return false;
-    d->stats.last_launches = d->graph_launches_of[bucket];
+    d->stats.last_launches += d->graph_launches_of[masked][bucket];
     d->stats.graph_launches++;
-    return ok(d, RT_CUDA(&d->driver, cuGraphLaunch, d->graphs[bucket], d->stream),
-              "launching a graph", error);
+    return ok(d, RT_CUDA(&d->driver, cuGraphLaunch, *graph, d->stream), "launching a graph", error);
+}
+
+/* While the GPU works; in the stream behind that, and before what samples. */
+static bool send_masks(device_cuda *d, rt_error *error) {
+    const rt_step_block *b = d->block;
+    b->write_masks(b->write_masks_context);
+    uint32_t at = b->step->token_masks;
+    size_t bytes = (size_t)b->step->R * (size_t)b->mask_words * sizeof *b->token_masks;
+    char *from = (char *)d->uploads[d->turn ^ 1].block + at; /* of the upload before */
+    memcpy(from, b->token_masks, bytes);
+    return ok(
+        d, RT_CUDA(&d->driver, cuMemcpyHtoDAsync_v2, d->memory.block + at, from, bytes, d->stream),
+        "uploading token masks", error);
 }
 
 /* Room for the logits of so many rows, in pinned memory. Where steps sample, only the first step
@@ -291,21 +317,36 @@ static bool fetch_results(device_cuda *d, rt_error *error) {
     return ok(d, RT_CUDA(&d->driver, cuStreamSynchronize, d->stream), "running a step", error);
 }
 
-/* What a step gives that runs nothing: logits of 0. */
+/* What a step gives that runs nothing: logits of 0, of which the first token is chosen that a mask
+ * allows. */
 static bool run_null(device_cuda *d) {
-    size_t R = (size_t)d->block->step->R;
-    if (d->block->logits)
+    const rt_step_block *b = d->block;
+    size_t R = (size_t)b->step->R, words = (size_t)b->mask_words;
+    if (b->logits)
         memset(d->logits, 0, R * (size_t)d->row_width * sizeof *d->logits);
-    if (d->block->step->sampling)
+    if (b->step->sampling)
         memset(d->sampled, 0, R * sizeof *d->sampled);
+    if (b->step->token_masks)
+        b->write_masks(b->write_masks_context);
+    for (size_t r = 0; b->step->token_masks && r < R; r++) {
+        const uint32_t *mask = b->token_masks + r * words;
+        size_t w = 0;
+        while (w < words && !mask[w])
+            w++;
+        d->sampled[r].id = w < words ? (float)(32 * (int)w + __builtin_ctz(mask[w])) : -1;
+    }
     return true;
 }
 
 static bool run_step(device_cuda *d, rt_error *error) {
     int32_t R = d->block->step->R;
+    bool masked = d->block->step->token_masks != 0;
     if (d->null)
         return run_null(d);
-    if (!send_block(d, error) || !submit_step(d, error) || (R > 0 && !fetch_results(d, error)))
+    if (!send_block(d, error) || !submit_step(d, masked, error) ||
+        (masked && (!send_masks(d, error) ||
+                    !submit_range(d, d->first_sampling, d->artifact->tables.n_launches, error))) ||
+        (R > 0 && !fetch_results(d, error)))
         return false;
     if (R > 0)
         d->uploads[0].pending = d->uploads[1].pending = false;
@@ -467,6 +508,17 @@ static uint64_t resolve(const device_cuda *d, const mcc_arg_entry *arg) {
     }
 }
 
+/* The first launch that has a buffer as an argument. */
+static uint32_t first_with(const rt_tables *t, uint32_t buffer) {
+    for (uint32_t i = 0; i < t->n_launches; i++)
+        for (uint32_t k = 0; k < t->launches[i].n_args; k++) {
+            const mcc_arg_entry *arg = &t->args[t->launches[i].first_arg + k];
+            if (arg->kind == MCC_ARG_BUFFER && arg->index == buffer)
+                return i;
+        }
+    return t->n_launches;
+}
+
 static bool make_params(device_cuda *d, rt_error *error) {
     const rt_tables *t = &d->artifact->tables;
     uint64_t count = 0;
@@ -499,6 +551,7 @@ static bool make_params(device_cuda *d, rt_error *error) {
         if (strcmp(name, "samples") == 0) {
             d->samples_offset = offset;
             d->device.samples = true;
+            d->first_sampling = first_with(t, t->outputs[i].buffer);
         }
     }
     return true;
@@ -544,33 +597,6 @@ static bool make_variants(device_cuda *d, rt_error *error) {
      * first_function[k + 1]. */
     for (uint32_t i = 0; i < code->n_functions; i++)
         d->variants[next[code->functions[i].kernel]++] = i;
-    return true;
-}
-
-static bool find_gpu(device_cuda *d, int ordinal, rt_error *error) {
-    int count = 0, major = 0, minor = 0;
-    rt_cuda_driver *driver = &d->driver;
-    if (!ok(d, RT_CUDA(driver, cuDeviceGetCount, &count), "counting devices", error))
-        return false;
-    if (ordinal >= count)
-        return rt_fail(error, MCC_NO_DEVICE, "no GPU %d: there %s %d, counted from 0", ordinal,
-                       count == 1 ? "is" : "are", count);
-    char name[128] = "";
-    if (!ok(d, RT_CUDA(driver, cuDeviceGet, &d->gpu, ordinal), "finding the device", error) ||
-        !ok(d, RT_CUDA(driver, cuDeviceGetName, name, sizeof name, d->gpu), "naming the device",
-            error) ||
-        !ok(d,
-            RT_CUDA(driver, cuDeviceGetAttribute, &major,
-                    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, d->gpu),
-            "asking for the architecture", error) ||
-        !ok(d,
-            RT_CUDA(driver, cuDeviceGetAttribute, &minor,
-                    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, d->gpu),
-            "asking for the architecture", error))
-        return false;
-    d->arch = (uint32_t)(major * 10 + minor);
-    name[sizeof name - 1] = 0;
-    snprintf(d->name, sizeof d->name, "%s (sm_%" PRIu32 ")", name, d->arch);
     return true;
 }
 
@@ -645,9 +671,9 @@ static void empty(device_cuda *d) {
     rt_cuda_driver *driver = &d->driver;
     if (d->stream)
         RT_CUDA(driver, cuStreamSynchronize, d->stream);
-    for (int i = 0; i < MAX_BUCKETS; i++)
-        if (d->graphs[i])
-            RT_CUDA(driver, cuGraphExecDestroy, d->graphs[i]);
+    for (int i = 0; i < 2 * MAX_BUCKETS; i++)
+        if (d->graphs[i / MAX_BUCKETS][i % MAX_BUCKETS])
+            RT_CUDA(driver, cuGraphExecDestroy, d->graphs[i / MAX_BUCKETS][i % MAX_BUCKETS]);
     for (int i = 0; i < 2; i++) {
         if (d->uploads[i].sent)
             RT_CUDA(driver, cuEventDestroy_v2, d->uploads[i].sent);
@@ -748,7 +774,8 @@ rt_device *rt_device_cuda_create(bool emulator, int ordinal, const rt_device_opt
     d->null = options->null;
     d->launch_seconds = options->launch_seconds;
     d->row_width = options->artifact->tables.rows->width;
-    if (!rt_cuda_open(&d->driver, emulator, error) || !find_gpu(d, ordinal, error) ||
+    if (!rt_cuda_open(&d->driver, emulator, error) ||
+        !rt_cuda_find(&d->driver, ordinal, &d->gpu, &d->arch, d->name, error) ||
         !attach(d, error)) {
         destroy(&d->device);
         return NULL;

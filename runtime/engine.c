@@ -141,11 +141,16 @@ static bool try_device(mcc_engine *e, const mcc_engine_options *o, const rt_devi
     e->kv = rt_kv_create(t->kv_groups, t->n_kv_groups, &kv, error);
     if (!e->kv)
         return false;
+    /* Masks for a device that samples: a row of each sequence, or one with the longest draft. */
+    bool masks = name->kind != RT_DEVICE_CPU && e->artifact->tokenizer;
+    int32_t most = masks ? e->max_seqs + MCC_MAX_DRAFT : 0;
     rt_step_limits limits = {.T = e->max_batched,
                              .S = e->n_slots,
                              .R = e->max_batched,
                              .G = (int32_t)t->n_kv_groups,
-                             .P = rt_kv_table_entries(e->kv)};
+                             .P = rt_kv_table_entries(e->kv),
+                             .V = e->vocab_size,
+                             .M = most < e->max_batched ? most : e->max_batched};
     if (!rt_step_block_create(&e->block, &limits, error))
         return false;
     rt_device_options device = {.artifact = e->artifact,

@@ -216,8 +216,11 @@ void rt_engine_account_drafts(mcc_engine *engine, const rt_plan *plan, double se
 bool rt_engine_make_sampler(mcc_engine *engine);
 void rt_engine_free_sampler(mcc_engine *engine); /* zeroed or made */
 
-/* Whether only the host can choose a request's tokens: of a row's logits. */
-bool rt_engine_samples_on_host(const rt_request *request);
+/* Of a step of a device that samples: asks for token masks, where requests of the plan have
+ * grammars and the block has room. */
+void rt_engine_ask_for_masks(mcc_engine *engine, rt_plan *plan);
+/* Then, whether only the host can choose a request's tokens: of a row's logits. */
+bool rt_engine_samples_on_host(const mcc_engine *engine, const rt_request *request);
 /* Asks the device, which samples, for the token at `position`: of the row added last. */
 void rt_engine_sample_on_device(mcc_engine *engine, const rt_request *request, int64_t position);
 /* Chooses the tokens of the step that has run, of drafts as long as the one before was right:

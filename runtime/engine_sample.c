@@ -1,4 +1,10 @@
-/* Tokens are chosen: by the device where it can, else here, of rows of logits. */
+/* Tokens are chosen: by the device where it can, else here, of rows of logits.
+ *
+ * Grammars. Where the device chooses, it gets a mask for each row, and the requests' guides accept
+ * its tokens afterwards. The masks of a step are written by the stepping thread while the device
+ * computes the step's logits, so they cost time only where they take longer than that. Where the
+ * host chooses, masks come after the logits, on the threads that share the rows; on the CPU these
+ * are the threads that computed the logits, and nothing would be gained by writing them before. */
 #include "runtime/engine.h"
 #include "runtime/rejection.h"
 
@@ -6,9 +12,82 @@
 #include <string.h>
 
 /* What kernels that sample (codegen/cuda/kernels/sample.cuh) do not do. */
-bool rt_engine_samples_on_host(const rt_request *r) {
+static bool needs_logits(const rt_request *r) {
     bool typical = r->sampling.typical_p > 0 && r->sampling.typical_p < 1;
-    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0 || r->guide || r->rejects;
+    return rt_adjust_changes(&r->adjust) || typical || r->n_top > 0 || r->rejects;
+}
+
+bool rt_engine_samples_on_host(const mcc_engine *e, const rt_request *r) {
+    return needs_logits(r) || (r->guide && !e->block.step->token_masks);
+}
+
+/* The request's guide goes on by a token that its mask allows; why it cannot. */
+static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) {
+    size_t bytes = 0;
+    const char *text = rt_tokenizer_piece(e->artifact->tokenizer, id, &bytes);
+    return rt_guide_accept(r->guide, id, text, bytes)
+               ? NULL
+               : "the grammar is too ambiguous, or memory is short";
+}
+
+/* --- by the device -------------------------------------------------------------------------------
+ */
+
+/* The masks of an item's rows: of each what may follow the drafts before it. Rows behind a draft
+ * that cannot come, or after which the text must end, do not matter. */
+static void write_guided(const mcc_engine *e, rt_request *r, const rt_plan_item *item,
+                         uint32_t *masks) {
+    const char *why;
+    size_t words = (size_t)e->block.mask_words;
+    int32_t k = 0, n = item->n_rows;
+    const int32_t *drafts = item->seq->ids + item->first + item->n - n + 1;
+    bool goes_on = n > 1 && rt_guide_set_mark(r->guide);
+    for (;;) {
+        const uint32_t *mask = rt_guide_mask(r->guide, &why);
+        if (mask)
+            memcpy(masks + (size_t)k * words, mask, words * sizeof *masks);
+        else
+            memset(masks + (size_t)k * words, 0, words * sizeof *masks);
+        if (++k == n || !goes_on || !mask)
+            break;
+        int32_t draft = drafts[k - 1];
+        if (!(mask[draft >> 5] >> (draft & 31) & 1) || accept_token(e, r, draft) ||
+            r->guide->must_end)
+            break;
+    }
+    memset(masks + (size_t)k * words, 0xff, (size_t)(n - k) * words * sizeof *masks);
+    if (r->guide->mark.set)
+        rt_guide_go_back(r->guide);
+}
+
+/* While the device works: step_block.h. Requests that do not need them have masks of all tokens. */
+static void write_masks(void *context) {
+    mcc_engine *e = context;
+    const rt_plan *plan = e->sample_job.plan;
+    uint32_t *masks = e->block.token_masks;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_plan_item *item = &plan->items[i];
+        rt_request *r = rt_request_of(item->seq);
+        size_t size = (size_t)item->n_rows * (size_t)e->block.mask_words;
+        if (r->guide && !needs_logits(r) && item->n_rows > 0)
+            write_guided(e, r, item, masks);
+        else
+            memset(masks, 0xff, size * sizeof *masks);
+        masks += size;
+    }
+}
+
+void rt_engine_ask_for_masks(mcc_engine *e, rt_plan *plan) {
+    int32_t rows = 0;
+    bool guided = false;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const rt_request *r = rt_request_of(plan->items[i].seq);
+        rows += plan->items[i].n_rows;
+        guided = guided || (plan->items[i].n_rows > 0 && r->guide && !needs_logits(r));
+    }
+    e->sample_job.plan = plan;
+    if (guided && rows <= e->block.limits.M)
+        rt_step_mask_rows(&e->block, write_masks, e);
 }
 
 void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t position) {
@@ -21,6 +100,24 @@ void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t posi
                                                        .position = (int32_t)position,
                                                        .sum = r->logprobs != NULL});
 }
+
+/* What the device has chosen. */
+static void take(const mcc_engine *e, rt_request *r, const mcc_step_sampled *s, rt_sampled *to) {
+    const char *why;
+    to->id = (int32_t)s->id;
+    to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
+    if (!r->guide)
+        return;
+    if (to->id < 0 && !rt_guide_mask(r->guide, &why))
+        to->why = why;
+    if (to->id >= 0 && (why = accept_token(e, r, to->id))) {
+        to->id = -1;
+        to->why = why;
+    }
+}
+
+/* --- by the host ---------------------------------------------------------------------------------
+ */
 
 /* Log-probabilities: of the model, so of the row as it came. */
 static void measure(const mcc_engine *e, const rt_request *r, const float *row, rt_sampled *to) {
@@ -44,14 +141,6 @@ static const char *apply_grammar(rt_request *r, float *logits, int32_t n) {
     return mask ? NULL : why;
 }
 
-static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) {
-    size_t bytes = 0;
-    const char *text = rt_tokenizer_piece(e->artifact->tokenizer, id, &bytes);
-    return rt_guide_accept(r->guide, id, text, bytes)
-               ? NULL
-               : "the grammar is too ambiguous, or memory is short";
-}
-
 /* The token at `position`, where the step's draft number `k` was drawn. */
 static int32_t verify(const rt_sample_job *job, const rt_request *r, const float *logits, int32_t k,
                       int64_t position, char *space) {
@@ -73,10 +162,8 @@ static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t
     rt_sampled *to = &e->sampled[row];
     const char *refused = NULL;
     to->why = "all logits are NaN or -infinity";
-    if (e->device->samples && !rt_engine_samples_on_host(r)) {
-        const mcc_step_sampled *s = e->device->ops->sampled(e->device) + row;
-        to->id = (int32_t)s->id;
-        to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
+    if (e->device->samples && !rt_engine_samples_on_host(e, r)) {
+        take(e, r, e->device->ops->sampled(e->device) + row, to);
         return;
     }
     const float *raw = e->device->ops->logits(e->device) + (int64_t)row * e->vocab_size;

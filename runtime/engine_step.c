@@ -21,9 +21,11 @@ void rt_engine_lose_cache(mcc_engine *e) {
 }
 
 /* Where the device samples, logits are copied only if a row needs the host. */
-static void fill_block(mcc_engine *e, const rt_plan *plan) {
+static void fill_block(mcc_engine *e, rt_plan *plan) {
     bool device = e->device->samples, host = !device;
     rt_step_begin(&e->block);
+    if (device)
+        rt_engine_ask_for_masks(e, plan);
     for (int32_t i = 0; i < plan->n_items; i++) {
         const rt_plan_item *item = &plan->items[i];
         const rt_request *r = rt_request_of(item->seq);
@@ -34,7 +36,7 @@ static void fill_block(mcc_engine *e, const rt_plan *plan) {
             rt_step_add_row(&e->block, begin + k);
             if (device)
                 rt_engine_sample_on_device(e, r, item->first + k + 1);
-            host = host || rt_engine_samples_on_host(r);
+            host = host || rt_engine_samples_on_host(e, r);
         }
     }
     e->block.logits = host;

@@ -27,7 +27,8 @@ bool rt_step_block_create(rt_step_block *b, const rt_step_limits *l, rt_error *e
             "page tables of %d KV groups, %d sequences and %d pages do not fit in a step "
             "block: use fewer sequences or a smaller max_model_len",
             l->G, l->S, l->P);
-    uint64_t page_tables = place(&bytes, entries);
+    uint64_t page_tables = place(&bytes, entries), words = ((uint64_t)l->V + 31) / 32;
+    uint64_t token_masks = place(&bytes, (uint64_t)l->M * words);
     if (bytes > UINT32_MAX)
         return rt_fail(error, MCC_CAPACITY,
                        "a step block of %d tokens and %d sequences is too large", l->T, l->S);
@@ -62,6 +63,8 @@ bool rt_step_block_create(rt_step_block *b, const rt_step_limits *l, rt_error *e
     b->page_tables = (int32_t *)(base + page_tables);
     b->output_rows = (int32_t *)(base + output_rows);
     b->sampling = (mcc_step_sampling *)(base + sampling);
+    b->token_masks = (uint32_t *)(base + token_masks);
+    b->mask_words = (int32_t)words;
     b->logits = true;
     memset(b->page_tables, 0xff, entries * sizeof *b->page_tables);
     return true;
@@ -76,7 +79,7 @@ void rt_step_block_destroy(rt_step_block *b) {
 
 void rt_step_begin(rt_step_block *b) {
     b->step->T = b->step->S = b->step->R = 0;
-    b->step->sampling = 0;
+    b->step->sampling = b->step->token_masks = 0;
     b->logits = true;
 }
 
@@ -101,6 +104,12 @@ void rt_step_add_row(rt_step_block *b, int32_t token) {
 void rt_step_sample_row(rt_step_block *b, const mcc_step_sampling *sampling) {
     b->sampling[b->step->R - 1] = *sampling;
     b->step->sampling = (uint32_t)((char *)b->sampling - (char *)b->step);
+}
+
+void rt_step_mask_rows(rt_step_block *b, void (*write_masks)(void *), void *context) {
+    b->step->token_masks = (uint32_t)((char *)b->token_masks - (char *)b->step);
+    b->write_masks = write_masks;
+    b->write_masks_context = context;
 }
 
 void rt_step_finish(rt_step_block *b, const rt_kv *kv) {

@@ -230,6 +230,7 @@ void rt_guide_destroy(rt_guide *guide) {
     rt_matcher_destroy(&guide->matcher);
     free(guide->mask);
     free(guide->mask_items);
+    free(guide->mark.items);
     rt_grammar_release(guide->grammar);
     free(guide);
 }
@@ -301,10 +302,45 @@ bool rt_guide_accept(rt_guide *guide, int32_t id, const char *text, size_t bytes
     }
     if (m->out_of_memory || set.count == 0 || bytes == 0)
         return false;
-    if (rt_match_keep(m, &set))
+    rt_match_keep(m, &set);
+    if (!guide->mark.set && rt_match_tidy(m, &set))
         guide->has_mask = false;
     guide->set = set;
     guide->n_tokens++;
     guide->must_end = rt_match_must_end(m, set);
     return true;
+}
+
+bool rt_guide_set_mark(rt_guide *guide) {
+    rt_guide_mark *mark = &guide->mark;
+    uint32_t n = guide->set.count;
+    if (n > mark->capacity) {
+        rt_item *grown = realloc(mark->items, 2 * n * sizeof *grown);
+        if (!grown)
+            return false;
+        mark->items = grown;
+        mark->capacity = 2 * n;
+    }
+    memcpy(mark->items, guide->matcher.items, n * sizeof *mark->items);
+    mark->n_items = n;
+    mark->n_frames = guide->matcher.n_frames;
+    mark->n_tokens = guide->n_tokens;
+    mark->must_end = guide->must_end;
+    mark->set = true;
+    return true;
+}
+
+void rt_guide_go_back(rt_guide *guide) {
+    rt_guide_mark *mark = &guide->mark;
+    rt_matcher *m = &guide->matcher;
+    mark->set = false;
+    /* Sets never get smaller in memory, so there is room. */
+    memcpy(m->items, mark->items, mark->n_items * sizeof *m->items);
+    m->n_items = mark->n_items;
+    m->out_of_memory = false;
+    rt_match_drop_frames(m, mark->n_frames);
+    guide->set = (rt_set){0, mark->n_items};
+    guide->n_tokens = mark->n_tokens;
+    guide->must_end = mark->must_end;
+    guide->has_mask = false; /* of frames whose numbers others may get */
 }

@@ -32,6 +32,15 @@ rt_grammar *rt_grammar_create(rt_grammar_kind kind, const char *text, size_t byt
 rt_grammar *rt_grammar_share(rt_grammar *grammar); /* one more reference to it */
 void rt_grammar_release(rt_grammar *grammar);      /* NULL is allowed */
 
+/* A place to come back to. */
+typedef struct rt_guide_mark {
+    bool set;
+    rt_item *items; /* of the guide's set there */
+    uint32_t n_items, capacity, n_frames;
+    int64_t n_tokens;
+    bool must_end;
+} rt_guide_mark;
+
 typedef struct rt_guide {
     rt_grammar *grammar;
     const int32_t *end_ids; /* tokens that end the text: allowed where the grammar can end */
@@ -44,6 +53,7 @@ typedef struct rt_guide {
     rt_item *mask_items; /* of the set that `mask` is of */
     uint32_t n_mask_items, mask_capacity;
     bool has_mask;
+    rt_guide_mark mark;
 } rt_guide;
 
 /* Takes over the reference to the grammar, also when it fails: NULL, out of memory. `end_ids` is
@@ -57,5 +67,11 @@ const uint32_t *rt_guide_mask(rt_guide *guide, const char **why);
 
 /* Goes on by a token that the mask allows, of these bytes. False when it does not. */
 bool rt_guide_accept(rt_guide *guide, int32_t id, const char *text, size_t bytes);
+
+/* Marks the place, to look at what would follow tokens that are not certain, and goes back to it.
+ * Meanwhile the guide keeps all that it has met, so no more than some dozens of tokens should lie
+ * between. False when out of memory. */
+bool rt_guide_set_mark(rt_guide *guide);
+void rt_guide_go_back(rt_guide *guide);
 
 #endif

@@ -340,11 +340,14 @@ static bool tidy(rt_matcher *m, rt_set *set) {
     return true;
 }
 
-bool rt_match_keep(rt_matcher *m, rt_set *set) {
+void rt_match_keep(rt_matcher *m, rt_set *set) {
     memmove(m->items, m->items + set->begin, set->count * sizeof *m->items);
     set->begin = 0;
     m->n_items = set->count;
     qsort(m->items, set->count, sizeof *m->items, by_state);
+}
+
+bool rt_match_tidy(rt_matcher *m, rt_set *set) {
     if (m->n_frames < 2 * m->n_needed + MANY_FRAMES || !tidy(m, set))
         return false;
     m->n_needed = m->n_frames;

@@ -68,8 +68,10 @@ bool rt_match_must_end(rt_matcher *matcher, rt_set set);
 /* Takes off what was added to the frames since there were so many. */
 void rt_match_drop_frames(rt_matcher *matcher, uint32_t n_frames);
 
-/* Keeps the set alone, at the bottom of the stack and in a fixed order, and, if there are many
- * frames, only those that it needs. True when frames have got other numbers. */
-bool rt_match_keep(rt_matcher *matcher, rt_set *set);
+/* Keeps the set alone, at the bottom of the stack and in a fixed order. */
+void rt_match_keep(rt_matcher *matcher, rt_set *set);
+/* If there are many frames, keeps only those that the set, which is the only one, needs. True when
+ * frames have got other numbers. */
+bool rt_match_tidy(rt_matcher *matcher, rt_set *set);
 
 #endif

@@ -147,6 +147,29 @@ for device in cpu emulator; do
 done
 case="the results of a batch on the CPU and on the emulator"
 same sorted.cpu sorted.emulator
+# Grammars, beside requests without: where the GPU samples, it gets masks.
+cat >guided-gpu.jsonl <<'EOF'
+{"id": 0, "prompt": [67, 67, 67, 67], "max_tokens": 24, "guided_regex": "a{16}[b-f]*\\.", "logprobs": true, "ignore_eos": true}
+{"id": 1, "prompt": [9, 6], "max_tokens": 12, "temperature": 1.5, "seed": 4, "n": 3, "guided_json": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 300}}, "required": ["n"]}}
+{"id": 2, "prompt": [11], "max_tokens": 4, "temperature": 0.8, "top_k": 9}
+{"id": 3, "prompt": [5, 6, 7], "max_tokens": 9, "temperature": 2, "repetition_penalty": 1.4, "guided_grammar": "root ::= \"[\" (root \",\"?)* \"]\" | [0-9]+"}
+{"id": 4, "prompt": [5, 9, 7], "max_tokens": 9, "temperature": 1, "top_p": 0.9, "guided_choice": ["yes", "no (really?)", "maybe"]}
+EOF
+for device in cpu emulator; do
+    expect 0 batch both.so --device $device --input guided-gpu.jsonl --output "guided.$device" --json \
+        --speculative-config '{"num_speculative_tokens": 3, "adaptive": false}'
+    sort "guided.$device" >"guided.$device.sorted"
+done
+case="structured output on the CPU and on the emulator"
+same guided.cpu.sorted guided.emulator.sorted
+expect 0 batch host.so --device emulator --input guided-gpu.jsonl --output guided.host --json
+python3 - <<'EOF' >out
+import json
+def tokens(name):
+    return {r["id"]: [c["token_ids"] for c in r.get("choices", [r])] for r in map(json.loads, open(name))}
+print(json.dumps({"same": tokens("guided.cpu") == tokens("guided.host")}))
+EOF
+holds 'd["same"]'
 # Another architecture, with sliding windows and several encodings of weights; f32 pages.
 expect 0 build "$golden/gguf/gemma3-mixed.gguf" --target "$targets,cuda:sm_80" \
     --kv-cache-dtype f32 -q -o gemma3-gpu.so

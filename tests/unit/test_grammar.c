@@ -353,7 +353,23 @@ static bool has(const uint32_t *mask, int id) {
     return mask && mask[id / 32] >> id % 32 & 1;
 }
 
-/* One text of random allowed tokens: each step's mask is what the oracle says. */
+/* Looks at what follows some tokens, allowed ones as a rule, and goes back. */
+static void detour(rt_guide *guide) {
+    const char *why;
+    const uint32_t *mask;
+    ck_assert(rt_guide_set_mark(guide));
+    for (uint32_t i = draw(5); i > 0 && (mask = rt_guide_mask(guide, &why)); i--) {
+        int id = (int)draw(VOCABULARY), tries = 20;
+        while (tries-- && (!has(mask, id) || id == END))
+            id = (int)draw(VOCABULARY);
+        if (id == END || !rt_guide_accept(guide, id, pieces[id], strlen(pieces[id])))
+            break;
+    }
+    rt_guide_go_back(guide);
+}
+
+/* One text of random allowed tokens: each step's mask is what the oracle says, also after a look at
+ * other texts. */
 static void check_walk(rt_grammar *grammar) {
     static const int32_t end_ids[] = {END};
     uint8_t bytes[MAX_TEXT + 8];
@@ -389,6 +405,8 @@ static void check_walk(rt_grammar *grammar) {
         int id = allowed[draw((uint32_t)n_allowed)];
         memcpy(bytes + n, pieces[id], strlen(pieces[id]));
         n += (int)strlen(pieces[id]);
+        if (draw(2))
+            detour(guide);
         ck_assert(rt_guide_accept(guide, id, pieces[id], strlen(pieces[id])));
     }
     rt_guide_destroy(guide);
@@ -420,6 +438,44 @@ START_TEST(masks_of_random_grammars) {
         random_grammar(true);
         check_random(RT_GRAMMAR_GBNF);
     }
+}
+END_TEST
+
+static void accept(rt_guide *guide, const char *piece) {
+    int id = 0;
+    while (strcmp(pieces[id], piece) != 0)
+        id++;
+    ck_assert(rt_guide_accept(guide, id, piece, strlen(piece)));
+}
+
+/* What was met on the way is forgotten, also that frames with the same numbers were others. */
+START_TEST(going_back) {
+    rt_error error = {0};
+    const char *why;
+    int before_b = 0;
+    rt_grammar *grammar = compile(RT_GRAMMAR_GBNF,
+                                  "root ::= \"a\" x \"b\" | \"b\" x \"-\"\n"
+                                  "x ::= \"\\\"\" x \"\\\"\" | \"a\"",
+                                  &error);
+    ck_assert_msg(grammar != NULL, "%s", error.text);
+    rt_guide *guide = rt_guide_create(grammar, NULL, 0);
+    ck_assert_ptr_nonnull(guide);
+    while (strcmp(pieces[before_b], "\"b") != 0)
+        before_b++;
+    ck_assert(rt_guide_set_mark(guide));
+    for (const char *const *p = (const char *const[]){"a", "\"", "a", NULL}; *p; p++)
+        accept(guide, *p);
+    ck_assert(has(rt_guide_mask(guide, &why), before_b));
+    ck_assert(!rt_guide_accept(guide, 8, "-", 1));
+    rt_guide_go_back(guide);
+    ck_assert_int_eq(guide->n_tokens, 0);
+    for (const char *const *p = (const char *const[]){"b", "\"", "a", NULL}; *p; p++)
+        accept(guide, *p);
+    ck_assert(!has(rt_guide_mask(guide, &why), before_b));
+    for (const char *const *p = (const char *const[]){"\"", "-", NULL}; *p; p++)
+        accept(guide, *p);
+    ck_assert(guide->must_end);
+    rt_guide_destroy(guide);
 }
 END_TEST
 
@@ -712,6 +768,7 @@ static Suite *suite(void) {
     tcase_set_timeout(t, test_full() ? 1200 : 60);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, masks_of_random_grammars);
+    tcase_add_test(t, going_back);
     tcase_add_test(t, ranges_of_characters);
     tcase_add_test(t, syntax_of_expressions);
     tcase_add_test(t, what_is_refused);

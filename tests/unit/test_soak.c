@@ -1,11 +1,12 @@
-/* Endurance: several threads hand in requests of all kinds, cancel some of them, give them
- * deadlines that cannot be met and prompts that do not fit, over a KV cache that is too small for
- * those that run; on the CPU, and on a made-up GPU that fails now and then. Every request ends,
- * with a reason; no token is lost or comes twice, and what has not ended early is what the model
- * would say to it alone. For sanitizers; 300 requests each, and 10,000 when MCC_TEST_FULL is 1. */
+/* Endurance: several threads hand in requests of all kinds, with grammars and without, cancel some
+ * of them, give them deadlines that cannot be met and prompts that do not fit, over a KV cache that
+ * is too small for those that run; on the CPU, and on made-up GPUs that fail now and then, which
+ * sample or do not. Every request ends, with a reason; no token is lost or comes twice, and what
+ * has not ended early is what the model would say to it alone. For sanitizers; 300 requests each,
+ * and 10,000 when MCC_TEST_FULL is 1. */
 #include "engine_case.h"
 #include "fixture/fake_cuda.h"
-#include "fixture/fake_cuda_code.h"
+#include "guided_case.h"
 
 #include "runtime/cuda_api.h"
 
@@ -29,12 +30,14 @@ typedef struct job {
     int64_t n_prompt, max_tokens;
     int n; /* samples */
     bool greedy;
+    int grammar; /* -1: none */
+    uint64_t seed;
     _Atomic uint64_t id; /* of the first sample, when it is known to the thread that submitted */
     /* The stepping thread's: */
     uint64_t ids[MAX_SAMPLES]; /* of the samples that it has met */
     int32_t tokens[MAX_SAMPLES][MAX_TOKENS];
     int64_t n_tokens[MAX_SAMPLES];
-    bool finished[MAX_SAMPLES];
+    bool finished[MAX_SAMPLES], complete[MAX_SAMPLES]; /* by max_tokens, or by itself */
 } job;
 
 typedef struct soak {
@@ -44,7 +47,7 @@ typedef struct soak {
     uint64_t seed;
     atomic_int submitted, samples, oversize, threads_done;
     /* The stepping thread's: */
-    int64_t reasons[REASONS], finished, checked, preempted;
+    int64_t reasons[REASONS], finished, preempted, guided, guided_preempted;
 } soak;
 
 typedef struct submitter {
@@ -66,6 +69,8 @@ static void make_job(job *j, uint64_t *state) {
     j->max_tokens = 1 + below(state, MAX_TOKENS);
     j->n = below(state, 8) == 0 ? MAX_SAMPLES : 1;
     j->greedy = below(state, 3) > 0;
+    j->grammar = below(state, 3) ? -1 : (int)below(state, GUIDED);
+    j->seed = below(state, 100);
     for (int64_t i = 0; i < j->n_prompt; i++)
         j->prompt[i] = i < common ? (int32_t)((family * 5 + (uint32_t)i) % FAKE_VOCAB)
                                   : (int32_t)below(state, FAKE_VOCAB);
@@ -85,7 +90,7 @@ static bool submit_job(soak *s, job *j, uint64_t *state) {
                                  .n_prompt_ids = oversize ? FAKE_MAX_LEN : j->n_prompt,
                                  .max_tokens = j->max_tokens,
                                  .temperature = j->greedy ? 0 : 0.9f,
-                                 .seed = below(state, 100),
+                                 .seed = j->seed,
                                  .n = j->n,
                                  .priority = (int32_t)below(state, 3) - 1,
                                  .cache_salt = below(state, 5) == 0,
@@ -93,6 +98,8 @@ static bool submit_job(soak *s, job *j, uint64_t *state) {
                                  .deadline_seconds =
                                      below(state, 8) ? 0 : 1e-6 * below(state, 20000),
                                  .user_data = j};
+    if (j->grammar >= 0)
+        set_grammar(&params, j->grammar);
     for (;;) {
         uint64_t id;
         mcc_error error = {.struct_size = sizeof error};
@@ -144,13 +151,19 @@ static int sample_of(job *j, uint64_t request) {
     return k;
 }
 
+/* What was sampled is right, whatever ended it; after all. */
 static void check_tokens(const job *j, int k) {
-    static int32_t ids[MAX_PROMPT + MAX_TOKENS];
-    memcpy(ids, j->prompt, (size_t)j->n_prompt * sizeof *ids);
-    for (int64_t i = 0; i < j->n_tokens[k]; i++) {
-        ck_assert_int_eq(j->tokens[k][i], fake_next(ids, j->n_prompt + i));
-        ids[j->n_prompt + i] = j->tokens[k][i];
-    }
+    static int32_t out[MAX_TOKENS];
+    int32_t reason;
+    mcc_request_params params = {.flags = MCC_REQUEST_IGNORE_EOS,
+                                 .prompt_ids = j->prompt,
+                                 .n_prompt_ids = j->n_prompt,
+                                 .max_tokens = j->complete[k] ? j->max_tokens : j->n_tokens[k],
+                                 .temperature = j->greedy ? 0 : 0.9f};
+    int64_t n =
+        guided_output(&params, j->grammar, j->seed + (uint64_t)(j->ids[k] - j->id), out, &reason);
+    ck_assert_int_eq(n, j->n_tokens[k]);
+    ck_assert_mem_eq(out, j->tokens[k], (size_t)n * sizeof *out);
 }
 
 static void receive(void *context, const mcc_event *event) {
@@ -167,13 +180,13 @@ static void receive(void *context, const mcc_event *event) {
     ck_assert(event->finish_reason > MCC_FINISH_NONE && event->finish_reason < REASONS);
     ck_assert_int_eq(event->completion_tokens, j->n_tokens[k]);
     ck_assert_int_eq(event->prompt_tokens, j->n_prompt);
-    if (event->finish_reason == MCC_FINISH_LENGTH)
-        ck_assert_int_eq(j->n_tokens[k], j->max_tokens);
-    /* Whatever ended it, the tokens until then are right. */
-    if (j->greedy) {
-        check_tokens(j, k);
-        s->checked++;
-    }
+    bool length = event->finish_reason == MCC_FINISH_LENGTH;
+    bool stop = event->finish_reason == MCC_FINISH_STOP;
+    ck_assert(!length || j->n_tokens[k] == j->max_tokens);
+    ck_assert(!stop || j->grammar >= 0);
+    j->complete[k] = length || stop;
+    s->guided += j->grammar >= 0;
+    s->guided_preempted += j->grammar >= 0 && event->preemptions > 0;
     j->finished[k] = true;
     s->finished++;
     s->preempted += event->preemptions;
@@ -184,7 +197,9 @@ static void receive(void *context, const mcc_event *event) {
 static int step_to_the_end(soak *s, fake_cuda_state *driver) {
     int failures = 0;
     uint64_t state = s->seed;
-    for (int32_t unfinished = 1; unfinished || atomic_load(&s->threads_done) < THREADS;) {
+    bool all = false; /* have been submitted, before the step */
+    for (int32_t unfinished = 1; unfinished || !all;) {
+        all = atomic_load(&s->threads_done) == THREADS;
         if (driver && driver->fail_in == 0 && below(&state, 40) == 0) {
             driver->fail_in = 1 + below(&state, 30);
             driver->fail_with = CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -224,13 +239,18 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
     int failures = step_to_the_end(&s, driver);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+    for (int i = 0; i < THREADS * s.per_thread; i++)
+        for (int k = 0; k < s.jobs[i].n && s.jobs[i].ids[k]; k++)
+            check_tokens(&s.jobs[i], k);
     mcc_engine_stats stats = {.struct_size = sizeof stats};
     ck_assert_int_eq(mcc_engine_get_stats(s.engine, &stats, NULL), MCC_OK);
     ck_assert_int_eq(s.finished, atomic_load(&s.samples));
     ck_assert_int_eq(stats.requests_running + stats.requests_waiting, 0);
     ck_assert_uint_eq(stats.kv_bytes_used, 0);
-    ck_assert_int_gt(s.checked, s.per_thread);
     ck_assert_int_gt(s.preempted, 0);
+    ck_assert_int_gt(s.guided, s.per_thread / 2);
+    ck_assert(s.guided_preempted > 0 || !test_full()); /* a few of each hundred */
+    ck_assert_int_gt(s.reasons[MCC_FINISH_STOP], 0);
     ck_assert(stats.swaps <= stats.preemptions);
     ck_assert(options.preemption_mode != MCC_PREEMPT_SWAP || stats.swaps > 0);
     ck_assert_int_gt(s.reasons[MCC_FINISH_LENGTH], s.per_thread);
@@ -244,6 +264,7 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
 }
 
 START_TEST(on_the_cpu) {
+    open_guided(GUIDED_CPU);
     ck_assert_int_eq(run((mcc_engine_options){.device = "cpu", .threads = 2}, NULL), 0);
     ck_assert_int_eq(run((mcc_engine_options){.device = "cpu",
                                               .threads = 2,
@@ -251,6 +272,7 @@ START_TEST(on_the_cpu) {
                                               .preemption_mode = MCC_PREEMPT_SWAP},
                          NULL),
                      0);
+    close_guided();
 }
 END_TEST
 
@@ -265,12 +287,14 @@ static void check_driver(const fake_cuda_state *driver) {
 START_TEST(on_a_gpu_that_fails) {
     fake_cuda_state *driver = fake_cuda_load();
     ck_assert_ptr_nonnull(driver);
+    open_guided(_i == 0 ? GUIDED_GPU : GUIDED_GPU_LOGITS);
     int failures = run((mcc_engine_options){.device = "emulator",
                                             .swap_space_bytes = 1 << 16,
                                             .preemption_mode = MCC_PREEMPT_SWAP},
                        driver);
     ck_assert_int_gt(failures, 3);
     check_driver(driver);
+    close_guided();
 }
 END_TEST
 
@@ -287,6 +311,7 @@ START_TEST(preemption_by_swap) {
     mcc_engine *engine;
     fake_cuda_state *driver = fake_cuda_load();
     ck_assert_ptr_nonnull(driver);
+    open_guided(GUIDED_GPU);
     for (int mode = MCC_PREEMPT_AUTO; mode <= MCC_PREEMPT_SWAP; mode++) {
         static int32_t ids[N][PROMPT + TOKENS];
         int64_t n[N];
@@ -338,31 +363,16 @@ START_TEST(preemption_by_swap) {
     ck_assert_int_eq(mcc_engine_create(model, &options, &engine, NULL), MCC_INVALID_ARGUMENT);
     options.preemption_mode = 3;
     ck_assert_int_eq(mcc_engine_create(model, &options, &engine, NULL), MCC_INVALID_ARGUMENT);
+    close_guided();
 }
 END_TEST
-
-/* The made-up model with code for a CPU and for GPUs. */
-static void setup_both(void) {
-    static fake_artifact a;
-    static fake_cuda_code code;
-    memset(&a, 0, sizeof a);
-    fake_tables_init(&a.tables);
-    fake_cuda_code_init(&code);
-    a.cuda = &code;
-    a.cuda_bytes = sizeof code;
-    fake_artifact_write(&a, path);
-    mcc_error error = {.struct_size = sizeof error};
-    mcc_status status = mcc_artifact_open(path, NULL, &model, &error);
-    ck_assert_msg(status == MCC_OK, "%s", error.text);
-}
 
 static Suite *suite(void) {
     Suite *s = suite_create("soak");
     TCase *t = tcase_create("soak");
     tcase_set_timeout(t, 1800);
-    tcase_add_checked_fixture(t, setup_both, teardown);
     tcase_add_test(t, on_the_cpu);
-    tcase_add_test(t, on_a_gpu_that_fails);
+    tcase_add_loop_test(t, on_a_gpu_that_fails, 0, 2);
     tcase_add_test(t, preemption_by_swap);
     suite_add_tcase(s, t);
     return s;
