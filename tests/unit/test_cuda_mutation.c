@@ -405,21 +405,22 @@ static void mutate_matmul(const char *type, around kind, activations x, const ch
     int n = kind == RESIDUAL ? 132 : 72, k = e && e->super_group ? 512 : e ? 416 : 148;
     if (kind == RESIDUAL)
         k = e && e->super_group ? 1280 : e ? 800 : 149;
-    if (x == HALF) /* one range of k, or two, both with a ragged last stage */
+    if (x == HALF && !e) /* one range of k, or two, both with a ragged last stage */
         k = kind == RESIDUAL ? 1016 : 184;
     text t;
     write_matmul(&t, type, kind, n, k);
     pass_options options = {.fusion = kind == PROLOGUE ? "prologues" : "full",
                             .activations_f32 = x != INT8};
     if (x == HALF)
-        ck_assert(ir_dtype_from_name(type, &options.activations_half));
+        ck_assert(ir_dtype_from_name(e ? kind == RESIDUAL ? "f16" : "bf16" : type,
+                                     &options.activations_half));
     /* the CPU's passes leave norms and quantization out of the matmul */
     mutate_graph(&t, &options, kind == PROLOGUE ? cg_cuda_pass_target() : cg_cpu_pass_target(),
                  CG_ANCHOR_MATMUL, target, matmul_steps, MATMUL_STEPS,
-                 kind == PROLOGUE ? &prologue_demand
-                 : x == HALF      ? &half_demand
-                 : f32            ? &f32_demand
-                                  : &full_demand);
+                 kind == PROLOGUE  ? &prologue_demand
+                 : x == HALF && !e ? &half_demand
+                 : f32             ? &f32_demand
+                                   : &full_demand);
 }
 
 START_TEST(int8_activations) {
@@ -447,12 +448,17 @@ START_TEST(f32_activations) {
 }
 END_TEST
 
-/* 16-bit weights and activations, on tensor cores. */
+enum { N_HALF = 6 };
+
+/* 16-bit and fp8 weights by 16-bit activations, on tensor cores. */
 START_TEST(half_activations) {
     NEEDS_NVRTC();
     graph_seed_case(9400, _i);
-    if (test_full() ? graph_case_is_mine(_i) : (uint64_t)_i % 4 == graph_seed() % 4)
-        mutate_matmul(_i % 2 ? "bf16" : "f16", _i / 2 ? LOCKSTEP : RESIDUAL, HALF,
+    if (test_full() ? graph_case_is_mine(_i) : (uint64_t)_i % N_HALF == graph_seed() % N_HALF)
+        mutate_matmul(_i >= 4  ? "fp8_e4m3"
+                      : _i % 2 ? "bf16"
+                               : "f16",
+                      (_i >= 4 ? _i % 2 : _i / 2) ? LOCKSTEP : RESIDUAL, HALF,
                       targets[(_i + _i / 2) % N_TARGETS]);
 }
 END_TEST
@@ -646,13 +652,13 @@ static Suite *cuda_mutation_suite(void) {
     }
     tcase_add_loop_test(int8, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(f32, f32_activations, 0, N_QUANTIZED + N_FLOATS);
-    tcase_add_loop_test(half, half_activations, 0, 4);
+    tcase_add_loop_test(half, half_activations, 0, N_HALF);
     tcase_add_loop_test(heads, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(others, rows, 0, N_ROWS);
     tcase_add_test(choices, sampling);
     tcase_add_loop_test(clean, int8_activations, 0, N_QUANTIZED);
     tcase_add_loop_test(clean, f32_activations, 0, N_QUANTIZED + N_FLOATS);
-    tcase_add_loop_test(clean, half_activations, 0, 4);
+    tcase_add_loop_test(clean, half_activations, 0, N_HALF);
     tcase_add_loop_test(clean, attention, 0, N_ATTENTIONS);
     tcase_add_loop_test(clean, rows, 0, N_ROWS);
     tcase_add_test(clean, sampling);

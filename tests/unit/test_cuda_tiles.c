@@ -150,6 +150,7 @@ static const subject subjects[] = {
     {"q5_1", "sm_90a f32 q5_1 96x288 prologue", "", 96, 288, false, true},
     {"bf16", "sm_90a f32 bf16 2x40x133", "", 40, 133, true, false},
     {"f16", "sm_90a f16 f16 104x1160", "f16", 104, 1160, false, false},
+    {"fp8_e4m3", "sm_90a bf16 fp8_e4m3 2x72x288", "bf16", 72, 288, true, false},
 };
 enum { N_SUBJECTS = sizeof subjects / sizeof *subjects };
 
