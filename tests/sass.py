@@ -27,6 +27,8 @@ WIDE_COPY, WIDE_LOAD = r"LDGSTS\..*128", r"LDG\..*128"
 WANTED = {
     "matmul_a8_decode.cuh": ["IMMA", WIDE_LOAD],  # weights go from memory to registers; operands of x are words
     "matmul_a8_prefill.cuh": ["IMMA", "LDSM", WIDE_COPY],
+    "matmul_a8_decode.cuh of fp8": ["HMMA", WIDE_LOAD],
+    "matmul_a8_prefill.cuh of fp8": ["HMMA", r"LDS\..*64", WIDE_COPY],
     "matmul_half_decode.cuh": ["HMMA", "LDSM", WIDE_COPY],
     "matmul_half_prefill.cuh": ["HMMA", "LDSM", WIDE_COPY],
     "matmul_f32.cuh": ["FFMA", WIDE_COPY],
@@ -48,7 +50,8 @@ PAGES = [(model, ["--kv-cache-dtype", kind]) for model in ("gguf/llama-q4_1.gguf
          for kind in ("int8", "fp8_e4m3")]
 HALF = [("gguf/llama-f16.gguf", ["--activations", "f16"]), ("gguf/llama-bf16.gguf", ["--activations", "bf16"]),
         ("gguf/qwen3-f16.gguf", ["--activations", "f16"]), ("tiny-qwen2", ["--quantize", "f16", "--activations", "f16"]),
-        ("tiny-gemma3-softcap", ["--quantize", "bf16", "--activations", "bf16"])]
+        ("tiny-gemma3-softcap", ["--quantize", "bf16", "--activations", "bf16"]), ("tiny-qwen3-fp8", ["--activations", "bf16"]),
+        ("tiny-llama", ["--quantize", "fp8", "--activations", "f16"])]
 
 
 def instructions(text):
@@ -114,6 +117,8 @@ def check(modelcc, model, options, archs, scratch):
         header = [h for h in re.findall(r'#include "(\w+\.cuh)"', sources[0]) if h in WANTED]
         if header[0] == "attention_f16.cuh" and "QUANTIZED = true" in sources[0]:
             header = ["attention_f16.cuh of codes"]
+        if header[0].startswith("matmul_a8_") and "#define HALF_X" in sources[0]:
+            header = [header[0] + " of fp8"]
         inputs = re.search(r"int64 n = \d+, k = (\d+);", sources[0])
         for problem in problems(header[0], file.read_text(), int(inputs[1]) if inputs else None):
             print(f"FAIL: {model} {' '.join(options)}: {file.name}: {problem}")
