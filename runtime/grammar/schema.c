@@ -80,62 +80,50 @@ static bool report_problems(rt_schema *s) {
 /* --- keywords ------------------------------------------------------------------------------------
  */
 
-/* What a keyword is about. */
-enum {
-    ABOUT_NOTHING = 0, /* it only describes */
-    ABOUT_STRING = 1,
-    ABOUT_NUMBER = 2,
-    ABOUT_OBJECT = 4,
-    ABOUT_ARRAY = 8,
-    ABOUT_ALL = 16,   /* type */
-    ABOUT_WHOLE = 32, /* stands for the whole value: nothing else may be beside it */
-    UNSUPPORTED = 64
-};
-
 static const struct {
     const char *name;
     int about;
 } keywords[] = {
-    {"$schema", ABOUT_NOTHING},
-    {"$id", ABOUT_NOTHING},
-    {"$comment", ABOUT_NOTHING},
-    {"$defs", ABOUT_NOTHING},
-    {"definitions", ABOUT_NOTHING},
-    {"title", ABOUT_NOTHING},
-    {"description", ABOUT_NOTHING},
-    {"default", ABOUT_NOTHING},
-    {"example", ABOUT_NOTHING},
-    {"examples", ABOUT_NOTHING},
-    {"deprecated", ABOUT_NOTHING},
-    {"readOnly", ABOUT_NOTHING},
-    {"writeOnly", ABOUT_NOTHING},
-    {"contentEncoding", ABOUT_NOTHING},
-    {"contentMediaType", ABOUT_NOTHING},
-    {"type", ABOUT_ALL},
-    {"$ref", ABOUT_WHOLE},
-    {"enum", ABOUT_WHOLE},
-    {"const", ABOUT_WHOLE},
-    {"anyOf", ABOUT_WHOLE},
-    {"oneOf", ABOUT_WHOLE},
-    {"allOf", ABOUT_WHOLE},
-    {"minLength", ABOUT_STRING},
-    {"maxLength", ABOUT_STRING},
-    {"pattern", ABOUT_STRING},
-    {"format", ABOUT_STRING},
-    {"minimum", ABOUT_NUMBER},
-    {"maximum", ABOUT_NUMBER},
-    {"exclusiveMinimum", ABOUT_NUMBER},
-    {"exclusiveMaximum", ABOUT_NUMBER},
-    {"properties", ABOUT_OBJECT},
-    {"required", ABOUT_OBJECT},
-    {"additionalProperties", ABOUT_OBJECT},
-    {"minProperties", ABOUT_OBJECT},
-    {"maxProperties", ABOUT_OBJECT},
-    {"items", ABOUT_ARRAY},
-    {"prefixItems", ABOUT_ARRAY},
-    {"minItems", ABOUT_ARRAY},
-    {"maxItems", ABOUT_ARRAY},
-    {"uniqueItems", ABOUT_ARRAY},
+    {"$schema", RT_ABOUT_NOTHING},
+    {"$id", RT_ABOUT_NOTHING},
+    {"$comment", RT_ABOUT_NOTHING},
+    {"$defs", RT_ABOUT_NOTHING},
+    {"definitions", RT_ABOUT_NOTHING},
+    {"title", RT_ABOUT_NOTHING},
+    {"description", RT_ABOUT_NOTHING},
+    {"default", RT_ABOUT_NOTHING},
+    {"example", RT_ABOUT_NOTHING},
+    {"examples", RT_ABOUT_NOTHING},
+    {"deprecated", RT_ABOUT_NOTHING},
+    {"readOnly", RT_ABOUT_NOTHING},
+    {"writeOnly", RT_ABOUT_NOTHING},
+    {"contentEncoding", RT_ABOUT_NOTHING},
+    {"contentMediaType", RT_ABOUT_NOTHING},
+    {"type", RT_ABOUT_ALL},
+    {"$ref", RT_ABOUT_WHOLE},
+    {"enum", RT_ABOUT_WHOLE},
+    {"const", RT_ABOUT_WHOLE},
+    {"anyOf", RT_ABOUT_WHOLE},
+    {"oneOf", RT_ABOUT_WHOLE},
+    {"allOf", RT_ABOUT_WHOLE},
+    {"minLength", RT_ABOUT_STRING},
+    {"maxLength", RT_ABOUT_STRING},
+    {"pattern", RT_ABOUT_STRING},
+    {"format", RT_ABOUT_STRING},
+    {"minimum", RT_ABOUT_NUMBER},
+    {"maximum", RT_ABOUT_NUMBER},
+    {"exclusiveMinimum", RT_ABOUT_NUMBER},
+    {"exclusiveMaximum", RT_ABOUT_NUMBER},
+    {"properties", RT_ABOUT_OBJECT},
+    {"required", RT_ABOUT_OBJECT},
+    {"additionalProperties", RT_ABOUT_OBJECT},
+    {"minProperties", RT_ABOUT_OBJECT},
+    {"maxProperties", RT_ABOUT_OBJECT},
+    {"items", RT_ABOUT_ARRAY},
+    {"prefixItems", RT_ABOUT_ARRAY},
+    {"minItems", RT_ABOUT_ARRAY},
+    {"maxItems", RT_ABOUT_ARRAY},
+    {"uniqueItems", RT_ABOUT_ARRAY},
 };
 enum { N_KEYWORDS = sizeof keywords / sizeof *keywords };
 
@@ -146,13 +134,15 @@ static int find_keyword(const char *name) {
     return -1;
 }
 
-/* Checks which keywords are there; returns what they are about, and the one that stands for the
- * whole. */
-static int look_at_keywords(rt_schema *s, const cJSON *schema, const rt_place *place,
-                            const char **whole) {
+int rt_schema_about(const char *keyword) {
+    int k = find_keyword(keyword);
+    return k < 0 ? RT_ABOUT_NOTHING : keywords[k].about;
+}
+
+int rt_schema_keywords(rt_schema *s, const cJSON *schema, const rt_place *place,
+                       const char **whole) {
     bool seen[N_KEYWORDS] = {false};
     int about = 0;
-    *whole = NULL;
     for (const cJSON *m = schema->child; m; m = m->next) {
         int k = find_keyword(m->string);
         if (k < 0) {
@@ -163,31 +153,27 @@ static int look_at_keywords(rt_schema *s, const cJSON *schema, const rt_place *p
             rt_schema_problem(s, place, m->string, true, "the keyword is there twice");
         seen[k] = true;
         about |= keywords[k].about;
-        if (keywords[k].about == ABOUT_WHOLE && !*whole)
+        if (keywords[k].about == RT_ABOUT_WHOLE && whole && !*whole)
             *whole = m->string;
-    }
-    for (int k = 0; k < N_KEYWORDS && *whole; k++) {
-        bool type_of_values = keywords[k].about == ABOUT_ALL &&
-                              (strcmp(*whole, "enum") == 0 || strcmp(*whole, "const") == 0);
-        if (seen[k] && keywords[k].about != ABOUT_NOTHING && !type_of_values &&
-            strcmp(keywords[k].name, *whole) != 0)
-            rt_schema_problem(s, place, keywords[k].name, false, "not supported beside %s", *whole);
     }
     return about;
 }
 
+/* Whether what stands for the whole value is the only keyword, but for the type of values. */
+static bool is_alone(const cJSON *schema, const char *whole) {
+    bool values = strcmp(whole, "enum") == 0 || strcmp(whole, "const") == 0;
+    for (const cJSON *m = schema->child; m; m = m->next) {
+        int about = rt_schema_about(m->string);
+        if (about != RT_ABOUT_NOTHING && !(about == RT_ABOUT_ALL && values) &&
+            strcmp(m->string, whole) != 0)
+            return false;
+    }
+    const cJSON *all_of = cJSON_GetObjectItemCaseSensitive(schema, "allOf");
+    return !all_of || (cJSON_IsArray(all_of) && cJSON_GetArraySize(all_of) == 1);
+}
+
 /* --- types ---------------------------------------------------------------------------------------
  */
-
-enum {
-    TYPE_NULL = 1,
-    TYPE_BOOLEAN = 2,
-    TYPE_INTEGER = 4,
-    TYPE_NUMBER = 8,
-    TYPE_STRING = 16,
-    TYPE_OBJECT = 32,
-    TYPE_ARRAY = 64
-};
 
 static int one_type(rt_schema *s, const cJSON *type, const rt_place *place) {
     static const char *const names[] = {"null",   "boolean", "integer", "number",
@@ -201,9 +187,7 @@ static int one_type(rt_schema *s, const cJSON *type, const rt_place *place) {
     return 0;
 }
 
-/* The types that a schema asks for; where it does not, those that its keywords are about. 0: any.
- */
-static int types_of(rt_schema *s, const cJSON *schema, const rt_place *place, int about) {
+int rt_schema_types(rt_schema *s, const cJSON *schema, const rt_place *place, int about) {
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(schema, "type");
     int types = 0;
     if (cJSON_IsArray(type)) {
@@ -215,18 +199,20 @@ static int types_of(rt_schema *s, const cJSON *schema, const rt_place *place, in
     }
     if (type)
         return one_type(s, type, place);
-    return (about & ABOUT_STRING ? TYPE_STRING : 0) | (about & ABOUT_NUMBER ? TYPE_NUMBER : 0) |
-           (about & ABOUT_OBJECT ? TYPE_OBJECT : 0) | (about & ABOUT_ARRAY ? TYPE_ARRAY : 0);
+    return (about & RT_ABOUT_STRING ? RT_TYPE_STRING : 0) |
+           (about & RT_ABOUT_NUMBER ? RT_TYPE_NUMBER : 0) |
+           (about & RT_ABOUT_OBJECT ? RT_TYPE_OBJECT : 0) |
+           (about & RT_ABOUT_ARRAY ? RT_TYPE_ARRAY : 0);
 }
 
 static int type_of_value(const cJSON *v) {
     if (cJSON_IsNumber(v))
-        return TYPE_NUMBER | (v->valuedouble == floor(v->valuedouble) ? TYPE_INTEGER : 0);
-    return cJSON_IsNull(v)     ? TYPE_NULL
-           : cJSON_IsBool(v)   ? TYPE_BOOLEAN
-           : cJSON_IsString(v) ? TYPE_STRING
-           : cJSON_IsObject(v) ? TYPE_OBJECT
-                               : TYPE_ARRAY;
+        return RT_TYPE_NUMBER | (v->valuedouble == floor(v->valuedouble) ? RT_TYPE_INTEGER : 0);
+    return cJSON_IsNull(v)     ? RT_TYPE_NULL
+           : cJSON_IsBool(v)   ? RT_TYPE_BOOLEAN
+           : cJSON_IsString(v) ? RT_TYPE_STRING
+           : cJSON_IsObject(v) ? RT_TYPE_OBJECT
+                               : RT_TYPE_ARRAY;
 }
 
 /* --- values --------------------------------------------------------------------------------------
@@ -349,7 +335,7 @@ static uint32_t constant(rt_schema *s, const cJSON *value, const rt_place *place
     return expr;
 }
 
-static uint32_t constants(rt_schema *s, const cJSON *list, const rt_place *place, int types) {
+uint32_t rt_schema_constants(rt_schema *s, const cJSON *list, const rt_place *place, int types) {
     const rt_place at = {place, "enum", 0, place->depth + 1};
     rt_expr_stack parts = {0};
     int i = 0;
@@ -454,24 +440,33 @@ static uint32_t reference(rt_schema *s, const cJSON *ref, const rt_place *place)
 /* --- schemas -------------------------------------------------------------------------------------
  */
 
-static uint32_t branches(rt_schema *s, const cJSON *list, const rt_place *place) {
-    const rt_place at = {place, list->string, 0, place->depth + 1};
-    rt_expr_stack parts = {0};
-    bool one = strcmp(list->string, "oneOf") == 0;
+void rt_schema_check_one_of(rt_schema *s, const cJSON *list, const rt_place *place) {
+    const rt_place at = {place, "oneOf", 0, place->depth + 1};
     int i = 0, k;
-    if (!cJSON_IsArray(list) || !list->child)
-        rt_schema_problem(s, place, list->string, true, "expected a list of schemas");
-    for (const cJSON *b = cJSON_IsArray(list) ? list->child : NULL; b; b = b->next, i++) {
+    for (const cJSON *b = list->child; b; b = b->next, i++) {
         const rt_place branch = {&at, NULL, i, at.depth + 1};
-        rt_expr_push(s->rules, &parts, rt_schema_part(s, b, &branch));
         k = 0;
-        for (const cJSON *a = list->child; one && a != b && k < 64; a = a->next, k++)
+        for (const cJSON *a = list->child; a != b && k < 64; a = a->next, k++)
             if (!rt_schema_disjoint(s, a, b))
                 rt_schema_problem(s, &branch, NULL, false,
                                   "it may match what /oneOf/%d matches: use anyOf", k);
     }
-    if (one && i > 64)
+    if (i > 64)
         rt_schema_problem(s, place, "oneOf", false, "at most 64 schemas are supported");
+}
+
+static uint32_t branches(rt_schema *s, const cJSON *list, const rt_place *place) {
+    const rt_place at = {place, list->string, 0, place->depth + 1};
+    rt_expr_stack parts = {0};
+    int i = 0;
+    if (!cJSON_IsArray(list) || !list->child)
+        rt_schema_problem(s, place, list->string, true, "expected a list of schemas");
+    else if (strcmp(list->string, "oneOf") == 0)
+        rt_schema_check_one_of(s, list, place);
+    for (const cJSON *b = cJSON_IsArray(list) ? list->child : NULL; b; b = b->next, i++) {
+        const rt_place branch = {&at, NULL, i, at.depth + 1};
+        rt_expr_push(s->rules, &parts, rt_schema_part(s, b, &branch));
+    }
     uint32_t expr = rt_expr_list(s->rules, RT_EXPR_ALT, parts.at, parts.n);
     rt_expr_stack_free(&parts);
     return expr;
@@ -487,30 +482,26 @@ static uint32_t whole_value(rt_schema *s, const cJSON *schema, const rt_place *p
         return constant(s, m, &at);
     }
     if (strcmp(whole, "enum") == 0)
-        return constants(s, m, place, types_of(s, schema, place, 0));
-    if (strcmp(whole, "allOf") == 0 && (!cJSON_IsArray(m) || cJSON_GetArraySize(m) != 1)) {
-        rt_schema_problem(s, place, "allOf", false, "only a list of one schema is supported");
-        return 0;
-    }
+        return rt_schema_constants(s, m, place, rt_schema_types(s, schema, place, 0));
     return branches(s, m, place);
 }
 
-static uint32_t of_types(rt_schema *s, const cJSON *schema, const rt_place *place, int types) {
+uint32_t rt_schema_of_types(rt_schema *s, const cJSON *schema, const rt_place *place, int types) {
     rt_expr_stack parts = {0};
     rt_rules *r = s->rules;
-    if (types & TYPE_OBJECT)
+    if (types & RT_TYPE_OBJECT)
         rt_expr_push(r, &parts, rt_schema_object(s, schema, place));
-    if (types & TYPE_ARRAY)
+    if (types & RT_TYPE_ARRAY)
         rt_expr_push(r, &parts, rt_schema_array(s, schema, place));
-    if (types & TYPE_STRING)
+    if (types & RT_TYPE_STRING)
         rt_expr_push(r, &parts, string(s, schema, place));
-    if (types & (TYPE_NUMBER | TYPE_INTEGER))
-        rt_expr_push(r, &parts, number(s, schema, place, !(types & TYPE_NUMBER)));
-    if (types & TYPE_BOOLEAN) {
+    if (types & (RT_TYPE_NUMBER | RT_TYPE_INTEGER))
+        rt_expr_push(r, &parts, number(s, schema, place, !(types & RT_TYPE_NUMBER)));
+    if (types & RT_TYPE_BOOLEAN) {
         rt_expr_push(r, &parts, rt_expr_text(r, "true", 4));
         rt_expr_push(r, &parts, rt_expr_text(r, "false", 5));
     }
-    if (types & TYPE_NULL)
+    if (types & RT_TYPE_NULL)
         rt_expr_push(r, &parts, rt_expr_text(r, "null", 4));
     uint32_t expr = rt_expr_list(r, RT_EXPR_ALT, parts.at, parts.n);
     rt_expr_stack_free(&parts);
@@ -518,7 +509,7 @@ static uint32_t of_types(rt_schema *s, const cJSON *schema, const rt_place *plac
 }
 
 static uint32_t read_schema(rt_schema *s, const cJSON *schema, const rt_place *place) {
-    const char *whole;
+    const char *whole = NULL;
     if (cJSON_IsTrue(schema))
         return rt_json_value(&s->json);
     if (cJSON_IsFalse(schema))
@@ -531,11 +522,12 @@ static uint32_t read_schema(rt_schema *s, const cJSON *schema, const rt_place *p
         rt_rules_fail(s->rules, MCC_CAPACITY, "%s: nested too deeply", s->field);
         return 0;
     }
-    int about = look_at_keywords(s, schema, place, &whole);
+    int about = rt_schema_keywords(s, schema, place, &whole);
     if (whole)
-        return whole_value(s, schema, place, whole);
-    int types = types_of(s, schema, place, about);
-    return types ? of_types(s, schema, place, types) : rt_json_value(&s->json);
+        return is_alone(schema, whole) ? whole_value(s, schema, place, whole)
+                                       : rt_schema_all_of(s, schema, place);
+    int types = rt_schema_types(s, schema, place, about);
+    return types ? rt_schema_of_types(s, schema, place, types) : rt_json_value(&s->json);
 }
 
 uint32_t rt_schema_part(rt_schema *s, const cJSON *schema, const rt_place *place) {
@@ -596,6 +588,7 @@ bool rt_read_schema(rt_rules *rules, const char *field, const char *text, size_t
     for (size_t i = 0; i < s.n_refs; i++)
         free(s.refs[i].pointer);
     free(s.refs);
+    rt_schema_free_merges(&s);
     cJSON_Delete(root);
     return !rules->failed;
 }

@@ -12,6 +12,27 @@ typedef struct rt_place {
     int depth;
 } rt_place;
 
+/* What a keyword is about. */
+enum {
+    RT_ABOUT_NOTHING = 0, /* it only describes */
+    RT_ABOUT_STRING = 1,
+    RT_ABOUT_NUMBER = 2,
+    RT_ABOUT_OBJECT = 4,
+    RT_ABOUT_ARRAY = 8,
+    RT_ABOUT_ALL = 16,  /* type */
+    RT_ABOUT_WHOLE = 32 /* stands for the whole value */
+};
+
+enum {
+    RT_TYPE_NULL = 1,
+    RT_TYPE_BOOLEAN = 2,
+    RT_TYPE_INTEGER = 4,
+    RT_TYPE_NUMBER = 8,
+    RT_TYPE_STRING = 16,
+    RT_TYPE_OBJECT = 32,
+    RT_TYPE_ARRAY = 64
+};
+
 typedef struct rt_schema_ref {
     const cJSON *schema;
     char *pointer;
@@ -25,6 +46,8 @@ typedef struct rt_schema {
     const cJSON *root;
     rt_schema_ref *refs; /* schemas that a $ref points to; their rules are made one by one */
     size_t n_refs, ref_capacity;
+    struct rt_schema_merge *merges; /* schema_all_of.c: sets of schemas that are rules */
+    size_t merge_work;
     char problems[RT_ERROR_TEXT];
     size_t problem_bytes;
     int n_problems;
@@ -40,6 +63,30 @@ const cJSON *rt_schema_resolve(rt_schema *s, const rt_place *place, const char *
 
 /* A schema as a rule of its own; returns the expression that calls it. */
 uint32_t rt_schema_part(rt_schema *s, const cJSON *schema, const rt_place *place);
+
+/* Checks which keywords are there; returns what they are about. *whole becomes the one that stands
+ * for the whole value, if anything. */
+int rt_schema_keywords(rt_schema *s, const cJSON *schema, const rt_place *place,
+                       const char **whole);
+int rt_schema_about(const char *keyword);
+
+/* The types (RT_TYPE_) that a schema asks for; where it does not, those that its keywords are
+ * about. 0: any. */
+int rt_schema_types(rt_schema *s, const cJSON *schema, const rt_place *place, int about);
+/* Values of these types, as the schema's keywords want them. */
+uint32_t rt_schema_of_types(rt_schema *s, const cJSON *schema, const rt_place *place, int types);
+/* The values of a list that have one of these types (0: any). */
+uint32_t rt_schema_constants(rt_schema *s, const cJSON *list, const rt_place *place, int types);
+/* Notes the schemas of oneOf of which two may match the same value. */
+void rt_schema_check_one_of(rt_schema *s, const cJSON *list, const rt_place *place);
+
+/* --- schema_all_of.c -----------------------------------------------------------------------------
+ */
+
+/* A schema, whose keywords have been checked, with allOf, or with other keywords beside one that
+ * stands for the whole value. */
+uint32_t rt_schema_all_of(rt_schema *s, const cJSON *schema, const rt_place *place);
+void rt_schema_free_merges(rt_schema *s);
 
 /* --- schema_any_of.c -----------------------------------------------------------------------------
  */

@@ -1,0 +1,231 @@
+/* JSON schemas as grammars: which texts match, where a value must match several schemas at a time;
+ * and what is refused, with what words. Random schemas are in cli/guided.py. */
+#include "check_main.h"
+
+#include "runtime/grammar/automaton.h"
+#include "runtime/grammar/match.h"
+#include "runtime/modelcc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* NULL with an error. */
+static bool read_schema(const char *schema, rt_automaton *automaton, rt_error *error) {
+    rt_rules r;
+    rt_rules_init(&r, error);
+    bool ok = rt_read_schema(&r, "guided_json", schema, strlen(schema)) &&
+              rt_automaton_create(automaton, &r, "guided_json", error);
+    rt_rules_free(&r);
+    return ok;
+}
+
+static bool accepts(const rt_automaton *automaton, const char *text) {
+    rt_matcher m;
+    ck_assert(rt_matcher_init(&m, automaton));
+    rt_set set = rt_match_start(&m);
+    for (; *text; text++) {
+        rt_match_expand(&m, &set);
+        set = rt_match_byte(&m, set, (uint8_t)*text);
+    }
+    bool ok = rt_match_may_end(&m, set);
+    rt_matcher_destroy(&m);
+    return ok;
+}
+
+/* A schema; texts that match it, and texts that do not, each list up to NULL. */
+static const struct {
+    const char *schema, *right[8], *wrong[8];
+} cases[] = {
+    /* Bounds, lengths and types. */
+    {"{\"allOf\": [{\"type\": [\"integer\", \"null\"], \"minimum\": 3}, {\"type\": \"number\", "
+     "\"maximum\": 12}, {\"exclusiveMinimum\": 4}]}",
+     {"5", "12"},
+     {"4", "13", "null", "5.5", "\"5\""}},
+    {"{\"type\": \"string\", \"allOf\": [{\"minLength\": 2}, {\"maxLength\": 3}, {\"minLength\": "
+     "1}]}",
+     {"\"ab\"", "\"abc\""},
+     {"\"a\"", "\"abcd\"", "2"}},
+    {"{\"allOf\": [{\"type\": \"string\", \"pattern\": \"^a+$\"}, {\"pattern\": \"^a+$\"}, true]}",
+     {"\"aa\""},
+     {"\"b\""}},
+    /* Properties of both, and of the same name; required ones of both. */
+    {"{\"allOf\": [{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}, \"b\": "
+     "{\"type\": \"null\"}}, \"required\": [\"a\"]}, {\"properties\": {\"a\": {\"minimum\": 7}, "
+     "\"c\": {\"const\": 1}}, \"required\": [\"c\", \"a\"]}]}",
+     {"{\"a\":7,\"c\":1}", "{\"a\":8,\"b\":null,\"c\":1}"},
+     {"{\"a\":6,\"c\":1}", "{\"a\":7}", "{\"c\":1}", "{\"a\":7,\"b\":2,\"c\":1}",
+      "{\"a\":7.5,\"c\":1}"}},
+    /* What one names must be what the other's additionalProperties allow. */
+    {"{\"allOf\": [{\"properties\": {\"a\": {\"type\": \"integer\"}, \"b\": true}, "
+     "\"additionalProperties\": {\"type\": \"integer\"}}, {\"properties\": {\"a\": true, \"c\": "
+     "{\"minimum\": "
+     "5}}, \"additionalProperties\": true}]}",
+     {"{\"a\":1}", "{\"c\":5}", "{\"b\":\"x\",\"c\":5,\"z\":1}"},
+     {"{\"c\":5.5}", "{\"c\":4}", "{\"z\":\"x\"}", "{\"a\":\"x\"}"}},
+    {"{\"allOf\": [{\"properties\": {\"a\": {\"type\": \"integer\"}}, \"additionalProperties\": "
+     "false}, "
+     "{\"properties\": {\"b\": true}}]}",
+     {"{}", "{\"a\":1}"},
+     {"{\"b\":1}", "{\"a\":1,\"b\":1}"}},
+    /* References, which are followed; a base and what extends it. */
+    {"{\"$defs\": {\"base\": {\"type\": \"object\", \"properties\": {\"id\": {\"type\": "
+     "\"integer\"}}, "
+     "\"required\": [\"id\"]}}, \"allOf\": [{\"$ref\": \"#/$defs/base\"}, {\"properties\": "
+     "{\"kind\": "
+     "{\"const\": \"x\"}}, \"required\": [\"kind\"]}], \"description\": \"both\"}",
+     {"{\"id\":1,\"kind\":\"x\"}"},
+     {"{\"id\":1}", "{\"kind\":\"x\"}", "{\"id\":1,\"kind\":\"y\"}"}},
+    {"{\"$defs\": {\"n\": {\"type\": \"integer\", \"maximum\": 9}}, \"$ref\": \"#/$defs/n\", "
+     "\"minimum\": 8}",
+     {"8", "9"},
+     {"7", "10"}},
+    /* anyOf beside other keywords, and several of them. */
+    {"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"null\"}, \"b\": {\"type\": "
+     "\"null\"}}, "
+     "\"anyOf\": [{\"required\": [\"a\"]}, {\"required\": [\"b\"]}]}",
+     {"{\"a\":null}", "{\"b\":null}", "{\"a\":null,\"b\":null}"},
+     {"{}", "{\"a\":1}", "{\"c\":null}"}},
+    {"{\"allOf\": [{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"string\"}]}, {\"anyOf\": "
+     "[{\"minimum\": "
+     "5, \"type\": \"number\"}, {\"type\": \"string\", \"maxLength\": 1}]}]}",
+     {"5", "\"a\"", "\"\""},
+     {"4", "\"ab\"", "5.5"}},
+    {"{\"type\": \"object\", \"required\": [\"k\"], \"oneOf\": [{\"type\": \"object\", "
+     "\"properties\": {\"k\": "
+     "{\"const\": 1}, \"a\": "
+     "{\"type\": \"null\"}}, \"required\": [\"k\", \"a\"]}, {\"properties\": {\"k\": {\"const\": "
+     "2}}, "
+     "\"required\": [\"k\"]}]}",
+     {"{\"k\":1,\"a\":null}", "{\"k\":2}"},
+     {"{\"k\":1}", "{\"k\":2,\"a\":null}", "{}"}},
+    /* Values that all list. */
+    {"{\"allOf\": [{\"enum\": [1, 2, \"a\", null]}, {\"enum\": [2, \"a\", 3]}, {\"type\": "
+     "[\"string\", "
+     "\"null\", \"integer\"]}]}",
+     {"2", "\"a\""},
+     {"1", "3", "null"}},
+    {"{\"allOf\": [{\"const\": \"a\"}, {\"enum\": [\"b\", \"a\"]}, {\"type\": \"string\"}]}",
+     {"\"a\""},
+     {"\"b\""}},
+    /* Elements. */
+    {"{\"allOf\": [{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"maxItems\": 3}, "
+     "{\"prefixItems\": "
+     "[{\"minimum\": 5}], \"items\": {\"maximum\": 3}, \"minItems\": 1}]}",
+     {"[5]", "[5,3]", "[9,1,2]"},
+     {"[]", "[4]", "[5,4]", "[5.5]", "[5,1,1,1]"}},
+    /* Recursion: lists of two kinds at once. */
+    {"{\"$defs\": {\"a\": {\"type\": \"object\", \"properties\": {\"v\": {\"type\": \"integer\"}, "
+     "\"next\": "
+     "{\"$ref\": \"#/$defs/a\"}}, \"required\": [\"v\"]}, \"b\": {\"properties\": {\"v\": "
+     "{\"maximum\": 5}, "
+     "\"next\": {\"$ref\": \"#/$defs/b\"}}}}, \"allOf\": [{\"$ref\": \"#/$defs/a\"}, {\"$ref\": "
+     "\"#/$defs/b\"}]}",
+     {"{\"v\":1}", "{\"v\":5,\"next\":{\"v\":4,\"next\":{\"v\":3}}}"},
+     {"{\"v\":6}", "{\"v\":5,\"next\":{\"v\":6}}",
+      "{\"v\":5,\"next\":{\"v\":4,\"next\":{\"v\":30}}}"}},
+    {"{\"$defs\": {\"t\": {\"type\": \"object\", \"properties\": {\"l\": {\"$ref\": "
+     "\"#/$defs/t\"}, \"r\": "
+     "{\"$ref\": \"#/$defs/t\"}}}, \"u\": {\"properties\": {\"l\": {\"$ref\": \"#/$defs/u\"}, "
+     "\"r\": {\"$ref\": "
+     "\"#/$defs/u\"}, \"x\": {\"type\": \"null\"}}}}, \"$ref\": \"#/$defs/t\", \"allOf\": "
+     "[{\"$ref\": "
+     "\"#/$defs/u\"}]}",
+     {"{}", "{\"l\":{\"r\":{\"x\":null}},\"r\":{}}"},
+     {"{\"l\":1}", "{\"l\":{\"r\":{\"x\":1}}}"}},
+};
+
+START_TEST(texts_that_match) {
+    rt_error error = {0};
+    rt_automaton automaton;
+    bool ok = read_schema(cases[_i].schema, &automaton, &error);
+    ck_assert_msg(ok, "%s: %s", cases[_i].schema, error.text);
+    for (int i = 0; cases[_i].right[i]; i++)
+        ck_assert_msg(accepts(&automaton, cases[_i].right[i]), "%s: %s", cases[_i].schema,
+                      cases[_i].right[i]);
+    for (int i = 0; cases[_i].wrong[i]; i++)
+        ck_assert_msg(!accepts(&automaton, cases[_i].wrong[i]), "%s: not %s", cases[_i].schema,
+                      cases[_i].wrong[i]);
+    rt_automaton_destroy(&automaton);
+}
+END_TEST
+
+START_TEST(refusals) {
+    static const char *const refused[][2] = {
+        {"{\"allOf\": []}", "/allOf: expected a list"},
+        {"{\"allOf\": [{\"type\": \"string\"}, {\"not\": {}}]}",
+         "/allOf/1/not: the keyword is not supported"},
+        {"{\"allOf\": [{\"type\": \"string\"}, {\"type\": \"null\"}]}", "no text can ever match"},
+        {"{\"allOf\": [{\"pattern\": \"a\"}, {\"pattern\": \"b\"}]}", "beside another pattern"},
+        {"{\"allOf\": [{\"enum\": [1, 2]}, {\"minimum\": 2}]}", "beside enum and const only type"},
+        {"{\"allOf\": [{\"const\": 1}, {\"const\": 2}]}", "no text can ever match"},
+        {"{\"allOf\": [{\"$ref\": \"#\"}, {\"type\": \"null\"}]}", "must match itself first"},
+        {"{\"anyOf\": [{\"$ref\": \"#\"}, {\"minimum\": 2}], \"type\": \"integer\"}",
+         "left-recursive"},
+        {"{\"allOf\": [{\"uniqueItems\": true}, {\"type\": \"array\"}]}", "uniqueItems"},
+        {"{\"allOf\": [{\"properties\": {\"a\": {}, \"a\": {}}}, {\"type\": \"object\"}]}",
+         "twice"},
+        {"{\"allOf\": [{\"required\": 1}, {\"type\": \"object\"}]}", "/required: expected a list"},
+        {"{\"allOf\": [{\"minimum\": \"x\"}, {\"minimum\": 1}]}", "/minimum: expected a number"},
+        {"{\"allOf\": [{\"properties\": 1}, {\"type\": \"object\"}]}", "/properties: expected"},
+        {"{\"allOf\": [{\"enum\": 1}, {\"type\": \"null\"}]}", "/enum: expected a list"},
+        {"{\"allOf\": [{\"type\": \"nul\"}, {}]}", "/type: expected null"},
+        {"{\"allOf\": [{\"$ref\": \"#/x\"}, {\"type\": \"null\"}]}", "points to nothing"},
+        {"{\"allOf\": [1, {\"type\": \"null\"}]}", "/allOf/0: expected a schema"},
+        {"{\"type\": \"integer\", \"oneOf\": [{\"minimum\": 1}, {\"maximum\": 1}]}",
+         "/oneOf/1: it may match"},
+        {"{\"type\": \"object\", \"anyOf\": 3}", "/anyOf: expected a list"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        rt_error error = {0};
+        rt_automaton automaton = {0};
+        ck_assert_msg(!read_schema(refused[i][0], &automaton, &error), "%s", refused[i][0]);
+        ck_assert_msg(strstr(error.text, refused[i][1]) != NULL, "%s: %s", refused[i][0],
+                      error.text);
+        rt_automaton_destroy(&automaton);
+    }
+}
+END_TEST
+
+/* What would be merged for ever, or into very much, ends soon. */
+START_TEST(hostile_schemas) {
+    enum { MANY = 60 };
+    static char text[1 << 20];
+    rt_error error = {0};
+    rt_automaton automaton = {0};
+    size_t n = (size_t)sprintf(text, "{\"allOf\": [");
+    for (int i = 0; i < MANY; i++)
+        n += (size_t)sprintf(
+            text + n, "%s{\"anyOf\": [{\"minimum\": %d}, {\"maxLength\": %d}, {\"maximum\": %d}]}",
+            i ? "," : "", i, i, 100 + i);
+    sprintf(text + n, "]}");
+    ck_assert(!read_schema(text, &automaton, &error));
+    ck_assert_msg(strstr(error.text, "too much") || strstr(error.text, "too large") ||
+                      strstr(error.text, "nested too deeply"),
+                  "%s", error.text);
+    rt_automaton_destroy(&automaton);
+    automaton = (rt_automaton){0};
+    n = (size_t)sprintf(text, "{\"allOf\": [");
+    for (int k = 0; k < 8; k++) {
+        n += (size_t)sprintf(text + n, "%s{\"properties\": {", k ? "," : "");
+        for (int i = 0; i < 2000; i++)
+            n += (size_t)sprintf(text + n, "%s\"%d.%d\": {}", i ? "," : "", k, i);
+        n += (size_t)sprintf(text + n, "}}");
+    }
+    sprintf(text + n, "]}");
+    ck_assert(!read_schema(text, &automaton, &error));
+    rt_automaton_destroy(&automaton);
+}
+END_TEST
+
+static Suite *suite(void) {
+    Suite *s = suite_create("schema");
+    TCase *t = tcase_create("schema");
+    tcase_set_timeout(t, 600);
+    tcase_add_loop_test(t, texts_that_match, 0, sizeof cases / sizeof *cases);
+    tcase_add_test(t, refusals);
+    tcase_add_test(t, hostile_schemas);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+CHECK_MAIN(suite)
