@@ -109,12 +109,15 @@ if [ "$full" = 1 ]; then
     export CK_TIMEOUT_MULTIPLIER=10
     build "$build/sanitized" -DMCC_SANITIZE=ON
     part 3 sanitized "$build/sanitized" "every test under AddressSanitizer and UndefinedBehaviorSanitizer"
+    part 3 sanitized-soak "$build/sanitized" "10,000 requests in the same way" -C Full -R '^test_soak_all$'
     build "$build/threads" -DMCC_SANITIZE_THREAD=ON
+    export TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp
     part 4 threads "$build/threads" "what has several threads, under ThreadSanitizer" -L threads
+    part 4 threads-soak "$build/threads" "10,000 requests in the same way" -C Full -R '^test_soak_all$'
 fi
 echo "== seed $seed, $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s"
 files=()
-for name in tests all-cases sanitized threads; do
+for name in tests all-cases sanitized sanitized-soak threads threads-soak; do
     files+=("$results/$name.xml")
     [ "$full" = 1 ] || break
 done

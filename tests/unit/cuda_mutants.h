@@ -88,7 +88,8 @@ typedef struct mutant_step {
     int pages; /* of a sequence's table; 0: GRAPH_PAGES. Some are used twice where there are less */
     bool spread; /* positions leap about in 256 behind the start, each at the begin of a page; of
                     a sequence of two tokens they are 5 and the start */
-    bool spiky;  /* one column in 32 is far larger than the others; rows next to nothing */
+    bool spiky;  /* one column in 32 is far larger than the others; half of the rows next to
+                    nothing */
     bool logits; /* rows as sampling may find them: see mutant_logit */
     bool maskless;
 } mutant_step;
@@ -167,7 +168,7 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
             if (s->odd && r % 4 == 3 && c == 0) /* behind the last column of the row before */
                 row[c] = INFINITY;
             if (s->spiky)
-                row[c] *= r % 8 == 5 ? 0x1p-115f : (c + 5 * r + r / 8) % 32 == 0 ? 4000 : 1;
+                row[c] *= r % 2 ? 0x1p-115f : (c + 5 * r + r / 8) % 32 == 0 ? 4000 : 1;
             if (type->encoding && !isfinite(row[c]))
                 row[c] = 3;
             float f = row[c];
@@ -199,38 +200,42 @@ static inline int32_t *mutant_tables(graph_block *b) {
     return (int32_t *)((char *)b + b->head.page_tables);
 }
 
-static inline void mutant_store_kv(ir_dtype dtype, float f, uint8_t *at) {
+static inline void mutant_store_kv(ir_dtype dtype, float f, const emu_allocation *pool,
+                                   int64_t at) {
     uint16_t half = ir_f32_to_f16(f);
     uint8_t byte = (uint8_t)(int)(f * 60); /* as f8e4m3 any magnitude */
+    size_t size = (size_t)ir_dtype_bits(dtype) / 8;
     if (dtype == IR_F8E4M3 && (byte & 0x7f) == 0x7f)
         byte--; /* no NaN */
     if (ir_kv_quantized(dtype))
-        *at = byte;
+        pool->data[at] = byte;
     else
-        memcpy(at, dtype == IR_F16 ? (void *)&half : (void *)&f, (size_t)ir_dtype_bits(dtype) / 8);
+        memcpy(pool->data + at, dtype == IR_F16 ? (void *)&half : (void *)&f, size);
+    emu_memory_mark(pool, pool->base + (uint64_t)at, size);
 }
 
-/* Finite numbers at positions below each sequence's length, NaNs elsewhere. loud: every other range
- * of positions has small ones, so that where the others are seen too these have no weight. */
+/* Finite numbers at positions below each sequence's length; elsewhere nothing was written. loud:
+ * every other range of positions has small ones, so that where the others are seen too these have
+ * no weight. */
 static inline void mutant_fill_pool(const ir_kv_group *kv, int group, graph_block *b, bool loud,
-                                    uint8_t *pool) {
+                                    const emu_allocation *pool) {
     int64_t size = ir_dtype_bits(kv->dtype) / 8, dim = kv->head_dim;
     int64_t page_bytes = ir_kv_page_bytes(kv);
     for (int s = 0; s < b->head.S; s++)
         for (int p = 0; p < b->arrays[4][s]; p++) {
             int32_t number = mutant_tables(b)[(group * b->head.S + s) * b->head.P + p / 16];
-            uint8_t *page = pool + number * page_bytes;
+            int64_t page = number * page_bytes;
             for (int64_t i = 0; number >= 0 && i < 2 * kv->heads * dim; i++) {
                 int64_t h = i / dim % kv->heads, c = i % dim;
                 int64_t at = i < kv->heads * dim
                                  ? (h * dim + c) * 16 + p % 16
                                  : kv->heads * dim * 16 + (h * 16 + p % 16) * dim + c;
                 float f = cpu_random_float(loud && p / 256 % 2 == 0 ? 0.02f : 2);
-                mutant_store_kv(kv->dtype, f, page + at * size);
+                mutant_store_kv(kv->dtype, f, pool, page + at * size);
                 if (ir_kv_quantized(kv->dtype) && c == 0) { /* the head's scale behind all codes */
-                    uint16_t *scales = (uint16_t *)(page + 2 * kv->heads * dim * 16);
-                    scales[i / dim * 16 + p % 16] = ir_f32_to_f16((float)(1 + cpu_random() % 64) /
-                                                                  (kv->dtype == IR_I8 ? 64 : 2));
+                    float scale = (float)(1 + cpu_random() % 64) / (kv->dtype == IR_I8 ? 64 : 2);
+                    mutant_store_kv(IR_F16, scale, pool,
+                                    page + 2 * kv->heads * dim * 16 + (i / dim * 16 + p % 16) * 2);
                 }
             }
         }
@@ -364,9 +369,11 @@ static inline void mutant_arg(const mutant_graph *g, const cg_launch *l, int a,
         const ir_kv_group *kv = &arg->kv;
         bool append = graph_stores_kv(g->program->kernels[l->kernel]);
         b = mutant_buffer_add(in, (uint64_t)ir_kv_page_bytes(kv) * GRAPH_PAGES * GRAPH_MAX_SEQS,
-                              true, append);
+                              append, append);
         if (!append)
-            mutant_fill_pool(kv, arg->kv_group, block, s->loud, b->device->data);
+            mutant_fill_pool(kv, arg->kv_group, block, s->loud, b->device);
+        if (!append && s->odd) /* read in place of pages that the step does not have */
+            emu_memory_mark(b->device, b->device->base, (uint64_t)ir_kv_page_bytes(kv));
     } else if (arg->kind == CG_ARG_WEIGHT) {
         const cg_weight *w = &g->program->weights[entry->index];
         b = mutant_buffer_add(in, w->bytes, true, false);

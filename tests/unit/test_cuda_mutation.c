@@ -38,7 +38,8 @@ enum {
  */
 
 /* A line of survivors.txt: KERNEL | KIND | FILE | SOURCE LINE | REASON; KERNEL is a pattern of the
- * shell's kind, SOURCE LINE a part of the line that the mutated instruction comes from. */
+ * shell's kind, SOURCE LINE a part of the line that the mutated instruction comes from, or nothing
+ * where the compiler names no line. */
 typedef struct reason {
     char *kernel, *kind, *file, *source;
     bool used;
@@ -85,7 +86,8 @@ static bool has_reason(const char *kernel, const mutation *m, const char *file,
     for (int i = 0; i < n_reasons; i++)
         if (fnmatch(reasons[i].kernel, kernel, 0) == 0 &&
             strcmp(reasons[i].kind, mutation_kind_names[m->kind]) == 0 &&
-            strcmp(reasons[i].file, file) == 0 && strstr(source, reasons[i].source))
+            strcmp(reasons[i].file, file) == 0 &&
+            (*reasons[i].source ? strstr(source, reasons[i].source) != NULL : !*source))
             found = reasons[i].used = true;
     return found;
 }
@@ -416,6 +418,9 @@ static void mutate_matmul(const char *type, around kind, activations x, const ch
     int n = kind == RESIDUAL ? 132 : 72, k = e && e->super_group ? 512 : e ? 416 : 148;
     if (kind == RESIDUAL)
         k = e && e->super_group ? 1280 : e ? 800 : 149;
+    /* The prologue's sum lies where copies of weights go. */
+    if (kind == PROLOGUE && f32 && e && e->super_group)
+        k = 768;
     if (x == HALF && !e) /* one range of k, or two, both with a ragged last stage */
         k = kind == RESIDUAL ? 1016 : 184;
     text t;

@@ -62,7 +62,8 @@ template <bool ALL> INLINE attention_tile find_tile(const mcc_step *step) {
         return t;
     const int32 *offsets = step_array(step, step->seq_offsets);
     int n_seqs = step->S, lane = lane_id();
-    for (int base = 0; base < n_seqs; base += 32) {
+    int base = 0;
+    do { // a step has a sequence
         int seq = base + lane, begin = 0, tiles = 0;
         if (seq < n_seqs) {
             begin = __ldg(offsets + seq);
@@ -84,7 +85,7 @@ template <bool ALL> INLINE attention_tile find_tile(const mcc_step *step) {
             break;
         }
         index -= __shfl_sync(ALL_LANES, upto, 31);
-    }
+    } while ((base += 32) < n_seqs);
     if (t.tokens == 0)
         return t;
     const int32 *positions = step_array(step, step->positions) + t.first;
@@ -106,7 +107,7 @@ template <bool ALL> INLINE attention_tile find_tile(const mcc_step *step) {
     t.all_high = all_high;
     t.first_range = low / RANGE;
     t.ranges = (high + RANGE - 1) / RANGE - t.first_range;
-    t.splits = t.ranges < SPLITS ? t.ranges : SPLITS;
+    t.splits = SPLITS == 1 ? 1 : min(t.ranges, SPLITS);
     t.pages = step_array(step, step->page_tables) +
               (static_cast<int64>(KV_GROUP) * step->S + t.seq) * t.n_pages;
     return t;

@@ -37,17 +37,21 @@ INLINE void store_shared16(uint32 to, uint2 a, uint2 b) {
                  : "memory");
 }
 
-// What is not stored yet is not read.
+// What is not stored yet is not read: less than 8 as 4, 2 and 1.
 template <class Code> INLINE void load_chunk(uint32 to, const Code *from, int n) {
-    uint2 codes = {0, 0};
+    uint64 codes = 0;
     if (n == 8)
-        codes = __ldg(reinterpret_cast<const uint2 *>(from));
-    else
-        for (int i = 0; i < n; i++) {
-            uint32 code = static_cast<uint8>(from[i].bits);
-            (i < 4 ? codes.x : codes.y) |= code << i % 4 * 8;
-        }
-    store_shared16(to, decode4(Code{}, codes.x), decode4(Code{}, codes.y));
+        codes = __ldg(reinterpret_cast<const unsigned long long *>(from));
+    if (n & 4)
+        codes = __ldg(reinterpret_cast<const uint32 *>(from));
+    if (n & 2)
+        codes |= static_cast<uint64>(__ldg(reinterpret_cast<const uint16 *>(from + (n & 4))))
+                 << (n & 4) * 8;
+    if (n & 1)
+        codes |= static_cast<uint64>(__ldg(reinterpret_cast<const uint8 *>(from + (n & 6))))
+                 << (n & 6) * 8;
+    store_shared16(to, decode4(Code{}, static_cast<uint32>(codes)),
+                   decode4(Code{}, static_cast<uint32>(codes >> 32)));
 }
 
 INLINE uint32 scaled_f16x2(uint32 codes, float scale) {

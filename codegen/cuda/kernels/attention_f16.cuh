@@ -45,6 +45,8 @@ constexpr bool ALL_TILES = N_TILES == WARPS * WARP_TILES;
 constexpr int VALUE_TILES = ALL_TILES && WARP_TILES % 2 == 0 ? 2 : 1;
 constexpr int WARP_PAGES = RANGE_PAGES / WARPS;
 constexpr int SLICE_PAGES = SLICE_TOKENS / PAGE;
+// No token sees all positions of a warp.
+constexpr bool NEVER_ALL = WINDOW > 0 && WINDOW < WARP_PAGES * PAGE;
 constexpr uint32 WARP_MASK = (1u << WARP_PAGES) - 1, SLICE_MASK = (1u << SLICE_PAGES) - 1;
 constexpr int RESULT_STRIDE = HEAD_DIM + 8; // 4 rows of 32 bytes lie in different banks
 
@@ -379,7 +381,6 @@ INLINE void scale_scores(const attention_tile &t, const kv *const *pages, int st
 INLINE void mask_scores(const attention_tile &t, int start, attention_scores &scores) {
     attention_f16_shared &s = attention_shared();
     int lane = lane_id(), warp_start = start + warp_id() * (WARP_PAGES * PAGE);
-    constexpr bool NEVER_ALL = WINDOW > 0 && WINDOW < WARP_PAGES * PAGE;
     bool all = !NEVER_ALL && (WINDOW == 0 || warp_start >= t.all_low) &&
                warp_start + WARP_PAGES * PAGE <= t.all_high;
 #pragma unroll
@@ -571,8 +572,8 @@ INLINE void store_partial(const args &a, const attention_tile &t, int range, int
 }
 
 INLINE void merge_partials(const args &a, const attention_tile &t, attention_state &state) {
-    int lane = lane_id();
-    for (int range = 0; range < t.ranges; range++)
+    int lane = lane_id(), range = 0;
+    do
 #pragma unroll
         for (int m = 0; m < M_TILES; m++)
 #pragma unroll
@@ -596,6 +597,7 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_sta
                     out[1] = merge(w, out[1], o.y);
                 }
             }
+    while (++range < t.ranges);
 }
 
 INLINE void attention_ranges(const args &a, const attention_tile &t, attention_slices &slices,
@@ -672,7 +674,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
 
 INLINE void attention_f16(const args &a) {
     attention_f16_shared &s = attention_shared();
-    attention_tile t = find_tile<true>(a.step);
+    attention_tile t = find_tile<!NEVER_ALL>(a.step);
     if (t.split >= t.splits)
         return;
     attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
