@@ -7,7 +7,7 @@ sys.exit(json.load(sys.stdin)["nvrtc"] is None)'; then
     says "MODELCC_NVRTC"
     return 0
 fi
-export XDG_CACHE_HOME="$scratch/cache"
+export XDG_CACHE_HOME="$cache"
 cuda=cuda:sm_80,cuda:sm_90a
 q4="$golden/gguf/llama-q4_1.gguf"
 exact="--kv-cache-dtype f32" # of f16 pages attention on GPUs has bits of its own

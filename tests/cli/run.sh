@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The command line, end to end, on tiny checkpoints: exit codes, what is on standard output and what
 # is not, JSON, damaged and missing files, full disks, Ctrl-C. Each *.sh beside this one is a group
-# of cases; they use the functions and the models below.
+# of cases; they use the functions and the models below, each in a folder of its own.
 # usage: run.sh MODELCC [GROUP…]         (groups: the names of the files, without .sh)
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,9 +9,11 @@ modelcc=$(realpath "${1:?usage: run.sh MODELCC [GROUP…]}")
 shift
 golden=$(realpath "$here/../golden")
 text=$(realpath "$here/../data/text.txt")
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-cd "$scratch" || exit 1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cache=$folder/cache    # of compiled GPU functions, for those that set XDG_CACHE_HOME
+scratch=$folder/models # where a group is, its commands' output in out and err
+mkdir "$scratch" && cd "$scratch" || exit 1
 passed=0 failed=0 case=
 
 pass() { passed=$((passed + 1)); }
@@ -99,6 +101,8 @@ if [ $# -eq 0 ]; then
 fi
 for group in "$@"; do
     before=$failed
+    scratch=$folder/$group
+    mkdir "$scratch" && cd "$scratch" && cp "$folder"/models/*.so . || exit 1
     # shellcheck disable=SC1090
     . "$here/$group.sh"
     [ "$failed" -eq "$before" ] || echo "group $group: $((failed - before)) failed"

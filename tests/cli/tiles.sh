@@ -4,7 +4,7 @@ sys.exit(json.load(sys.stdin)["nvrtc"] is None)'; then
     echo "skipped in part: no NVRTC: nothing is built for GPUs"
     return 0
 fi
-export XDG_CACHE_HOME="$scratch/cache"
+export XDG_CACHE_HOME="$cache"
 cuda=cuda:sm_80,cuda:sm_90a
 q4="$golden/gguf/llama-q4_1.gguf"
 exact="--kv-cache-dtype f32"
