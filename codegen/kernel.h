@@ -133,7 +133,8 @@ typedef enum cg_anchor {
  * rows and threads: quantized w and a8 x: per group of k the exact integer dot product, then in
  * ascending group order f32 FMA; otherwise ascending k, f32 FMA; 16-bit w and x of one type: exact
  * products added in f32 in an order of the backend's, which may add to what it adds 16 k at a time
- * (tensor cores).
+ * (tensor cores); fp8 w and 16-bit x: ascending k, or per group of k such a sum, then in ascending
+ * group order f32 FMA.
  *
  * An epilogue by heads: several programs, each of its own columns of out. INPUT of program p is
  * column p.input_column + head * p.width + column; the programs' columns do not overlap. They may

@@ -161,7 +161,7 @@ static bool add_prologue(cg_cuda_emitter *em, const char *suffix, uint32_t min_r
     return why ? cg_cuda_unsupported(em, "%s", why) : cg_cuda_add(em, &v);
 }
 
-/* --- activations in a8, or of 16 bits beside fp8 weights ------------------------------------------------------------------------------
+/* --- activations in a8, or of 16 bits beside fp8 weights -----------------------------------------
  */
 
 static cg_packed packed_of(const cg_kernel *k) {
@@ -370,7 +370,8 @@ static void choose_a8(cg_cuda_emitter *em) {
     for (int64_t rows = 1, from = 0; rows <= MOST_ROWS; from = rows + 1, rows *= 2) {
         int best = 0;
         for (int i = 1; i < N; i++)
-            if (predict(em, &all[i], rows) < predict(em, &all[best], rows))
+            if (predict(em, &all[i], rows) < predict(em, &all[best], rows) &&
+                !cg_cuda_matmul_why_not(em, &all[i])) /* the processor has the shared memory */
                 best = i;
         /* Each is one more to compile and load, so that it must gain something. */
         if (last >= 0 && predict(em, &all[last], rows) < 1.1 * predict(em, &all[best], rows))
@@ -618,7 +619,8 @@ const char *cg_cuda_matmul_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile
     f32 f = f32_of(tile);
     half_prefill h = half_prefill_of(tile);
     if (!form_fits(em->kernel, tile->form))
-        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations and fp8 "
+        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations and "
+               "fp8 "
                "weights by 16-bit ones, f32 and f32_prologue for f32, half_decode and "
                "half_prefill for f16 and bf16";
     switch (tile->form) {

@@ -55,7 +55,7 @@ static bool is_harmless(const fe_model *model, const char *name, const char *can
     if (length >= sizeof inv_freq - 1 &&
         strcmp(name + length - (sizeof inv_freq - 1), inv_freq) == 0)
         return true;
-    return model->config.tied && strcmp(canonical, "lm_head.weight") == 0;
+    return model->config.tied && begins(canonical, "lm_head.weight"); /* and its scales */
 }
 
 /* "model.layers.0.mlp.up_proj.weight" -> "layers.0.mlp.up_proj.weight", also inside a model of text

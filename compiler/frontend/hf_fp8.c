@@ -244,8 +244,8 @@ static bool convert(fe_model *m, const fe_hf_fp8 *fp8, fe_tensor *w, ir_diag *di
 
 /* Of activations and of pages of the cache, which are computed as they come here. */
 static bool is_other_scale(const char *name) {
-    static const char *const suffixes[] = {".input_scale", ".output_scale", ".k_scale", ".v_scale",
-                                           ".q_scale"};
+    static const char *const suffixes[] = {".input_scale", ".activation_scale", ".output_scale",
+                                           ".k_scale",     ".v_scale",          ".q_scale"};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
         if (ends(name, suffixes[i]))
             return true;

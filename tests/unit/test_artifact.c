@@ -335,7 +335,7 @@ END_TEST
     X(kv_heads, t->kv_groups[0].heads = -1, "out of range")                                        \
     X(kv_page, t->kv_groups[1].page_tokens = 0, "out of range")                                    \
     X(kv_dtype, t->kv_groups[1].dtype = 4, "out of range")                                         \
-    X(kv_scales, t->kv_groups[1].dtype = 2, "expected 192")                                         \
+    X(kv_scales, t->kv_groups[1].dtype = 2, "expected 192")                                        \
     X(kv_window, t->kv_groups[1].window = -1, "out of range")                                      \
     X(kv_bytes, t->kv_groups[1].layer_bytes++, "expected 512")                                     \
     X(buffer_odd, t->buffers[1].offset.t = 4, "multiple of 64")                                    \

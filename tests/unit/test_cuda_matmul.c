@@ -61,7 +61,9 @@ typedef enum kind { INT8, F32, HALF } kind; /* activations */
 /* The 16-bit type that goes with a weight's; beside fp8 both do, of which `turn` chooses. */
 static void set_half(pass_options *options, const char *type, int turn) {
     bool fp8 = strcmp(type, "fp8_e4m3") == 0;
-    ck_assert(ir_dtype_from_name(!fp8 ? type : turn % 2 ? "bf16" : "f16",
+    ck_assert(ir_dtype_from_name(!fp8       ? type
+                                 : turn % 2 ? "bf16"
+                                            : "f16",
                                  &options->activations_half));
 }
 

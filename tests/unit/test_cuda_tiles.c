@@ -151,8 +151,10 @@ static const subject subjects[] = {
     {"bf16", "sm_90a f32 bf16 2x40x133", "", 40, 133, true, false},
     {"f16", "sm_90a f16 f16 104x1160", "f16", 104, 1160, false, false},
     {"fp8_e4m3", "sm_90a bf16 fp8_e4m3 2x72x288", "bf16", 72, 288, true, false},
+    /* so large that tiles pay which not every processor has the shared memory for; not run */
+    {"fp8_e4m3", "sm_90a bf16 fp8_e4m3 576x576", "bf16", 576, 576, false, false},
 };
-enum { N_SUBJECTS = sizeof subjects / sizeof *subjects };
+enum { N_TABLES = sizeof subjects / sizeof *subjects, N_SUBJECTS = N_TABLES - 1 };
 
 static compiled_graph *make_graph(const subject *s, int i) {
     text t;
@@ -321,7 +323,7 @@ static Suite *cuda_tiles_suite(void) {
     tcase_add_test(tcase, round_trip);
     tcase_add_test(tcase, bad_files);
     tcase_add_test(tcase, merging);
-    tcase_add_loop_test(tcase, tables, 0, N_SUBJECTS);
+    tcase_add_loop_test(tcase, tables, 0, N_TABLES);
     tcase_add_test(tcase, illegal_tiles);
     test_add_emulated(tcase, same_bits, 0, N_SUBJECTS, N_SUBJECTS);
     suite_add_tcase(suite, tcase);

@@ -512,6 +512,16 @@ START_TEST(scales_of_activations_are_not_used) {
         "2 scales of activations are not used: model.layers.0.self_attn.k_proj.input_scale");
     ck_assert_ptr_null(fe_model_tensor(m, "layers.0.self_attn.k_proj.input_scale"));
     fe_close(m);
+    edit("model.safetensors", "\"model.layers.0.self_attn.k_proj.input_scale\":",
+         "\"layers.0.self_attn.k_proj.activation_scale\": ");
+    fe_close(accept(directory));
+    expect_said("2 scales of activations are not used: layers.0.self_attn.k_proj.activation_scale");
+    /* A tied head's weight is not used, nor is its scale. */
+    edit("config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    edit("model.safetensors", "\"layers.0.self_attn.k_proj.activation_scale\": ",
+         "\"lm_head.weight_scale\":                       ");
+    fe_close(accept(directory));
+    expect_said("1 scales of activations are not used: model.layers.1");
 }
 END_TEST
 
