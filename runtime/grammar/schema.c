@@ -398,6 +398,7 @@ const cJSON *rt_schema_resolve(rt_schema *s, const rt_place *place, const char *
             long i = strtol(name, &end, 10);
             at = *name && !*end && i >= 0 && i < 1 << 20 ? cJSON_GetArrayItem(at, (int)i) : NULL;
         } else {
+            s->merge_work += (size_t)cJSON_GetArraySize(at);
             at = cJSON_GetObjectItemCaseSensitive(at, name);
         }
     }

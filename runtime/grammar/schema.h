@@ -47,7 +47,7 @@ typedef struct rt_schema {
     rt_schema_ref *refs; /* schemas that a $ref points to; their rules are made one by one */
     size_t n_refs, ref_capacity;
     struct rt_schema_merge *merges; /* schema_all_of.c: sets of schemas that are rules */
-    size_t merge_work;
+    size_t merge_work; /* of merging, and of looking up what a $ref points to */
     char problems[RT_ERROR_TEXT];
     size_t problem_bytes;
     int n_problems;

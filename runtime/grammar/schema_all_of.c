@@ -22,7 +22,8 @@ enum {
     MAX_NAMES = 2048,
     MAX_PREFIX = 64,
     MAX_SETS = 4096,    /* of a schema */
-    MAX_WORK = 1 << 26, /* names compared, of all its sets */
+    MAX_WORK = 1 << 26, /* names and values compared, of all its sets */
+    MAX_NODES = 1 << 14,
     ANY_OF = 1,
     ONE_OF = 2
 };
@@ -74,6 +75,14 @@ static bool spend(rt_schema *s, size_t work) {
     return s->merge_work <= MAX_WORK ||
            rt_rules_fail(s->rules, MCC_CAPACITY,
                          "%s: allOf and what is beside anyOf is too much to merge", s->field);
+}
+
+/* The values in a value, itself included; of a list without itself. Counts to MAX_NODES. */
+static size_t nodes(const cJSON *value) {
+    size_t n = 1;
+    for (const cJSON *v = value ? value->child : NULL; v && n < MAX_NODES; v = v->next)
+        n += nodes(v);
+    return n;
 }
 
 /* --- the set -------------------------------------------------------------------------------------
@@ -132,7 +141,7 @@ static void add(rt_schema *s, parts *all, const cJSON *schema, const rt_place *p
         rt_schema_problem(s, place, NULL, true, "expected a schema: an object, true or false");
         return;
     }
-    if (!schema->child || !spend(s, 64))
+    if (!schema->child || !spend(s, 64 * (1 + (size_t)cJSON_GetArraySize(schema))))
         return;
     for (const chain *c = outer; c; c = c->outer)
         if (c->first == schema->child) {
@@ -239,6 +248,8 @@ static void merge_required(rt_schema *s, const parts *all, cJSON *merged) {
     for (int i = 0; i < all->n; i++) {
         const cJSON *from = get(all->at[i].schema, "required");
         cJSON *to = cJSON_GetObjectItemCaseSensitive(merged, "required");
+        if (!spend(s, 64 * (size_t)cJSON_GetArraySize(from)))
+            return;
         if (from && (!to || !cJSON_IsArray(from))) {
             cJSON_DeleteItemFromObjectCaseSensitive(merged, "required");
             put(s, merged, "required", cJSON_Duplicate(from, true));
@@ -362,7 +373,7 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
             rt_schema_problem(s, place, "enum", true, "expected a list of values");
             return 0;
         }
-        sizes += (size_t)cJSON_GetArraySize(some);
+        sizes += nodes(some) + nodes(get(all->at[i].schema, "const"));
         if (!first)
             first = some ? some->child : get(all->at[i].schema, "const");
     }
@@ -371,7 +382,7 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
         no_memory(s);
     bool alone = first && first->string; /* a constant: what follows it are other keywords */
     for (const cJSON *v = first; v && !s->rules->failed; v = alone ? NULL : v->next) {
-        bool in_all = spend(s, sizes);
+        bool in_all = spend(s, sizes * nodes(v)); /* objects are compared name by name */
         for (int i = 0; i < all->n && in_all; i++)
             in_all = has_value(get(all->at[i].schema, "enum"), get(all->at[i].schema, "const"), v);
         if (in_all)
@@ -416,10 +427,12 @@ static uint32_t read_merged(rt_schema *s, const parts *all, const rt_place *plac
     uint32_t expr = 0;
     if (s->rules->failed)
         expr = 0;
+    else if (typed && !types)
+        expr = nothing(s);
     else if (constants)
         expr = values(s, all, place, types, about);
-    else if (typed || types)
-        expr = rt_schema_of_types(s, merged, place, types); /* none: nothing */
+    else if (types)
+        expr = rt_schema_of_types(s, merged, place, types);
     else
         expr = rt_json_value(&s->json);
     cJSON_Delete(merged);
@@ -439,7 +452,8 @@ static uint32_t distribute(rt_schema *s, const parts *all, int i, int which,
         rt_schema_problem(s, place, name, true, "expected a list of schemas");
         return 0;
     }
-    if (which == ONE_OF)
+    size_t size = nodes(list);
+    if (which == ONE_OF && spend(s, size * (size + 4096))) /* pairs, and their values */
         rt_schema_check_one_of(s, list, place);
     const rt_place at = {place, name, 0, place->depth + 1};
     for (const cJSON *b = list->child; b && !s->rules->failed; b = b->next, k++) {

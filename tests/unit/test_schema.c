@@ -158,6 +158,8 @@ START_TEST(refusals) {
         {"{\"allOf\": [{\"pattern\": \"a\"}, {\"pattern\": \"b\"}]}", "beside another pattern"},
         {"{\"allOf\": [{\"enum\": [1, 2]}, {\"minimum\": 2}]}", "beside enum and const only type"},
         {"{\"allOf\": [{\"const\": 1}, {\"const\": 2}]}", "no text can ever match"},
+        {"{\"type\": \"string\", \"allOf\": [{\"type\": \"integer\"}], \"enum\": [\"a\", 1]}",
+         "no text can ever match"},
         {"{\"allOf\": [{\"$ref\": \"#\"}, {\"type\": \"null\"}]}", "must match itself first"},
         {"{\"anyOf\": [{\"$ref\": \"#\"}, {\"minimum\": 2}], \"type\": \"integer\"}",
          "left-recursive"},
@@ -217,6 +219,55 @@ START_TEST(hostile_schemas) {
 }
 END_TEST
 
+static size_t repeat(char *to, const char *one, int n) {
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        bytes += (size_t)sprintf(to + bytes, "%s%s", i ? "," : "", one);
+    return bytes;
+}
+
+/* Each does little, but again and again: a large leaf behind 2^20 ways, `$defs` that are walked
+ * for each of them, large values and lists of names compared for each set. */
+START_TEST(hostile_work) {
+    static char text[1 << 21], branches[1 << 17];
+    rt_error error = {0};
+    rt_automaton automaton = {0};
+    size_t n =
+        (size_t)sprintf(text, "{\"$ref\": \"#/$defs/a0\", \"type\": \"object\", \"$defs\": {");
+    if (_i == 0 || _i == 1) {
+        for (int i = 0; _i == 1 && i < 20000; i++)
+            n += (size_t)sprintf(text + n, "\"d%d\": {},", i);
+        for (int i = 0; i < 20; i++)
+            n += (size_t)sprintf(text + n,
+                                 "\"a%d\": {\"allOf\": [{\"$ref\": \"#/$defs/a%d\"}, "
+                                 "{\"$ref\": \"#/$defs/a%d\"}]},",
+                                 i, i + 1, i + 1);
+        n += (size_t)sprintf(text + n, "\"a20\": {");
+        n += repeat(text + n, "\"title\": 0", _i == 0 ? 50000 : 1);
+        sprintf(text + n, "}}}");
+    } else {
+        repeat(branches, "{\"type\": \"object\"}", 4000);
+        n = (size_t)sprintf(text, "{\"anyOf\": [%s], ", branches);
+        if (_i == 2) {
+            n += (size_t)sprintf(text + n, "\"required\": [");
+            n += repeat(text + n, "\"a\"", 200000);
+            sprintf(text + n, "]}");
+        } else {
+            for (int k = 0; k < 2; k++) {
+                n += (size_t)sprintf(text + n, "%s\"enum\": [{", k ? "\"allOf\": [{" : "");
+                for (int i = 0; i < 30000; i++)
+                    n += (size_t)sprintf(text + n, "%s\"%d\": 0", i ? "," : "", i);
+                n += (size_t)sprintf(text + n, k ? "}]}]" : "}], ");
+            }
+            sprintf(text + n, "}");
+        }
+    }
+    ck_assert(!read_schema(text, &automaton, &error));
+    ck_assert_msg(strstr(error.text, "too much to merge") != NULL, "%s", error.text);
+    rt_automaton_destroy(&automaton);
+}
+END_TEST
+
 static Suite *suite(void) {
     Suite *s = suite_create("schema");
     TCase *t = tcase_create("schema");
@@ -224,6 +275,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, texts_that_match, 0, sizeof cases / sizeof *cases);
     tcase_add_test(t, refusals);
     tcase_add_test(t, hostile_schemas);
+    tcase_add_loop_test(t, hostile_work, 0, 4);
     suite_add_tcase(s, t);
     return s;
 }
