@@ -136,7 +136,7 @@ static bool allocate(const allocation *a, CUdeviceptr *address, uint64_t bytes) 
 bool rt_cuda_memory_alloc(rt_cuda_memory *m, rt_cuda_driver *driver,
                           const rt_device_options *options, const rt_cuda_code *code,
                           const char *device, CUstream stream, rt_error *error) {
-    static const unsigned char zeros[MCC_CUDA_COUNTER_BYTES];
+    static unsigned char zeros[MCC_CUDA_COUNTER_BYTES]; /* const would take room in the library */
     sizes s;
     size_t unused, all;
     *m = (rt_cuda_memory){0};
