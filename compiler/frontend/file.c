@@ -100,6 +100,10 @@ const char *fe_printable(ir_arena *arena, const void *data, size_t size) {
     return text;
 }
 
+const char *fe_printable_text(ir_arena *arena, const char *text) {
+    return fe_printable(arena, text, strlen(text));
+}
+
 bool fe_name_is_clean(const void *data, size_t size, size_t longest) {
     const unsigned char *bytes = data;
     for (size_t i = 0; i < size; i++)

@@ -37,6 +37,7 @@ bool fe_path_is_directory(const char *path);
 /* A copy of foreign bytes that is safe to print: valid UTF-8 in which '?' stands for what was not,
  * and for control characters; long text is cut. Owned by the arena. */
 const char *fe_printable(ir_arena *arena, const void *data, size_t size);
+const char *fe_printable_text(ir_arena *arena, const char *text); /* that ends with 0 */
 
 /* True for 1 to `longest` printable ASCII characters without spaces: keys and tensors' names, which
  * stand in messages and in what we write. */

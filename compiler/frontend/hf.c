@@ -134,8 +134,7 @@ static int collect_shards(reader *r, const cJSON *map, const char *path,
             ir_error(r->diag, path,
                      "weight_map sends tensor %s to \"%s\", expected a *.safetensors file of the "
                      "same directory",
-                     fe_printable(r->arena, entry->string, strlen(entry->string)),
-                     fe_printable(r->arena, name, strlen(name)));
+                     fe_printable_text(r->arena, entry->string), fe_printable_text(r->arena, name));
             return -1;
         }
         bool known = false;
@@ -171,7 +170,7 @@ static bool check_index(reader *r, const cJSON *map, const char *path) {
         bool found = m->tensor_count &&
                      bsearch(&name, names, (size_t)m->tensor_count, sizeof *names, compare_strings);
         if (!found && !is_harmless(m, name, canonical_name(name)))
-            fe_list_add(&missing, r->arena, fe_printable(r->arena, name, strlen(name)));
+            fe_list_add(&missing, r->arena, fe_printable_text(r->arena, name));
     }
     return !missing.count || ir_error(r->diag, path, "%lld tensors are in none of its files: %s",
                                       missing.count, missing.text);
@@ -306,7 +305,7 @@ static const char *read_license(reader *r) {
 static const char *directory_name(reader *r) {
     char *whole = realpath(r->model->path, NULL);
     const char *slash = whole ? strrchr(whole, '/') : NULL;
-    const char *name = slash ? fe_printable(r->arena, slash + 1, strlen(slash + 1)) : "";
+    const char *name = slash ? fe_printable_text(r->arena, slash + 1) : "";
     free(whole);
     return name;
 }

@@ -17,10 +17,6 @@ typedef struct reader {
     ir_diag *diag;
 } reader;
 
-static const char *shown(reader *r, const char *text) {
-    return fe_printable(r->arena, text, strlen(text));
-}
-
 /* ---- sizes ---- */
 
 /* Reads an integer that has a default, or must be there when the default is 0. */
@@ -120,7 +116,7 @@ static void read_rope_parameters(reader *r, const cJSON *parameters, fe_rope *ro
         ir_error(
             r->diag, r->file,
             "rope scaling of type \"%s\" is not supported (supported: default, linear, llama3)",
-            shown(r, type));
+            fe_printable_text(r->arena, type));
     }
 }
 
@@ -209,7 +205,7 @@ static void read_layers(reader *r) {
                 ir_error(r->diag, r->file,
                          "layer %" PRId64 " is of type \"%s\" (supported: full_attention, "
                          "sliding_attention)",
-                         i, shown(r, text));
+                         i, fe_printable_text(r->arena, text));
             type = type->next;
         }
         if (sliding)
@@ -244,7 +240,7 @@ static void read_activation(reader *r) {
     ir_error(r->diag, r->file,
              "activation \"%s\" is not supported (supported: silu, gelu, gelu_new, "
              "gelu_pytorch_tanh)",
-             shown(r, name));
+             fe_printable_text(r->arena, name));
 }
 
 static void read_flags(reader *r) {
@@ -335,7 +331,7 @@ static bool find_architecture(reader *r, const cJSON *root) {
     if (r->arch)
         return true;
     return ir_error(r->diag, r->file, "architecture \"%s\" is not supported (supported: %s)",
-                    shown(r, class_name ? class_name : model_type),
+                    fe_printable_text(r->arena, class_name ? class_name : model_type),
                     fe_arch_names(r->arena, offsetof(fe_arch, class_name)));
 }
 

@@ -18,10 +18,6 @@ typedef struct reader {
     ir_diag *diag;
 } reader;
 
-static const char *shown(reader *r, const char *text) {
-    return fe_printable(r->arena, text, strlen(text));
-}
-
 /* A text that must be this one where it is there. */
 static bool expect_text(reader *r, const cJSON *object, const char *key, const char *expected) {
     const char *value = expected;
@@ -30,7 +26,7 @@ static bool expect_text(reader *r, const cJSON *object, const char *key, const c
         ir_error(r->diag, r->file,
                  "quantization_config: %s is \"%s\", expected \"%s\"; use the original checkpoint "
                  "with --quantize",
-                 key, shown(r, value), expected);
+                 key, fe_printable_text(r->arena, value), expected);
     return r->diag->errors == errors;
 }
 
@@ -59,7 +55,7 @@ static bool read_group(reader *r, const cJSON *group) {
     if (!cJSON_IsObject(weights))
         return ir_error(r->diag, r->file,
                         "quantization_config: group %s says nothing of \"weights\"",
-                        shown(r, group->string));
+                        fe_printable_text(r->arena, group->string));
     int64_t bits = 8, size = 0;
     bool symmetric = true;
     const char *strategy = "tensor";
@@ -87,7 +83,7 @@ static bool read_group(reader *r, const cJSON *group) {
         ir_error(r->diag, r->file,
                  "quantization_config: strategy \"%s\" is not supported (supported: tensor, "
                  "channel, group, block)",
-                 shown(r, strategy));
+                 fe_printable_text(r->arena, strategy));
     return r->diag->errors == errors;
 }
 
@@ -104,7 +100,7 @@ static bool read_compressed_tensors(reader *r, const cJSON *config) {
         ok &= cJSON_IsObject(group)
                   ? read_group(r, group)
                   : ir_error(r->diag, r->file, "quantization_config: group %s is no object",
-                             shown(r, group->string));
+                             fe_printable_text(r->arena, group->string));
     }
     return ok;
 }
@@ -128,7 +124,7 @@ bool fe_hf_fp8_config(const cJSON *root, fe_hf_fp8 *fp8, const char *file, ir_ar
         ir_error(diag, file,
                  "checkpoints quantized by method \"%s\" are not supported; use the original "
                  "checkpoint with --quantize, or a GGUF file",
-                 shown(&r, method));
+                 fe_printable_text(r.arena, method));
     return fp8->there;
 }
 

@@ -43,7 +43,7 @@ static bool read_dtype(reader *r, const char *where, const cJSON *entry, fe_safe
     const cJSON *dtype = fe_json_member(entry, "dtype");
     if (!cJSON_IsString(dtype))
         return ir_error(r->diag, where, "has no \"dtype\" string in the header");
-    t->dtype = fe_printable(r->arena, dtype->valuestring, strlen(dtype->valuestring));
+    t->dtype = fe_printable_text(r->arena, dtype->valuestring);
     t->format = find_format(t->dtype);
     return true;
 }

@@ -172,7 +172,7 @@ static void read_model(fe_tok *tok, const cJSON *model) {
         read_unigram(tok, model);
     else
         ir_error(tok->diag, tok->where, "model \"%s\" is not supported; known are BPE and Unigram",
-                 fe_printable(tok->arena, type, strlen(type)));
+                 fe_printable_text(tok->arena, type));
 }
 
 /* -- added tokens ---------------------------------------------------------------------------- */
@@ -228,7 +228,7 @@ static void read_more_added(fe_tok *tok, const cJSON *object) {
             id = id * 10 + (*digit - '0');
         if (*digit || digit == item->string || id >= RT_TOK_MAX_VOCAB)
             ir_error(tok->diag, tok->where, "added_tokens_decoder has the id \"%s\"",
-                     fe_printable(tok->arena, item->string, strlen(item->string)));
+                     fe_printable_text(tok->arena, item->string));
         else if (fe_tok_find(tok, content.data, content.size) < 0)
             add_token(tok, item, id);
     }
@@ -305,7 +305,7 @@ static void read_post_processor(fe_tok *tok, const cJSON *part) {
         ir_error(tok->diag, tok->where,
                  "post-processor \"%s\" is not supported; known are TemplateProcessing, "
                  "BertProcessing, RobertaProcessing, ByteLevel and Sequence",
-                 fe_printable(tok->arena, type, strlen(type)));
+                 fe_printable_text(tok->arena, type));
     }
 }
 

@@ -7,7 +7,7 @@
 static void unsupported(fe_tok *tok, const char *part, const char *type, const char *known) {
     if (*type)
         ir_error(tok->diag, tok->where, "%s \"%s\" is not supported; known are %s", part,
-                 fe_printable(tok->arena, type, strlen(type)), known);
+                 fe_printable_text(tok->arena, type), known);
 }
 
 /* The items of a Sequence; reports when there are none. */

@@ -550,6 +550,14 @@ static void check_work(const cluster *c) {
         ck_assert_double_lt(c->most_over_allowed, 1);
 }
 
+/* Runs it, with what must hold whatever comes. */
+static void run(cluster *c) {
+    simulate(c);
+    report(c);
+    check_conservation(c);
+    check_work(c);
+}
+
 /* Replicas that are three quarters full serve who comes: none is refused, and none waits longer
  * than a burst lasts. */
 START_TEST(a_cluster_keeps_up) {
@@ -559,10 +567,7 @@ START_TEST(a_cluster_keeps_up) {
     c.phases[0] = (phase){test_full() ? 100 : 10, 0.75 * capacity_of(&c) * c.n_replicas};
     if (test_full())
         ck_assert_double_gt(c.phases[0].rate, 1000);
-    simulate(&c);
-    report(&c);
-    check_conservation(&c);
-    check_work(&c);
+    run(&c);
     ck_assert_int_eq(c.by_reason[REFUSED], 0);
     ck_assert_double_lt(first_token(&c, 0.99, 0, INFINITY), 0.5);
     ck_assert_double_lt(first_token(&c, 1, 0, INFINITY), 5);
@@ -581,10 +586,7 @@ START_TEST(thousands_run_at_a_time) {
     c.per_token = 5e-6;
     double rate = 0.9 * capacity_of(&c);
     c.phases[0] = (phase){(test_full() ? 100000 : 3000) / rate, rate};
-    simulate(&c);
-    report(&c);
-    check_conservation(&c);
-    check_work(&c);
+    run(&c);
     ck_assert_int_gt(c.most_running, 1000);
     ck_assert_double_lt(first_token(&c, 1, 0, INFINITY), 5);
     unmake(&c);
@@ -605,10 +607,7 @@ START_TEST(overload_is_refused_and_passes) {
     c.phases[0] = (phase){30, 0.7 * full};
     c.phases[1] = (phase){40, 2.5 * full};
     c.phases[2] = (phase){70, 0.7 * full};
-    simulate(&c);
-    report(&c);
-    check_conservation(&c);
-    check_work(&c);
+    run(&c);
     double begin = end_of_phase(&c, 0), over = end_of_phase(&c, 1), last = end_of_phase(&c, 2);
     int64_t served = 0;
     for (int i = 0; i < c.n_requests; i++)
@@ -638,10 +637,7 @@ START_TEST(who_waits_costs_a_step_nothing) {
     c.prefix = 512;
     c.phases[0] = (phase){4, test_full() ? 10000 : 5000};
     c.stop = test_full() ? 60 : 8;
-    simulate(&c);
-    report(&c);
-    check_conservation(&c);
-    check_work(&c);
+    run(&c);
     ck_assert_int_gt(c.preemptions, 0);
     ck_assert_int_gt(c.by_reason[EXPIRED], 100);
     unmake(&c);
