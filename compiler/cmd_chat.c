@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -154,17 +155,34 @@ static bool goes_on(const chat *c) {
     return true;
 }
 
+/* Waits for a line of a terminal, or for a signal: one that comes now is seen, and one that comes
+ * later ends the waiting. */
+static void wait_for_line(void) {
+    sigset_t signals, before;
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(STDIN_FILENO, &in);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, &before);
+    if (!atomic_load(&command_cancelled))
+        pselect(STDIN_FILENO + 1, &in, NULL, NULL, NULL, &before);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static int converse(chat *c) {
     char *line = NULL;
     size_t capacity = 0;
     bool end = false;
     int code = EXIT_FINE;
     while (!end) {
-        if (c->terminal)
+        if (c->terminal) {
             fputs("> ", stderr);
+            wait_for_line();
+        }
         errno = 0;
-        ssize_t n = getline(&line, &capacity, stdin);
-        if (n < 0) {
+        if (atomic_load(&command_cancelled) || getline(&line, &capacity, stdin) < 0) {
             if (errno && !atomic_load(&command_cancelled)) {
                 fprintf(stderr, "error: standard input: %s\n", strerror(errno));
                 code = EXIT_FAILED;

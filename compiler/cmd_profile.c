@@ -22,6 +22,8 @@ static const char help[] =
     "      --phase NAME           decode: a token of each sequence (default); prefill: its prompt\n"
     "      --batch N              sequences (default 1)\n"
     "      --context N            tokens of each: held before, or in the prompt (default 128)\n"
+    "      --num-speculative-tokens N  drafted tokens of each that a decode step checks (default "
+    "0)\n"
     "      --repeat N             steps to measure (default 10)\n"
     "  -t, --threads N            (default: the processors this process may use)\n"
     "      --json                 one JSON object\n\n"
@@ -160,6 +162,7 @@ static int print_json(const profile_report *r, const profile_options *o) {
     cJSON_AddStringToObject(j, "phase", o->prefill ? "prefill" : "decode");
     cJSON_AddNumberToObject(j, "sequences", r->sequences);
     cJSON_AddNumberToObject(j, "context", o->context);
+    cJSON_AddNumberToObject(j, "num_speculative_tokens", o->drafts);
     cJSON_AddNumberToObject(j, "tokens", r->tokens);
     cJSON_AddNumberToObject(j, "launches", r->launches);
     cJSON_AddNumberToObject(j, "seconds_a_step", r->step_seconds);
@@ -282,17 +285,28 @@ static const char *default_device(const char *path) {
 }
 
 int cmd_profile(int argc, char **argv) {
-    enum { OPT_DEVICE = 256, OPT_GPU, OPT_PHASE, OPT_BATCH, OPT_CONTEXT, OPT_REPEAT, OPT_JSON };
-    static const struct option longs[] = {{"device", required_argument, NULL, OPT_DEVICE},
-                                          {"gpu", required_argument, NULL, OPT_GPU},
-                                          {"phase", required_argument, NULL, OPT_PHASE},
-                                          {"batch", required_argument, NULL, OPT_BATCH},
-                                          {"context", required_argument, NULL, OPT_CONTEXT},
-                                          {"repeat", required_argument, NULL, OPT_REPEAT},
-                                          {"threads", required_argument, NULL, 't'},
-                                          {"json", no_argument, NULL, OPT_JSON},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    enum {
+        OPT_DEVICE = 256,
+        OPT_GPU,
+        OPT_PHASE,
+        OPT_BATCH,
+        OPT_CONTEXT,
+        OPT_DRAFTS,
+        OPT_REPEAT,
+        OPT_JSON
+    };
+    static const struct option longs[] = {
+        {"device", required_argument, NULL, OPT_DEVICE},
+        {"gpu", required_argument, NULL, OPT_GPU},
+        {"phase", required_argument, NULL, OPT_PHASE},
+        {"batch", required_argument, NULL, OPT_BATCH},
+        {"context", required_argument, NULL, OPT_CONTEXT},
+        {"num-speculative-tokens", required_argument, NULL, OPT_DRAFTS},
+        {"repeat", required_argument, NULL, OPT_REPEAT},
+        {"threads", required_argument, NULL, 't'},
+        {"json", no_argument, NULL, OPT_JSON},
+        {"help", no_argument, NULL, 'h'},
+        {0}};
     profile_options o = {.batch = 1, .context = 128, .repeat = 10, .cancelled = &command_cancelled};
     bool json = false;
     long long number;
@@ -318,6 +332,12 @@ int cmd_profile(int argc, char **argv) {
             if (!command_number(optarg, 1, 1 << 20, &number))
                 return command_usage("profile", "--context %s: expected 1 to 1048576", optarg);
             o.context = (int32_t)number;
+            break;
+        case OPT_DRAFTS:
+            if (!command_number(optarg, 0, 1024, &number))
+                return command_usage("profile", "--num-speculative-tokens %s: expected 0 to 1024",
+                                     optarg);
+            o.drafts = (int32_t)number;
             break;
         case OPT_REPEAT:
             if (!command_number(optarg, 1, 100000, &number))
@@ -345,6 +365,9 @@ int cmd_profile(int argc, char **argv) {
     o.path = argv[optind];
     if (!o.device)
         o.device = default_device(o.path);
+    if (o.prefill && o.drafts > 0)
+        return command_usage("profile", "--num-speculative-tokens: drafts are checked while "
+                                        "decoding; leave out --phase prefill");
     if (o.gpu && strcmp(o.device, "emulator") != 0)
         return command_usage("profile", "--gpu names the GPU to predict for: use it with --device "
                                         "emulator");

@@ -7,6 +7,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* --- the step ------------------------------------------------------------------------------------
+ */
+
+/* Tokens of each sequence in the step, and before it. */
+static int32_t tokens_of(const profile_options *o) {
+    return o->prefill ? o->context : 1 + o->drafts;
+}
+
+static int32_t held_before(const profile_options *o) {
+    return o->prefill ? 0 : o->context;
+}
+
+static bool check_context(const profile_options *o, const mcc_artifact *a, ir_diag *diag) {
+    int64_t most = a->tables.header->max_model_len;
+    int64_t held = (int64_t)held_before(o) + tokens_of(o);
+    return held <= most ||
+           ir_error(diag, o->path,
+                    "--context %d: the model has %" PRId64 " positions, not %" PRId64, o->context,
+                    most, held);
+}
+
 /* --- the device ----------------------------------------------------------------------------------
  */
 
@@ -179,12 +200,10 @@ static bool count(const profile_options *o, profile_report *r, verify_emulator *
     if (!rt_cuda_select(&r->model.artifact->cuda, (uint32_t)(r->gpu->major * 10 + r->gpu->minor),
                         rt_cuda_forms(&e->driver), &r->code))
         return ir_error(diag, NULL, "out of memory for the table of GPU functions");
-    int64_t held = (int64_t)o->context + !o->prefill;
-    if (held > r->model.artifact->tables.header->max_model_len)
-        return ir_error(diag, o->path, "--context %d: the model has %" PRId64 " positions",
-                        o->context, r->model.artifact->tables.header->max_model_len);
-    verify_steps_make_one(steps, &r->model, o->batch, o->prefill ? o->context : 1,
-                          o->prefill ? 0 : o->context, r->arena);
+    if (!check_context(o, r->model.artifact, diag))
+        return false;
+    verify_steps_make_one(steps, &r->model, o->batch, tokens_of(o), held_before(o), !o->prefill,
+                          r->arena);
     snprintf(e->options.gpu, sizeof e->options.gpu, "%s", r->gpu->name);
     e->options.checks = 0;
     e->options.count = 1;
@@ -212,26 +231,27 @@ bool profile_count(const profile_options *o, profile_report *r, ir_diag *diag) {
 /* --- measuring -----------------------------------------------------------------------------------
  */
 
-/* The step block's arrays of a step of `sequences` sequences of `tokens` tokens from `first` on. */
-static mcc_eval_step make_step(int32_t sequences, int32_t tokens, int32_t first, int64_t vocab,
-                               ir_arena *arena) {
+/* The step block's arrays of a step of `sequences` sequences of `tokens` tokens from `first` on,
+ * which asks for the rows of the last `wanted` tokens of each. */
+static mcc_eval_step make_step(int32_t sequences, int32_t tokens, int32_t first, int32_t wanted,
+                               int64_t vocab, ir_arena *arena) {
     size_t T = (size_t)sequences * (size_t)tokens;
     int32_t *ids = ir_arena_array(arena, T, sizeof *ids),
             *positions = ir_arena_array(arena, T, sizeof *positions),
             *owners = ir_arena_array(arena, T, sizeof *owners),
-            *rows = ir_arena_array(arena, (size_t)sequences, sizeof *rows);
-    for (int32_t s = 0; s < sequences; s++) {
+            *rows = ir_arena_array(arena, T, sizeof *rows), R = 0;
+    for (int32_t s = 0; s < sequences; s++)
         for (int32_t i = 0; i < tokens; i++) {
             int32_t t = s * tokens + i;
             ids[t] = (int32_t)((uint32_t)(t + first) * UINT32_C(2654435761) % (uint64_t)vocab);
             positions[t] = first + i;
             owners[t] = s;
+            if (i >= tokens - wanted)
+                rows[R++] = t;
         }
-        rows[s] = s * tokens + tokens - 1;
-    }
     return (mcc_eval_step){.struct_size = sizeof(mcc_eval_step),
                            .n_tokens = (int32_t)T,
-                           .n_rows = sequences,
+                           .n_rows = R,
                            .token_ids = ids,
                            .positions = positions,
                            .sequences = owners,
@@ -250,12 +270,11 @@ static bool hold_context(const profile_options *o, mcc_engine *engine, int64_t v
     for (int32_t s = 0; s < o->batch; s++)
         for (int32_t at = 0; at < o->context; at += chunk) {
             int32_t n = o->context - at < chunk ? o->context - at : chunk;
-            mcc_eval_step step = make_step(1, n, at, vocab, arena);
+            mcc_eval_step step = make_step(1, n, at, 0, vocab, arena);
             int32_t *owners = ir_arena_array(arena, (size_t)n, sizeof *owners);
             for (int32_t i = 0; i < n; i++)
                 owners[i] = s;
             step.sequences = owners;
-            step.n_rows = 0;
             if ((o->cancelled && atomic_load(o->cancelled)) || !eval(engine, &step, diag))
                 return diag->errors ? false : ir_error(diag, NULL, "interrupted");
         }
@@ -306,8 +325,9 @@ static bool measure_steps(const profile_options *o, profile_report *r, mcc_engin
                           int32_t chunk, ir_diag *diag) {
     const rt_tables *t = &r->model.artifact->tables;
     int64_t vocab = t->header->vocab_size;
-    mcc_eval_step step = make_step(o->batch, o->prefill ? o->context : 1,
-                                   o->prefill ? 0 : o->context, vocab, r->arena);
+    int32_t tokens = tokens_of(o);
+    mcc_eval_step step =
+        make_step(o->batch, tokens, held_before(o), o->prefill ? 1 : tokens, vocab, r->arena);
     double **samples = ir_arena_array(r->arena, (size_t)o->repeat, sizeof *samples);
     mcc_error error = {.struct_size = sizeof error};
     int32_t n;
@@ -337,17 +357,15 @@ bool profile_measure(const profile_options *o, profile_report *r, ir_diag *diag)
     *r = (profile_report){.arena = ir_arena_create()};
     if (mcc_artifact_open(o->path, NULL, &r->model.artifact, &error) != MCC_OK)
         return ir_error(diag, NULL, "%s", error.text);
-    int64_t step = (int64_t)o->batch * (o->prefill ? o->context : 1);
-    int64_t held = (int64_t)o->context + !o->prefill;
-    if (held > r->model.artifact->tables.header->max_model_len)
-        return ir_error(diag, o->path, "--context %d: the model has %" PRId64 " positions",
-                        o->context, r->model.artifact->tables.header->max_model_len);
+    int64_t step = (int64_t)o->batch * tokens_of(o);
+    if (!check_context(o, r->model.artifact, diag))
+        return false;
     mcc_engine_options options = {.struct_size = sizeof options,
                                   .flags = MCC_ENGINE_TIMINGS,
                                   .threads = o->threads,
                                   .max_num_batched_tokens = (int32_t)(step > CHUNK ? step : CHUNK),
                                   .max_eval_seqs = o->batch,
-                                  .max_model_len = held,
+                                  .max_model_len = (int64_t)held_before(o) + tokens_of(o),
                                   .device = o->device};
     if (mcc_engine_create(r->model.artifact, &options, &engine, &error) != MCC_OK)
         return ir_error(diag, NULL, "%s", error.text);

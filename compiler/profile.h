@@ -54,6 +54,7 @@ typedef struct profile_options {
     const char *gpu;    /* a name of gpus.def, or NULL: the first that there is code for */
     bool prefill;
     int32_t batch, context;
+    int32_t drafts; /* of each sequence, that a decode step checks */
     int threads, repeat;
     const atomic_int *cancelled;
 } profile_options;

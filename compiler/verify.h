@@ -67,9 +67,9 @@ void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t t
                        uint64_t seed, ir_arena *arena);
 
 /* One step of `sequences` sequences of `tokens` tokens each, behind `held` positions that are said
- * to be there; the rows of the last tokens are asked for. In `arena`. */
+ * to be there; the rows of all tokens are asked for, or of the last ones. In `arena`. */
 void verify_steps_make_one(verify_steps *steps, const verify_model *model, int32_t sequences,
-                           int32_t tokens, int32_t held, ir_arena *arena);
+                           int32_t tokens, int32_t held, bool all_rows, ir_arena *arena);
 
 /* --- the emulated GPU: verify_gpu.c --------------------------------------------------------------
  */

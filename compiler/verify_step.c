@@ -39,9 +39,14 @@ static ir_interp_sampling *make_sampling(maker *m, int32_t rows, bool greedy) {
     return all;
 }
 
-/* A step of counts[slot] tokens each. Rows of the last tokens are asked for; with all_rows those of
- * short sequences, and of longer ones the first too. */
-static void add_step(maker *m, const char *name, const int32_t *counts, bool all_rows) {
+typedef enum row_choice {
+    ROWS_LAST,  /* of each sequence */
+    ROWS_ALL,   /* as for drafts */
+    ROWS_MIXED, /* the last, of longer sequences the first too, of short ones all */
+} row_choice;
+
+/* A step of counts[slot] tokens each. */
+static void add_step(maker *m, const char *name, const int32_t *counts, row_choice wanted) {
     verify_step *step = &m->out->steps[m->out->n++];
     int32_t T = 0, S = 0, R = 0, slots_all = m->out->slots;
     for (int slot = 0; slot < slots_all; slot++)
@@ -60,7 +65,8 @@ static void add_step(maker *m, const char *name, const int32_t *counts, bool all
         for (int32_t i = 0; i < counts[slot]; i++, T++) {
             ids[T] = (int32_t)(next(&m->random) % (uint64_t)vocab);
             positions[T] = m->held[slot]++;
-            if (i == counts[slot] - 1 || (all_rows && (counts[slot] <= 4 || i == 0)))
+            bool mixed = counts[slot] <= 4 || i == 0;
+            if (i == counts[slot] - 1 || wanted == ROWS_ALL || (wanted == ROWS_MIXED && mixed))
                 rows[R++] = T;
         }
         offsets[S] = T;
@@ -74,7 +80,7 @@ static void add_step(maker *m, const char *name, const int32_t *counts, bool all
                                      .seq_offsets = offsets,
                                      .seq_slots = slots,
                                      .output_rows = rows,
-                                     .sampling = make_sampling(m, R, !all_rows)}};
+                                     .sampling = make_sampling(m, R, wanted != ROWS_MIXED)}};
     m->out->max_T = T > m->out->max_T ? T : m->out->max_T;
     m->out->max_S = S > m->out->max_S ? S : m->out->max_S;
     m->out->max_R = R > m->out->max_R ? R : m->out->max_R;
@@ -161,10 +167,10 @@ void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t t
     maker m = begin(steps, model, VERIFY_SLOTS, seed, arena);
     int32_t n = (int32_t)tokens;
     size_t width = (size_t)model->artifact->tables.rows->width;
-    add_step(&m, "prefill", (int32_t[VERIFY_SLOTS]){n}, true);
-    add_step(&m, "decode", (int32_t[VERIFY_SLOTS]){1}, true);
-    add_step(&m, "mixed", (int32_t[VERIFY_SLOTS]){1, n / 2 + 1, 2}, true);
-    add_step(&m, "batch", (int32_t[VERIFY_SLOTS]){1, 1, 1}, true);
+    add_step(&m, "prefill", (int32_t[VERIFY_SLOTS]){n}, ROWS_MIXED);
+    add_step(&m, "decode", (int32_t[VERIFY_SLOTS]){1}, ROWS_MIXED);
+    add_step(&m, "mixed", (int32_t[VERIFY_SLOTS]){1, n / 2 + 1, 2}, ROWS_MIXED);
+    add_step(&m, "batch", (int32_t[VERIFY_SLOTS]){1, 1, 1}, ROWS_MIXED);
     for (int i = 0; i < steps->n; i++) {
         verify_step *s = &steps->steps[i];
         s->logits = ir_arena_array(arena, (size_t)s->interp.R * width, sizeof(float));
@@ -174,13 +180,13 @@ void verify_steps_make(verify_steps *steps, const verify_model *model, int64_t t
 }
 
 void verify_steps_make_one(verify_steps *steps, const verify_model *model, int32_t sequences,
-                           int32_t tokens, int32_t held, ir_arena *arena) {
+                           int32_t tokens, int32_t held, bool all_rows, ir_arena *arena) {
     maker m = begin(steps, model, sequences, 1, arena);
     int32_t *counts = ir_arena_array(arena, (size_t)sequences, sizeof *counts);
     for (int32_t i = 0; i < sequences; i++) {
         counts[i] = tokens;
         m.held[i] = held;
     }
-    add_step(&m, "step", counts, false);
+    add_step(&m, "step", counts, all_rows ? ROWS_ALL : ROWS_LAST);
     make_blocks(&m);
 }

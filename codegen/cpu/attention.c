@@ -229,6 +229,12 @@ static void emit_ranges(cg_cpu_attention *s, LLVMValueRef first, LLVMValueRef n,
     cg_cpu_end_if(em, &finish);
 }
 
+/* Whether the step has so few tokens that their ranges are dealt out to splits. */
+static LLVMValueRef is_small(cg_cpu_attention *s) {
+    LLVMValueRef tokens = cg_cpu_dim(s->em, s->em->kernel->rows);
+    return cg_cpu_less(s->em, tokens, cg_cpu_i64(s->em, BLOCK_TOKENS + 1));
+}
+
 static void emit_run(cg_cpu_attention *s) {
     cg_cpu_emitter *em = s->em;
     LLVMBuilderRef b = em->builder;
@@ -245,8 +251,7 @@ static void emit_run(cg_cpu_attention *s) {
     LLVMValueRef n = cg_cpu_sub(em, end, first);
     /* Steps of many tokens are not split; nor are positions that the step has no pages for, which
      * an engine never asks for: shared memory ends where they do. */
-    LLVMValueRef few =
-        cg_cpu_less(em, cg_cpu_dim(em, em->kernel->rows), cg_cpu_i64(em, BLOCK_TOKENS + 1));
+    LLVMValueRef few = is_small(s);
     LLVMValueRef room = cg_cpu_mul_const(em, em->P, PAGE);
     LLVMValueRef fits = LLVMBuildNot(b, cg_cpu_less(em, room, get_i64(s, to)), "");
     LLVMValueRef splits = cg_cpu_min(em, n, cg_cpu_i64(em, most_splits(em->kernel)));
@@ -267,6 +272,27 @@ static LLVMValueRef begins_run(cg_cpu_attention *s, LLVMValueRef token, LLVMValu
     LLVMValueRef seq = cg_cpu_load_index(em, em->token_seqs, before);
     LLVMValueRef other = LLVMBuildICmp(b, LLVMIntNE, seq, s->seq, "");
     return LLVMBuildOr(b, LLVMBuildICmp(b, LLVMIntEQ, token, block, ""), other, "");
+}
+
+/* Sets the tile's split and head, and returns its token. Threads take tiles that follow each other,
+ * so those with work should lie apart: in a step that is split they are the tiles of few tokens, in
+ * all others those of split 0. */
+static LLVMValueRef number_tile(cg_cpu_attention *s, LLVMValueRef index) {
+    cg_cpu_emitter *em = s->em;
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef heads = cg_cpu_i64(em, s->kv->heads), tokens = cg_cpu_dim(em, em->kernel->rows);
+    LLVMValueRef splits = cg_cpu_i64(em, most_splits(em->kernel));
+    LLVMValueRef few = is_small(s);
+    /* split, head, token: the last one runs first */
+    LLVMValueRef rest = LLVMBuildUDiv(b, index, tokens, "");
+    LLVMValueRef token = LLVMBuildURem(b, index, tokens, "");
+    LLVMValueRef kv_head = LLVMBuildURem(b, rest, heads, "");
+    LLVMValueRef split = LLVMBuildUDiv(b, rest, heads, "");
+    /* token, head, split */
+    rest = LLVMBuildUDiv(b, index, splits, "");
+    s->split = LLVMBuildSelect(b, few, split, LLVMBuildURem(b, index, splits, ""), "");
+    s->kv_head = LLVMBuildSelect(b, few, kv_head, LLVMBuildURem(b, rest, heads, ""), "");
+    return LLVMBuildSelect(b, few, token, LLVMBuildUDiv(b, rest, heads, ""), "");
 }
 
 /* The run that begins at `token`, if one does. */
@@ -339,16 +365,13 @@ bool cg_cpu_emit_attention(cg_cpu_emitter *em) {
     s.program_scratch = cg_cpu_offset_const(em, em->scratch, l.program);
 
     cg_cpu_loop tile = cg_cpu_for(em, em->tile_begin, em->tile_end, 1);
-    LLVMValueRef heads = cg_cpu_i64(em, s.kv->heads), splits = cg_cpu_i64(em, most_splits(kernel));
-    LLVMValueRef rest = LLVMBuildUDiv(em->builder, tile.index, splits, "");
-    s.split = LLVMBuildURem(em->builder, tile.index, splits, "");
-    s.kv_head = LLVMBuildURem(em->builder, rest, heads, "");
+    LLVMValueRef token = number_tile(&s, tile.index);
     int64_t nearer = ir_kv_scale_place(s.kv, false, 1, 0) - ir_kv_scale_place(s.kv, false, 0, 0) -
                      ir_kv_place(s.kv, false, 1, 0, 0);
     LLVMValueRef scales = cg_cpu_mul_const(em, s.kv_head, nearer);
     s.key_scales = cg_cpu_add_const(em, scales, ir_kv_scale_place(s.kv, false, 0, 0));
     s.value_scales = cg_cpu_add_const(em, scales, ir_kv_scale_place(s.kv, true, 0, 0));
-    emit_tile(&s, LLVMBuildUDiv(em->builder, rest, heads, ""));
+    emit_tile(&s, token);
     cg_cpu_end_for(em, &tile);
     return true;
 }

@@ -85,12 +85,12 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
     at = cg_cpu_mul_const(em, cg_cpu_add_const(em, at, q->offset), 4);
     LLVMValueRef query = cg_cpu_offset(em, em->args[q->arg], at);
 
-    /* One token alone waits for memory, and pages are too short for the processor to see a stream
-     * in them: ask for these pages' values and the next pages' keys, a line at a time. */
-    bool prefetch = n_tokens == 1;
+    /* Few tokens wait for memory, and pages are too short for the processor to see a stream in
+     * them: ask for these pages' values and the next pages' keys, a line at a time. Blocks of many
+     * tokens, which find them in the cache, do not feel it. */
     int64_t line = 64 / (PAGE * s->size), plane = s->kv->heads * d * PAGE * s->size;
     LLVMValueRef next[MAX_ACCUMULATORS];
-    for (int64_t p = 0; prefetch && p < n_pages; p++) {
+    for (int64_t p = 0; p < n_pages; p++) {
         LLVMValueRef at = cg_cpu_add_const(em, page, n_pages + p);
         next[p] = page_keys(s, cg_cpu_min(em, at, cg_cpu_add_const(em, end, -1)));
     }
@@ -104,7 +104,7 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
             k[p] = load_elements(
                 s, cg_cpu_offset_const(em, cg_cpu_offset(em, keys[p], key_at), u * PAGE * s->size),
                 NULL);
-        for (int64_t p = 0; prefetch && u % line == 0 && p < n_pages; p++) {
+        for (int64_t p = 0; u % line == 0 && p < n_pages; p++) {
             LLVMValueRef at = cg_cpu_add_const(em, key_at, u * PAGE * s->size);
             cg_cpu_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)));
             cg_cpu_prefetch(em, cg_cpu_offset(em, next[p], at));

@@ -1,8 +1,8 @@
 /* The matmul anchor's schedule.
  *
  * A tile of the launch is a chunk of output columns: 16 of each part, or 32 where the epilogue
- * stores a8. Its weights are one contiguous stream. For each block of rows (8, then 4, 2, 1 for
- * what is left) the chunk's 16-column tiles are multiplied, then the epilogue runs row by row:
+ * stores a8. Its weights are one contiguous stream. For each block of rows (8, and the 1 to 7
+ * that are left) the chunk's 16-column tiles are multiplied, then the epilogue runs row by row:
  *
  *   for tile in tiles:
  *     unpack w[tile], if there are many rows
@@ -131,6 +131,26 @@ static void emit_epilogue(cg_cpu_emitter *em, const schedule *s, LLVMValueRef ti
         cg_cpu_emit_program(em, &s->kernel->programs[i], &chunk);
 }
 
+/* The epilogues of all rows of a block. Rows that store a8 share the work of it, CG_CPU_A8_GROUPS
+ * at a time. */
+static void emit_epilogues(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
+                           LLVMValueRef row, int rows, LLVMValueRef out, int64_t part_bytes) {
+    int turn = s->chunk == WIDE_CHUNK ? CG_CPU_A8_GROUPS : 1, in_turns = rows / turn * turn;
+    cg_cpu_a8_queue a8 = {0};
+    if (in_turns > turn) {
+        cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, in_turns), turn);
+        for (int i = 0; i < turn; i++)
+            emit_epilogue(em, s, tile, row, cg_cpu_add_const(em, loop.index, i), out, part_bytes,
+                          &a8);
+        cg_cpu_a8_flush(em, &a8);
+        cg_cpu_end_for(em, &loop);
+    } else
+        in_turns = 0;
+    for (int r = in_turns; r < rows; r++)
+        emit_epilogue(em, s, tile, row, cg_cpu_i64(em, r), out, part_bytes, &a8);
+    cg_cpu_a8_flush(em, &a8);
+}
+
 /* One block of rows of one chunk: products, then the epilogue. */
 static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile, LLVMValueRef row,
                        int rows, bool unpacked) {
@@ -158,22 +178,7 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
                                                      sub * CG_TILE_ROWS * 4),
                              64);
         }
-    /* Rows that store a8 share the work of it. */
-    int turn = s->chunk == WIDE_CHUNK && rows > CG_CPU_A8_GROUPS ? CG_CPU_A8_GROUPS
-               : s->chunk == WIDE_CHUNK                          ? rows
-                                                                 : 1;
-    cg_cpu_loop loop = {0};
-    LLVMValueRef r = cg_cpu_i64(em, 0);
-    if (rows > turn) {
-        loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, rows), turn);
-        r = loop.index;
-    }
-    cg_cpu_a8_queue a8 = {0};
-    for (int i = 0; i < turn; i++)
-        emit_epilogue(em, s, tile, row, cg_cpu_add_const(em, r, i), out, part_bytes, &a8);
-    cg_cpu_a8_flush(em, &a8);
-    if (rows > turn)
-        cg_cpu_end_for(em, &loop);
+    emit_epilogues(em, s, tile, row, rows, out, part_bytes);
 }
 
 static bool check(cg_cpu_emitter *em, const schedule *s) {
@@ -216,8 +221,8 @@ static int panel_from(const cg_cpu_emitter *em) {
     return em->target->avx512 ? 64 : 32;
 }
 
-/* Rows from `begin` on in as many blocks as there are before `end`. Returns the first row that is
- * left. */
+/* Rows from `begin` on in as many blocks, of a power of two of rows, as there are before `end`.
+ * Returns the first row that is left. */
 static LLVMValueRef emit_blocks(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
                                 LLVMValueRef begin, LLVMValueRef end, int block, bool unpacked) {
     LLVMValueRef mask = cg_cpu_i64(em, ~(int64_t)(block - 1));
@@ -247,8 +252,14 @@ static void emit_tiles(cg_cpu_emitter *em, const schedule *s, LLVMValueRef begin
     }
     /* AVX2's 16 registers hold the accumulators of 4 rows. */
     int largest = em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
-    for (int block = largest; block >= 1; block /= 2)
-        begin = emit_blocks(em, s, tiles.index, begin, end, block, false);
+    begin = emit_blocks(em, s, tiles.index, begin, end, largest, false);
+    LLVMValueRef left = cg_cpu_sub(em, end, begin);
+    for (int rows = largest - 1; rows >= 1; rows--) {
+        LLVMValueRef same = LLVMBuildICmp(em->builder, LLVMIntEQ, left, cg_cpu_i64(em, rows), "");
+        cg_cpu_if are_left = cg_cpu_begin_if(em, same);
+        emit_block(em, s, tiles.index, begin, rows, false);
+        cg_cpu_end_if(em, &are_left);
+    }
     cg_cpu_end_for(em, &tiles);
 }
 

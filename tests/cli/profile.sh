@@ -5,6 +5,8 @@ expect 2 profile a.so b.so
 expect 2 profile q4_1.so --phase both
 expect 2 profile q4_1.so --batch 0
 expect 2 profile q4_1.so --device cpu --gpu a100
+expect 2 profile q4_1.so --phase prefill --num-speculative-tokens 2
+says "while decoding"
 expect 0 profile --help
 prints "usage: modelcc profile"
 expect 1 profile missing.so
@@ -25,6 +27,8 @@ for phase in decode prefill; do
     holds 'sum(k["launches"] for k in d["kernels"]) == d["launches"] and all(k["seconds"] > 0 for k in d["kernels"])'
     holds '0 < d["least_seconds_a_step"] <= d["seconds_a_step"]'
 done
+expect 0 profile q4_1.so --batch 2 --context 20 --num-speculative-tokens 3 --repeat 3 --json
+holds 'd["num_speculative_tokens"] == 3 and d["tokens"] == 8 and d["sequences"] == 2'
 if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target cuda:sm_80 -q -o gpu.so 2>err; then
     expect 0 profile gpu.so
     quiet
@@ -39,6 +43,8 @@ if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target cuda:sm_80 -q -o gpu
     holds 'all(k["warp_instructions"] == sum(k["instructions"].values()) > 0 for k in d["kernels"])'
     holds 'all(k["tensor_macs"] > 0 for k in d["kernels"] if k["kernel"].startswith("matmul"))'
     holds 'all(k["predicted"]["bound"] for k in d["kernels"]) and not any(k["registers_known"] for k in d["kernels"])'
+    expect 0 profile gpu.so --batch 2 --context 40 --num-speculative-tokens 4 --json
+    holds 'd["tokens"] == 10 and d["sequences"] == 2'
     expect 0 profile gpu.so --phase prefill --context 40 --json
     holds 'd["tokens"] == 40 and d["arch"] == "sm_80" and all(k["registers_known"] and k["registers"] > 0 for k in d["kernels"])'
     # The emulator's own account of a run, and settings that it does not know.

@@ -136,22 +136,28 @@ if pid == 0:
     os.execv(sys.argv[1], [sys.argv[1], "chat", "llama.so", "-n", "8"])
 
 
-def until(what):
-    data, end = b"", time.monotonic() + 60
-    while what not in data and time.monotonic() < end:
-        if select.select([fd], [], [], 0.2)[0]:
-            try:
-                data += os.read(fd, 4096)
-            except OSError:
-                break
-    if what not in data:
-        sys.exit(f"no {what!r} in {data!r}")
+data = b""
+
+
+def until(*wanted):
+    global data
+    for what in wanted:
+        end = time.monotonic() + 60
+        while what not in data and time.monotonic() < end:
+            if select.select([fd], [], [], 0.2)[0]:
+                try:
+                    data += os.read(fd, 4096)
+                except OSError:
+                    break
+        if what not in data:
+            sys.exit(f"no {what!r} in {data!r}")
+        data = data[data.index(what) + len(what) :]
 
 
 until(b"> ")
-for line, answer in ((b"hi\n", b"\n> "), (b"/nope\n", b"there is no /nope"), (b"/reset\n", b"> ")):
+for line, answer in ((b"hi\n", b"hi\r\n"), (b"/nope\n", b"there is no /nope"), (b"/reset\n", b"/reset")):
     os.write(fd, line)
-    until(answer)
+    until(answer, b"\n> ")
 os.write(fd, b"\x03")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 PY

@@ -416,10 +416,16 @@ static rt_grammar *compile(rt_grammar_kind kind, const char *source, rt_error *e
     return rt_grammar_create(kind, source, strlen(source), vocabulary, error);
 }
 
+static int too_large; /* grammars refused for their size: repetitions of what begins alike */
+
 static void check_random(rt_grammar_kind kind) {
     rt_error error = {0};
     write_grammar(kind == RT_GRAMMAR_GBNF);
     rt_grammar *grammar = compile(kind, written, &error);
+    if (!grammar && strstr(error.text, "too large")) {
+        too_large++;
+        return;
+    }
     ck_assert_msg(grammar != NULL, "%s\n%s", written, error.text);
     for (int i = 0; i < 3; i++)
         check_walk(grammar);
@@ -438,6 +444,7 @@ START_TEST(masks_of_random_grammars) {
         random_grammar(true);
         check_random(RT_GRAMMAR_GBNF);
     }
+    ck_assert_int_le(too_large, 3 * n / 100);
 }
 END_TEST
 

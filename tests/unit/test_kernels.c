@@ -49,7 +49,7 @@ static void run_tokens(compiled_graph *g, int T, int64_t piece) {
     graph_run(g, &step, piece, NULL);
 }
 
-static const int token_counts[] = {1, 2, 3, 5, 7, 8, 9, 15, 16};
+static const int token_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts };
 
 static double worst[8]; /* by group of cases: largest error / bound */
