@@ -87,10 +87,13 @@ void rt_acceptance_learn(rt_acceptance *a, int32_t first, int32_t drafted, int32
 }
 
 /* How likely a token is right if those before it are: as for this request so far; with little known
- * of that, as for all; and with little known of these, as a token of the class below. */
+ * of that, as for all; with little known of these, as a token of the class below; and at first by
+ * the rule of succession, since as many tokens as its class says were right. */
 static double rate_of(const rt_speculation *s, const rt_acceptance *request, int c) {
     const rt_acceptance *all = &s->acceptance;
-    double below = c > 0 ? (all->right[c - 1] + 1) / (all->tried[c - 1] + 2) : 0.5;
+    double below = (c + 1) / (c + 2.0);
+    if (c > 0)
+        below = (all->right[c - 1] + 2 * below) / (all->tried[c - 1] + 2);
     double rate = (all->right[c] + 2 * below) / (all->tried[c] + 2);
     return (request->right[c] + 2 * rate) / (request->tried[c] + 2);
 }

@@ -55,6 +55,11 @@ static int32_t copied(const int32_t *ids, int64_t n, const int32_t *draft, uint3
     return n < 200 ? (int32_t)(next_random(state) % 1000) : ids[n - 200];
 }
 
+static int32_t repeated(const int32_t *ids, int64_t n, const int32_t *draft, uint32_t *state) {
+    (void)draft;
+    return n < 20 ? (int32_t)(next_random(state) % 1000) : ids[n - 20];
+}
+
 static int32_t random_token(const int32_t *ids, int64_t n, const int32_t *draft, uint32_t *state) {
     (void)ids, (void)n, (void)draft;
     return (int32_t)(next_random(state) % 12);
@@ -178,6 +183,10 @@ START_TEST(copies_are_fast) {
     text_token *const text = copied;
     double speed = run(&text, 1, TOKENS, usual);
     ck_assert_msg(speed > 4, "%.3f", speed); /* 9 tokens for 1.72 */
+    text_token *const list = repeated;
+    speed = run(&list, 1, 80, usual);
+    ck_assert_msg(speed > 2.25, "%.3f",
+                  speed); /* 20 tokens, then 9 for 1.72: no long trial first */
     speed = run(&text, 1, TOKENS, linear);
     ck_assert_double_eq_tol(speed, 1, 0.03);
     text_token *many[SEQUENCES] = {copied, copied, copied, copied, copied, copied, copied, copied};
