@@ -387,7 +387,8 @@ static bool build(builder *b) {
     if (!b->buckets || !b->set || !b->mark || !a->starts)
         return no_memory(b);
     if (!b->nfa.productive[0])
-        return rt_fail(b->error, MCC_INVALID_ARGUMENT, "%s: no text can ever match", b->field);
+        return rt_fail(b->error, MCC_INVALID_ARGUMENT, "%s: no text can ever match%s%s", b->field,
+                       b->rules->nothing[0] ? ": " : "", b->rules->nothing);
     make_classes(b);
     for (int i = 0; i < RT_STATE_FIRST; i++) {
         b->n_set = 0;

@@ -61,7 +61,8 @@ typedef struct rt_rules {
     size_t n_exprs, n_parts, n_ranges, n_bytes, n_rules;
     uint32_t root; /* a rule */
     bool failed;
-    rt_error *error; /* gets the first error */
+    rt_error *error;   /* gets the first error */
+    char nothing[240]; /* why parts match nothing, for the error when nothing else is left */
 } rt_rules;
 
 void rt_rules_init(rt_rules *rules, rt_error *error);

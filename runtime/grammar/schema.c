@@ -64,6 +64,29 @@ void rt_schema_problem(rt_schema *s, const rt_place *place, const char *member, 
         s->problem_bytes = sizeof s->problems - ROOM_FOR_MORE;
 }
 
+uint32_t rt_schema_nothing(rt_schema *s, const rt_place *place, const char *member,
+                           const char *why) {
+    char where[100], *all = s->rules->nothing;
+    const rt_place at = {place, member, 0, 0};
+    write_place(where, sizeof where, member ? &at : place);
+    static const char more[] = "; …"; /* is the end of a list that is full */
+    size_t n = strlen(all), room = sizeof s->rules->nothing - n, end = sizeof more - 1;
+    if (n >= end && strcmp(all + n - end, more) == 0)
+        return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
+    int written =
+        snprintf(all + n, room, "%s%s: %s", n ? "; " : "", where[0] ? where : "the schema", why);
+    if (written < 0 || (size_t)written + end >= room)
+        memcpy(all + n, more, sizeof more);
+    return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
+}
+
+uint32_t rt_schema_contradiction(rt_schema *s, const cJSON *schema, const rt_place *place,
+                                 const char *member, const char *why) {
+    if (schema != s->merged)
+        rt_schema_problem(s, place, member, true, "%s", why);
+    return rt_schema_nothing(s, place, member, why);
+}
+
 static bool report_problems(rt_schema *s) {
     /* Those that were not written: a "; " is before each but the first. */
     int written = s->problem_bytes > 0;
@@ -239,7 +262,7 @@ static uint32_t string(rt_schema *s, const cJSON *schema, const rt_place *place)
     uint32_t min = rt_schema_count(s, schema, place, "minLength", 0);
     uint32_t max = rt_schema_count(s, schema, place, "maxLength", RT_EXPR_UNBOUNDED);
     if (min > max)
-        rt_schema_problem(s, place, "minLength", true, "more than maxLength");
+        return rt_schema_contradiction(s, schema, place, "minLength", "more than maxLength");
     if (!pattern && !format)
         return rt_json_string_of_length(&s->json, min, max);
     if (min > 0 || max != RT_EXPR_UNBOUNDED || (pattern && format)) {
@@ -311,7 +334,7 @@ static uint32_t number(rt_schema *s, const cJSON *schema, const rt_place *place,
     bound(s, schema, place, "maximum", integer, false, false, &b);
     bound(s, schema, place, "exclusiveMaximum", integer, false, true, &b);
     if (b.min > b.max)
-        rt_schema_problem(s, place, "minimum", true, "more than the maximum");
+        return rt_schema_contradiction(s, schema, place, "minimum", "more than the maximum");
     bool bounded = b.min != -RT_JSON_LARGEST || b.max != RT_JSON_LARGEST;
     if (integer)
         return bounded ? rt_json_integer_between(&s->json, b) : rt_json_integer(&s->json);
@@ -346,7 +369,8 @@ uint32_t rt_schema_constants(rt_schema *s, const cJSON *list, const rt_place *pl
         if (types == 0 || (types & type_of_value(v)))
             rt_expr_push(s->rules, &parts, constant(s, v, &value));
     }
-    uint32_t expr = rt_expr_list(s->rules, RT_EXPR_ALT, parts.at, parts.n);
+    uint32_t expr = parts.n > 0 ? rt_expr_list(s->rules, RT_EXPR_ALT, parts.at, parts.n)
+                                : rt_schema_nothing(s, place, "enum", "no value has the type");
     rt_expr_stack_free(&parts);
     return expr;
 }
@@ -514,7 +538,7 @@ static uint32_t read_schema(rt_schema *s, const cJSON *schema, const rt_place *p
     if (cJSON_IsTrue(schema))
         return rt_json_value(&s->json);
     if (cJSON_IsFalse(schema))
-        return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
+        return rt_schema_nothing(s, place, NULL, "false");
     if (!cJSON_IsObject(schema)) {
         rt_schema_problem(s, place, NULL, true, "expected a schema: an object, true or false");
         return 0;

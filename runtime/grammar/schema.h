@@ -47,7 +47,8 @@ typedef struct rt_schema {
     rt_schema_ref *refs; /* schemas that a $ref points to; their rules are made one by one */
     size_t n_refs, ref_capacity;
     struct rt_schema_merge *merges; /* schema_all_of.c: sets of schemas that are rules */
-    size_t merge_work; /* of merging, and of looking up what a $ref points to */
+    const cJSON *merged;            /* the schema that is read, where it is one of several */
+    size_t merge_work;              /* of merging, and of looking up what a $ref points to */
     char problems[RT_ERROR_TEXT];
     size_t problem_bytes;
     int n_problems;
@@ -57,6 +58,14 @@ typedef struct rt_schema {
 /* Notes a problem with a member of the schema at `place` (NULL: with all of it), and goes on. */
 void rt_schema_problem(rt_schema *s, const rt_place *place, const char *member, bool invalid,
                        const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* What matches nothing; `why` is said, with its place, when nothing else is left of the schema. */
+uint32_t rt_schema_nothing(rt_schema *s, const rt_place *place, const char *member,
+                           const char *why);
+/* The same of keywords that contradict each other, which is a problem where they are of one schema.
+ */
+uint32_t rt_schema_contradiction(rt_schema *s, const cJSON *schema, const rt_place *place,
+                                 const char *member, const char *why);
 
 /* What a $ref, at `place`, points to; NULL with a problem. */
 const cJSON *rt_schema_resolve(rt_schema *s, const rt_place *place, const char *ref);

@@ -66,10 +66,6 @@ static bool no_memory(rt_schema *s) {
     return rt_rules_fail(s->rules, MCC_OUT_OF_MEMORY, "out of memory for a grammar");
 }
 
-static uint32_t nothing(rt_schema *s) {
-    return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
-}
-
 static bool spend(rt_schema *s, size_t work) {
     s->merge_work += work;
     return s->merge_work <= MAX_WORK ||
@@ -364,9 +360,6 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
     const cJSON *first = NULL;
     uint32_t expr = 0;
     size_t sizes = 8;
-    if (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE))
-        rt_schema_problem(s, place, NULL, false,
-                          "beside enum and const only type is supported, and others of them");
     for (int i = 0; i < all->n; i++) {
         const cJSON *some = get(all->at[i].schema, "enum");
         if (some && (!cJSON_IsArray(some) || !some->child)) {
@@ -388,8 +381,12 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
         if (in_all)
             put(s, list, NULL, cJSON_Duplicate(v, true));
     }
+    if (list->child && (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE)))
+        rt_schema_problem(s, place, NULL, false,
+                          "beside enum and const only type is supported, and others of them");
     if (!s->rules->failed)
-        expr = list->child ? rt_schema_constants(s, list, place, types) : nothing(s);
+        expr = list->child ? rt_schema_constants(s, list, place, types)
+                           : rt_schema_nothing(s, place, NULL, "no value is in all lists");
     cJSON_Delete(list);
     return expr;
 }
@@ -397,9 +394,34 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
 /* --- all -----------------------------------------------------------------------------------------
  */
 
+/* What keywords may be about that matter for values of these types. */
+static int about_types(int types) {
+    return (types & RT_TYPE_STRING ? RT_ABOUT_STRING : 0) |
+           (types & (RT_TYPE_NUMBER | RT_TYPE_INTEGER) ? RT_ABOUT_NUMBER : 0) |
+           (types & RT_TYPE_OBJECT ? RT_ABOUT_OBJECT : 0) |
+           (types & RT_TYPE_ARRAY ? RT_ABOUT_ARRAY : 0);
+}
+
+/* The types that all ask for, 0: none; *typed: some ask for any. */
+static int merge_types(rt_schema *s, const parts *all, const rt_place *place, bool *typed) {
+    int types = 0;
+    *typed = false;
+    for (int i = 0; i < all->n; i++) {
+        int own = rt_schema_types(s, all->at[i].schema, place, 0);
+        if (!get(all->at[i].schema, "type"))
+            continue;
+        own |= own & RT_TYPE_NUMBER ? RT_TYPE_INTEGER : 0; /* whole numbers are numbers */
+        types = *typed ? types & own : own;
+        *typed = true;
+    }
+    return types;
+}
+
 static uint32_t read_merged(rt_schema *s, const parts *all, const rt_place *place) {
-    int types = 0, about = 0;
-    bool typed = false, constants = false;
+    bool typed, constants = false;
+    int about = 0, types = merge_types(s, all, place, &typed);
+    if (typed && !types)
+        return rt_schema_nothing(s, place, "type", "no type is in all lists");
     cJSON *merged = cJSON_CreateObject();
     if (!merged) {
         no_memory(s);
@@ -407,34 +429,35 @@ static uint32_t read_merged(rt_schema *s, const parts *all, const rt_place *plac
     }
     for (int i = 0; i < all->n; i++) {
         const cJSON *schema = all->at[i].schema;
-        int own = rt_schema_types(s, schema, place, 0);
         for (const cJSON *m = schema->child; m; m = m->next) {
-            about |= rt_schema_about(m->string);
+            int of = rt_schema_about(m->string);
+            if (typed && of < RT_ABOUT_ALL && !(of & about_types(types)))
+                continue; /* of values that cannot be */
+            about |= of;
             take_simple(s, merged, m, place);
         }
         constants = constants || get(schema, "enum") || get(schema, "const");
-        if (!get(schema, "type"))
-            continue;
-        own |= own & RT_TYPE_NUMBER ? RT_TYPE_INTEGER : 0; /* whole numbers are numbers */
-        types = typed ? types & own : own;
-        typed = true;
     }
-    merge_required(s, all, merged);
-    merge_properties(s, all, place, merged);
-    merge_items(s, all, place, merged);
+    if (about & RT_ABOUT_OBJECT) {
+        merge_required(s, all, merged);
+        merge_properties(s, all, place, merged);
+    }
+    if (about & RT_ABOUT_ARRAY)
+        merge_items(s, all, place, merged);
     if (!typed)
         types = rt_schema_types(s, merged, place, about);
+    const cJSON *outer = s->merged;
+    s->merged = merged;
     uint32_t expr = 0;
     if (s->rules->failed)
         expr = 0;
-    else if (typed && !types)
-        expr = nothing(s);
     else if (constants)
         expr = values(s, all, place, types, about);
     else if (types)
         expr = rt_schema_of_types(s, merged, place, types);
     else
         expr = rt_json_value(&s->json);
+    s->merged = outer;
     cJSON_Delete(merged);
     return expr;
 }
@@ -496,7 +519,7 @@ static uint32_t read_set(rt_schema *s, parts *all, const rt_place *place) {
     if (s->rules->failed)
         return 0;
     if (all->impossible)
-        return nothing(s);
+        return rt_schema_nothing(s, place, NULL, "false");
     memcpy(sorted, all->at, (size_t)all->n * sizeof *sorted);
     qsort(sorted, (size_t)all->n, sizeof *sorted, by_address);
     size_t looked = MAX_WORK / MAX_SETS;

@@ -21,10 +21,6 @@ static uint32_t separator(rt_schema *s) {
     return seq(s, (uint32_t[]){text(s, ","), s->json.space}, 2);
 }
 
-static uint32_t nothing(rt_schema *s) {
-    return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
-}
-
 /* --- objects -------------------------------------------------------------------------------------
  */
 
@@ -154,16 +150,23 @@ static bool more_value(rt_schema *s, const cJSON *schema, const rt_place *place,
     return more || !named;
 }
 
-static void check_numbers(rt_schema *s, const cJSON *schema, const rt_place *place, const object *o,
+/* False: no number of properties is right. */
+static bool check_numbers(rt_schema *s, const cJSON *schema, const rt_place *place, const object *o,
                           bool more) {
     uint32_t min = rt_schema_count(s, schema, place, "minProperties", 0);
     uint32_t max = rt_schema_count(s, schema, place, "maxProperties", RT_EXPR_UNBOUNDED);
+    if (min > max || max < o->n_required) {
+        rt_schema_contradiction(s, schema, place, "maxProperties",
+                                "less than minProperties or the required ones");
+        return false;
+    }
     if (min > o->n_required)
         rt_schema_problem(s, place, "minProperties", false,
                           "more than the required ones is not supported");
     if (max != RT_EXPR_UNBOUNDED && (more || max < o->n))
         rt_schema_problem(s, place, "maxProperties", false,
                           "less than the properties that there can be is not supported");
+    return true;
 }
 
 uint32_t rt_schema_object(rt_schema *s, const cJSON *schema, const rt_place *place) {
@@ -174,7 +177,10 @@ uint32_t rt_schema_object(rt_schema *s, const cJSON *schema, const rt_place *pla
     list_properties(s, schema, place, &o);
     bool more = more_value(s, schema, place,
                            cJSON_GetObjectItemCaseSensitive(schema, "properties") != NULL, &other);
-    check_numbers(s, schema, place, &o, more);
+    if (!check_numbers(s, schema, place, &o, more)) {
+        free(o.properties);
+        return rt_expr_list(s->rules, RT_EXPR_ALT, NULL, 0);
+    }
     rt_expr_push(s->rules, &parts, separator(s) << 1);
     for (size_t i = 0; i < o.n && !s->rules->failed; i++) {
         const property *p = &o.properties[i];
@@ -183,7 +189,9 @@ uint32_t rt_schema_object(rt_schema *s, const cJSON *schema, const rt_place *pla
         if (p->schema)
             value = rt_schema_part(s, p->schema, &name);
         else
-            value = other != RT_EXPR_NONE ? other : nothing(s);
+            value = other != RT_EXPR_NONE
+                        ? other
+                        : rt_schema_nothing(s, place, "required", "a property that cannot be");
         rt_expr_push(s->rules, &parts, member(s, p->name, value) << 1 | !p->required);
     }
     if (more)
@@ -212,11 +220,10 @@ static uint32_t rest(rt_schema *s, const array *a, uint32_t k) {
         uint32_t expr = seq(s, parts, 3);
         return k >= a->min ? rt_expr_optional(s->rules, expr) : expr;
     }
-    uint32_t needed = a->min > k ? a->min - k : 0;
     if (a->item == RT_EXPR_NONE || left == 0)
-        return needed > 0 ? nothing(s) : rt_expr_empty(s->rules);
+        return rt_expr_empty(s->rules);
     uint32_t one = seq(s, (uint32_t[]){separator(s), a->item}, 2);
-    return rt_expr_repeat(s->rules, one, needed, left);
+    return rt_expr_repeat(s->rules, one, a->min > k ? a->min - k : 0, left);
 }
 
 static void read_items(rt_schema *s, const cJSON *schema, const rt_place *place, array *a) {
@@ -249,18 +256,18 @@ uint32_t rt_schema_array(rt_schema *s, const cJSON *schema, const rt_place *plac
     a.min = rt_schema_count(s, schema, place, "minItems", 0);
     a.max = rt_schema_count(s, schema, place, "maxItems", RT_EXPR_UNBOUNDED);
     if (a.min > a.max)
-        rt_schema_problem(s, place, "minItems", true, "more than maxItems");
+        return rt_schema_contradiction(s, schema, place, "minItems", "more than maxItems");
     if (unique && !cJSON_IsFalse(unique))
         rt_schema_problem(s, place, "uniqueItems", false, "the keyword is not supported");
     read_items(s, schema, place, &a);
+    if (a.item == RT_EXPR_NONE && a.min > a.n_prefix)
+        return rt_schema_nothing(s, place, "minItems", "more than the elements that there can be");
     uint32_t first = a.n_prefix > 0 ? a.prefix[0] : a.item, space = s->json.space;
     uint32_t elements = rt_expr_empty(s->rules);
     if (a.max > 0 && first != RT_EXPR_NONE) {
         elements = seq(s, (uint32_t[]){first, rest(s, &a, 1), space}, 3);
         if (a.min == 0)
             elements = rt_expr_optional(s->rules, elements);
-    } else if (a.min > 0) {
-        elements = nothing(s);
     }
     return seq(s, (uint32_t[]){text(s, "["), space, elements, text(s, "]")}, 4);
 }

@@ -132,6 +132,46 @@ static const struct {
      "\"#/$defs/u\"}]}",
      {"{}", "{\"l\":{\"r\":{\"x\":null}},\"r\":{}}"},
      {"{\"l\":1}", "{\"l\":{\"r\":{\"x\":1}}}"}},
+    /* Contradictory branches are left out, the others stay. */
+    {"{\"type\": \"integer\", \"minimum\": 5, \"anyOf\": [{\"maximum\": 3}, {\"maximum\": 7}]}",
+     {"5", "7"},
+     {"3", "4", "8"}},
+    {"{\"type\": [\"integer\", \"null\"], \"allOf\": [{\"minimum\": 5}, {\"maximum\": 3}]}",
+     {"null"},
+     {"3", "4", "5"}},
+    {"{\"type\": \"number\", \"exclusiveMinimum\": 5, \"anyOf\": [{\"maximum\": 5}, {\"maximum\": "
+     "6}]}",
+     {"5.5", "6"},
+     {"5", "6.5"}},
+    {"{\"type\": \"string\", \"minLength\": 3, \"anyOf\": [{\"maxLength\": 2}, {\"maxLength\": "
+     "3}]}",
+     {"\"abc\""},
+     {"\"ab\"", "\"abcd\""}},
+    {"{\"type\": \"array\", \"items\": {\"const\": 1}, \"minItems\": 2, \"anyOf\": [{\"maxItems\": "
+     "1}, {\"maxItems\": 2}]}",
+     {"[1,1]"},
+     {"[1]", "[1,1,1]"}},
+    {"{\"type\": \"object\", \"required\": [\"a\", \"b\"], \"properties\": {\"a\": {\"type\": "
+     "\"null\"}, \"b\": {\"type\": \"null\"}}, \"anyOf\": [{\"maxProperties\": 1}, "
+     "{\"maxProperties\": 2}]}",
+     {"{\"a\":null,\"b\":null}"},
+     {"{\"a\":null}"}},
+    {"{\"enum\": [1, \"a\", null], \"oneOf\": [{\"const\": 2}, {\"type\": \"boolean\"}, {\"type\": "
+     "\"null\"}, {\"type\": \"string\"}]}",
+     {"\"a\"", "null"},
+     {"1", "2", "true"}},
+    /* Keywords about other types do not matter to a branch, whatever they say. */
+    {"{\"pattern\": \"^a$\", \"anyOf\": [{\"type\": \"string\"}, {\"type\": \"integer\", "
+     "\"pattern\": \"^b$\", \"minLength\": 2, \"maxLength\": 1, \"minimum\": 9}]}",
+     {"\"a\"", "9"},
+     {"\"b\"", "8"}},
+    /* A property that cannot be is one that is not there, or takes its branch along. */
+    {"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\", \"minimum\": 5}, "
+     "\"b\": {\"type\": \"null\"}}, \"anyOf\": [{\"properties\": {\"a\": {\"maximum\": 4}}, "
+     "\"required\": [\"b\"]}, {\"properties\": {\"a\": {\"maximum\": 4}}, \"required\": "
+     "[\"a\"]}]}",
+     {"{\"b\":null}"},
+     {"{}", "{\"a\":4}", "{\"a\":5}", "{\"a\":5,\"b\":null}"}},
 };
 
 START_TEST(texts_that_match) {
@@ -158,6 +198,25 @@ START_TEST(refusals) {
         {"{\"allOf\": [{\"pattern\": \"a\"}, {\"pattern\": \"b\"}]}", "beside another pattern"},
         {"{\"allOf\": [{\"enum\": [1, 2]}, {\"minimum\": 2}]}", "beside enum and const only type"},
         {"{\"allOf\": [{\"const\": 1}, {\"const\": 2}]}", "no text can ever match"},
+        /* Nothing is left: why, and where. */
+        {"{\"type\": \"integer\", \"minimum\": 5, \"anyOf\": [{\"maximum\": 3}, {\"type\": "
+         "\"null\"}]}",
+         "no text can ever match: /anyOf/0/minimum: more than the maximum; /anyOf/1/type: no type "
+         "is in all lists"},
+        {"{\"allOf\": [{\"type\": \"string\", \"minLength\": 3}, {\"maxLength\": 2}]}",
+         "no text can ever match: /minLength: more than maxLength"},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"allOf\": [{\"const\": 1}, {\"const\": "
+         "2}]}}, \"required\": [\"a\"]}",
+         "no text can ever match: /properties/a: no value is in all lists"},
+        {"{\"type\": \"array\", \"prefixItems\": [{}], \"items\": false, \"minItems\": 2}",
+         "no text can ever match: /minItems: more than the elements"},
+        {"{\"type\": \"object\", \"required\": [\"a\"], \"additionalProperties\": false}",
+         "no text can ever match: /required: a property that cannot be"},
+        {"{\"allOf\": [{\"type\": \"null\"}, false]}", "no text can ever match: the schema: false"},
+        {"{\"type\": \"null\", \"enum\": [1, 2]}", "no text can ever match: /enum: no value"},
+        {"{\"type\": \"integer\", \"minimum\": 1, \"maximum\": 0}", "/minimum: more than"},
+        {"{\"type\": \"object\", \"minProperties\": 2, \"maxProperties\": 1}",
+         "/maxProperties: less than minProperties"},
         {"{\"type\": \"string\", \"allOf\": [{\"type\": \"integer\"}], \"enum\": [\"a\", 1]}",
          "no text can ever match"},
         {"{\"allOf\": [{\"$ref\": \"#\"}, {\"type\": \"null\"}]}", "must match itself first"},
@@ -185,6 +244,29 @@ START_TEST(refusals) {
                       error.text);
         rt_automaton_destroy(&automaton);
     }
+}
+END_TEST
+
+/* Very many contradictions: some are named, and that there are more. */
+START_TEST(contradictions_are_listed) {
+    static char text[1 << 16];
+    rt_error error = {0};
+    rt_automaton automaton = {0};
+    size_t n = (size_t)sprintf(text, "{\"type\": \"integer\", \"minimum\": 900, \"anyOf\": [");
+    for (int i = 0; i < 600; i++)
+        n += (size_t)sprintf(text + n, "%s{\"maximum\": %d}", i ? "," : "", i);
+    sprintf(text + n, "]}");
+    ck_assert(!read_schema(text, &automaton, &error));
+    ck_assert_msg(strstr(error.text, "/anyOf/3/minimum: more than the maximum") != NULL, "%s",
+                  error.text);
+    size_t size = strlen(error.text);
+    ck_assert_msg(size > 200 && strcmp(error.text + size - 5, "; …") == 0, "%s", error.text);
+    rt_automaton_destroy(&automaton);
+    sprintf(text + n, ", {\"minimum\": 1000, \"maximum\": 1000}]}");
+    bool ok = read_schema(text, &automaton, &error);
+    ck_assert_msg(ok, "%s", error.text);
+    ck_assert(accepts(&automaton, "1000") && !accepts(&automaton, "900"));
+    rt_automaton_destroy(&automaton);
 }
 END_TEST
 
@@ -274,6 +356,7 @@ static Suite *suite(void) {
     tcase_set_timeout(t, 600);
     tcase_add_loop_test(t, texts_that_match, 0, sizeof cases / sizeof *cases);
     tcase_add_test(t, refusals);
+    tcase_add_test(t, contradictions_are_listed);
     tcase_add_test(t, hostile_schemas);
     tcase_add_loop_test(t, hostile_work, 0, 4);
     suite_add_tcase(s, t);
