@@ -21,6 +21,12 @@ bool rt_engine_samples_on_host(const mcc_engine *e, const rt_request *r) {
     return needs_logits(r) || (r->guide && !e->block.step->token_masks);
 }
 
+/* Why there is no token, where nothing else is in the way. */
+static const char *no_number(const rt_request *r) {
+    return r->guide ? "the logits of all tokens that the grammar allows are NaN or -infinity"
+                    : "all logits are NaN or -infinity";
+}
+
 /* The request's guide goes on by a token that its mask allows; why it cannot. */
 static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) {
     size_t bytes = 0;
@@ -33,17 +39,19 @@ static const char *accept_token(const mcc_engine *e, rt_request *r, int32_t id) 
 /* --- by the device -------------------------------------------------------------------------------
  */
 
-/* The masks of an item's rows: of each what may follow the drafts before it. Rows behind a draft
- * that cannot come, or after which the text must end, do not matter. */
-static void write_guided(const mcc_engine *e, rt_request *r, const rt_plan_item *item,
+/* The masks of an item's rows, the first of which is `row`: of each what may follow the drafts
+ * before it; and why its row will be without a token, if it will. Rows behind a draft that cannot
+ * come, or after which the text must end, do not matter. */
+static void write_guided(const mcc_engine *e, rt_request *r, const rt_plan_item *item, int32_t row,
                          uint32_t *masks) {
-    const char *why;
     size_t words = (size_t)e->block.mask_words;
     int32_t k = 0, n = item->n_rows;
     const int32_t *drafts = item->seq->ids + item->first + item->n - n + 1;
     bool goes_on = n > 1 && rt_guide_set_mark(r->guide);
+    for (int32_t i = 0; i < n; i++)
+        e->sampled[row + i].why = no_number(r);
     for (;;) {
-        const uint32_t *mask = rt_guide_mask(r->guide, &why);
+        const uint32_t *mask = rt_guide_mask(r->guide, &e->sampled[row + k].why);
         if (mask)
             memcpy(masks + (size_t)k * words, mask, words * sizeof *masks);
         else
@@ -65,15 +73,17 @@ static void write_masks(void *context) {
     mcc_engine *e = context;
     const rt_plan *plan = e->sample_job.plan;
     uint32_t *masks = e->block.token_masks;
+    int32_t row = 0;
     for (int32_t i = 0; i < plan->n_items; i++) {
         const rt_plan_item *item = &plan->items[i];
         rt_request *r = rt_request_of(item->seq);
         size_t size = (size_t)item->n_rows * (size_t)e->block.mask_words;
         if (r->guide && !needs_logits(r) && item->n_rows > 0)
-            write_guided(e, r, item, masks);
+            write_guided(e, r, item, row, masks);
         else
             memset(masks, 0xff, size * sizeof *masks);
         masks += size;
+        row += item->n_rows;
     }
 }
 
@@ -101,16 +111,15 @@ void rt_engine_sample_on_device(mcc_engine *e, const rt_request *r, int64_t posi
                                                        .sum = r->logprobs != NULL});
 }
 
-/* What the device has chosen. */
+/* What the device has chosen. Where it has chosen nothing for a request with a grammar,
+ * write_guided has said why. */
 static void take(const mcc_engine *e, rt_request *r, const mcc_step_sampled *s, rt_sampled *to) {
     const char *why;
     to->id = (int32_t)s->id;
     to->logprob = r->logprobs ? rt_logprob_of(s->logit, s->greatest, s->sum) : 0;
     if (!r->guide)
-        return;
-    if (to->id < 0 && !rt_guide_mask(r->guide, &why))
-        to->why = why;
-    if (to->id >= 0 && (why = accept_token(e, r, to->id))) {
+        to->why = no_number(r);
+    else if (to->id >= 0 && (why = accept_token(e, r, to->id))) {
         to->id = -1;
         to->why = why;
     }
@@ -161,7 +170,6 @@ static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t
     const mcc_engine *e = job->engine;
     rt_sampled *to = &e->sampled[row];
     const char *refused = NULL;
-    to->why = "all logits are NaN or -infinity";
     if (e->device->samples && !rt_engine_samples_on_host(e, r)) {
         take(e, r, e->device->ops->sampled(e->device) + row, to);
         return;
@@ -185,7 +193,7 @@ static void sample(const rt_sample_job *job, rt_request *r, int32_t row, int64_t
         to->id = -1;
     if (to->id >= 0) /* at once: the row after a draft that is right counts it */
         rt_adjust_add(&r->adjust, to->id);
-    to->why = refused ? refused : to->why;
+    to->why = refused ? refused : no_number(r);
     to->logprob = 0;
     if (r->logprobs && to->id >= 0)
         measure(e, r, raw, to);

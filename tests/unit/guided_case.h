@@ -31,12 +31,14 @@ static rt_grammar *guided_grammars[GUIDED];
 
 typedef enum guided_device { GUIDED_CPU, GUIDED_GPU, GUIDED_GPU_LOGITS } guided_device;
 
-/* The model with code for a device; GUIDED_GPU is one that samples. */
-static inline void open_guided(guided_device device) {
+/* The model with code for a device; GUIDED_GPU is one that samples. `last_weight`: as
+ * fake_artifact's. */
+static inline void open_guided(guided_device device, uint32_t last_weight) {
     static fake_artifact a;
     static fake_cuda_code code;
     memset(&a, 0, sizeof a);
     fake_tables_init(&a.tables);
+    a.last_weight = last_weight;
     fake_cuda_code_init(&code);
     if (device == GUIDED_GPU) {
         fake_tables_add_sampling(&a.tables);

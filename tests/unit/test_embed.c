@@ -17,7 +17,7 @@ static void open_embedder(void) {
     memset(&a, 0, sizeof a);
     fake_tables_init(&a.tables);
     a.tables.outputs[0].name = fake_string(&a.tables, mean ? "embedding_mean" : "embedding_last");
-    a.infinite = infinite;
+    a.last_weight = infinite ? FAKE_INFINITE_WEIGHT : 0;
     fake_artifact_write(&a, path);
     mcc_error error = {.struct_size = sizeof error};
     mcc_status status = mcc_artifact_open(path, NULL, &model, &error);

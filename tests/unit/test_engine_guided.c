@@ -91,10 +91,14 @@ static mcc_engine_stats run_jobs(mcc_engine_options options, int at_a_time, cons
     return stats;
 }
 
-static void begin(guided_device device) {
+static void begin_with(guided_device device, uint32_t last_weight) {
     driver = device == GUIDED_CPU ? NULL : fake_cuda_load();
     ck_assert(device == GUIDED_CPU || driver);
-    open_guided(device);
+    open_guided(device, last_weight);
+}
+
+static void begin(guided_device device) {
+    begin_with(device, 0);
 }
 
 START_TEST(the_same_tokens_as_alone) {
@@ -209,30 +213,26 @@ START_TEST(masks_go_to_the_gpu) {
 }
 END_TEST
 
-/* A grammar that leads to where no token goes on: its request ends with the reason, the others of
- * the step do not notice. */
-START_TEST(dead_ends) {
-    begin((guided_device)_i);
+/* A grammar that leads to where no token goes on, or only one whose logit is no number: its request
+ * ends with the reason, the others of the step do not notice. */
+static void check_dead_end(const char *regex, const char *reason_text) {
     mcc_engine *engine = make_engine((mcc_engine_options){
         .device = driver ? "emulator" : "cpu", .threads = driver ? 0 : 1, .max_num_seqs = 2});
     static result r;
     int32_t reason, out[MOST_TOKENS];
     fill_prompt(20, case_seed());
-    mcc_request_params params = {.prompt_ids = prompt,
-                                 .n_prompt_ids = 20,
-                                 .max_tokens = 20,
-                                 .guided_regex = "[a-c]{3}\xc3\xa9"};
+    mcc_request_params params = {
+        .prompt_ids = prompt, .n_prompt_ids = 20, .max_tokens = 20, .guided_regex = regex};
     uint64_t dead = submit(engine, params);
     params.guided_regex = NULL;
-    set_grammar(&params, 0);
+    set_grammar(&params, 4);
     uint64_t other = submit(engine, params);
     int failures = 0;
     for (int32_t unfinished = 1; unfinished > 0;) {
         mcc_error error = {.struct_size = sizeof error};
         if (mcc_engine_step(engine, &unfinished, &error) != MCC_OK) {
             failures++;
-            ck_assert_msg(strstr(error.text, "no token of the vocabulary can come next") != NULL,
-                          "%s", error.text);
+            ck_assert_msg(strstr(error.text, reason_text) != NULL, "%s", error.text);
         }
     }
     ck_assert_int_eq(failures, 1);
@@ -242,9 +242,15 @@ START_TEST(dead_ends) {
     ck_assert(r.text_bytes == 3 && strspn(r.text, "abc") == 3);
     memset(&r, 0, sizeof r);
     take_events(engine, other, &r);
-    ck_assert_int_eq(r.n, guided_output(&params, 0, 0, out, &reason));
+    ck_assert_int_eq(r.n, guided_output(&params, 4, 0, out, &reason));
     ck_assert_mem_eq(r.ids, out, (size_t)r.n * sizeof *out);
     mcc_engine_destroy(engine);
+}
+
+START_TEST(dead_ends) {
+    begin_with((guided_device)_i, FAKE_NAN_WEIGHT); /* of "!" */
+    check_dead_end("[a-c]{3}\xc3\xa9", ": no token of the vocabulary can come next");
+    check_dead_end("[a-c]{3}!", ": the logits of all tokens that the grammar allows are NaN");
     close_guided();
 }
 END_TEST

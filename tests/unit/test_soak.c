@@ -264,7 +264,7 @@ static int run(mcc_engine_options options, fake_cuda_state *driver) {
 }
 
 START_TEST(on_the_cpu) {
-    open_guided(GUIDED_CPU);
+    open_guided(GUIDED_CPU, 0);
     ck_assert_int_eq(run((mcc_engine_options){.device = "cpu", .threads = 2}, NULL), 0);
     ck_assert_int_eq(run((mcc_engine_options){.device = "cpu",
                                               .threads = 2,
@@ -287,7 +287,7 @@ static void check_driver(const fake_cuda_state *driver) {
 START_TEST(on_a_gpu_that_fails) {
     fake_cuda_state *driver = fake_cuda_load();
     ck_assert_ptr_nonnull(driver);
-    open_guided(_i == 0 ? GUIDED_GPU : GUIDED_GPU_LOGITS);
+    open_guided(_i == 0 ? GUIDED_GPU : GUIDED_GPU_LOGITS, 0);
     int failures = run((mcc_engine_options){.device = "emulator",
                                             .swap_space_bytes = 1 << 16,
                                             .preemption_mode = MCC_PREEMPT_SWAP},
@@ -311,7 +311,7 @@ START_TEST(preemption_by_swap) {
     mcc_engine *engine;
     fake_cuda_state *driver = fake_cuda_load();
     ck_assert_ptr_nonnull(driver);
-    open_guided(GUIDED_GPU);
+    open_guided(GUIDED_GPU, 0);
     for (int mode = MCC_PREEMPT_AUTO; mode <= MCC_PREEMPT_SWAP; mode++) {
         static int32_t ids[N][PROMPT + TOKENS];
         int64_t n[N];
