@@ -106,8 +106,8 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
                 NULL);
         for (int64_t p = 0; u % line == 0 && p < n_pages; p++) {
             LLVMValueRef at = cg_cpu_add_const(em, key_at, u * PAGE * s->size);
-            cg_cpu_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)));
-            cg_cpu_prefetch(em, cg_cpu_offset(em, next[p], at));
+            cg_cpu_prefetch(em, cg_cpu_offset(em, keys[p], cg_cpu_add_const(em, at, plane)), 1);
+            cg_cpu_prefetch(em, cg_cpu_offset(em, next[p], at), 1);
         }
         LLVMValueRef query_at = cg_cpu_offset(em, query, cg_cpu_mul_const(em, column.index, 4));
         for (int64_t i = 0; i < pairs; i++) {

@@ -266,9 +266,9 @@ void cg_cpu_store(cg_cpu_emitter *em, LLVMValueRef value, LLVMValueRef ptr, int 
     LLVMSetAlignment(LLVMBuildStore(em->builder, value, ptr), (unsigned)align);
 }
 
-void cg_cpu_prefetch(cg_cpu_emitter *em, LLVMValueRef ptr) {
-    LLVMTypeRef type = em->ptr; /* for reading, to stay in all caches, data */
-    LLVMValueRef args[] = {ptr, cg_cpu_i32(em, 0), cg_cpu_i32(em, 3), cg_cpu_i32(em, 1)};
+void cg_cpu_prefetch(cg_cpu_emitter *em, LLVMValueRef ptr, int level) {
+    LLVMTypeRef type = em->ptr; /* for reading, where to, data */
+    LLVMValueRef args[] = {ptr, cg_cpu_i32(em, 0), cg_cpu_i32(em, 4 - level), cg_cpu_i32(em, 1)};
     cg_cpu_intrinsic(em, "llvm.prefetch", 1, &type, 4, args);
 }
 

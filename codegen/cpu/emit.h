@@ -118,8 +118,9 @@ LLVMValueRef cg_cpu_offset(cg_cpu_emitter *em, LLVMValueRef ptr, LLVMValueRef by
 LLVMValueRef cg_cpu_offset_const(cg_cpu_emitter *em, LLVMValueRef ptr, int64_t bytes);
 LLVMValueRef cg_cpu_load(cg_cpu_emitter *em, LLVMTypeRef type, LLVMValueRef ptr, int align);
 void cg_cpu_store(cg_cpu_emitter *em, LLVMValueRef value, LLVMValueRef ptr, int align);
-/* Asks for the cache line at ptr, which need not exist. */
-void cg_cpu_prefetch(cg_cpu_emitter *em, LLVMValueRef ptr);
+/* Asks for the cache line at ptr, which need not exist, into the cache of `level` (1, 2 or 3) and
+ * those behind it. */
+void cg_cpu_prefetch(cg_cpu_emitter *em, LLVMValueRef ptr, int level);
 /* i32 array[index] as i64 */
 LLVMValueRef cg_cpu_load_index(cg_cpu_emitter *em, LLVMValueRef array, LLVMValueRef index);
 /* Lanes whose mask bit is clear are not touched: they read as 0. mask NULL: all lanes. */
