@@ -155,8 +155,8 @@ static bool goes_on(const chat *c) {
     return true;
 }
 
-/* Waits for a line of a terminal, or for a signal: one that comes now is seen, and one that comes
- * later ends the waiting. */
+/* Waits for a line of a terminal, whose stream keeps nothing back, or for a signal: one that comes
+ * now is seen, and one that comes later ends the waiting. */
 static void wait_for_line(void) {
     sigset_t signals, before;
     fd_set in;
@@ -176,13 +176,16 @@ static int converse(chat *c) {
     size_t capacity = 0;
     bool end = false;
     int code = EXIT_FINE;
+    if (c->terminal)
+        setvbuf(stdin, NULL, _IONBF, 0);
     while (!end) {
         if (c->terminal) {
             fputs("> ", stderr);
             wait_for_line();
         }
         errno = 0;
-        if (atomic_load(&command_cancelled) || getline(&line, &capacity, stdin) < 0) {
+        bool left = c->terminal && atomic_load(&command_cancelled);
+        if (left || getline(&line, &capacity, stdin) < 0) {
             if (errno && !atomic_load(&command_cancelled)) {
                 fprintf(stderr, "error: standard input: %s\n", strerror(errno));
                 code = EXIT_FAILED;

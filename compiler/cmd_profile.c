@@ -334,9 +334,9 @@ int cmd_profile(int argc, char **argv) {
             o.context = (int32_t)number;
             break;
         case OPT_DRAFTS:
-            if (!command_number(optarg, 0, 1024, &number))
-                return command_usage("profile", "--num-speculative-tokens %s: expected 0 to 1024",
-                                     optarg);
+            if (!command_number(optarg, 0, MCC_MAX_DRAFT, &number))
+                return command_usage("profile", "--num-speculative-tokens %s: expected 0 to %d",
+                                     optarg, MCC_MAX_DRAFT);
             o.drafts = (int32_t)number;
             break;
         case OPT_REPEAT:

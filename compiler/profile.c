@@ -24,8 +24,8 @@ static bool check_context(const profile_options *o, const mcc_artifact *a, ir_di
     int64_t held = (int64_t)held_before(o) + tokens_of(o);
     return held <= most ||
            ir_error(diag, o->path,
-                    "--context %d: the model has %" PRId64 " positions, not %" PRId64, o->context,
-                    most, held);
+                    "--context %d: the model has %" PRId64 " positions, the step ends at %" PRId64,
+                    o->context, most, held);
 }
 
 /* --- the device ----------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ static bool count_launch(verify_gpu *gpu, const profile_options *o, profile_repo
         return ir_error(diag, ir_op_label(r->model.program->launches[launch].op), "%s", error);
     size_t n = gpu->emulator->kernels(counted, 2);
     for (size_t i = 0; i < n && i < 2; i++)
-        add_function(r, k, &counted[i], !o->prefill);
+        add_function(r, k, &counted[i], !o->prefill && o->drafts == 0);
     find_registers(r, k, n > 0 ? counted[n - 1].registers : 0);
     return true;
 }
@@ -185,7 +185,8 @@ static uint64_t find_least(const profile_report *r, const verify_step *step) {
         for (int32_t s = 0; s < step->interp.S; s++) {
             int64_t first = step->interp.positions[step->interp.seq_offsets[s]],
                     held = step->interp.positions[step->interp.seq_offsets[s + 1] - 1] + 1;
-            int64_t seen = e->window && held - first == 1 && held > e->window ? e->window : held;
+            int64_t most = e->window ? e->window + held - first - 1 : held;
+            int64_t seen = held < most ? held : most;
             bytes += position * (uint64_t)seen;
         }
     }

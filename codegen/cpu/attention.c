@@ -275,14 +275,15 @@ static LLVMValueRef begins_run(cg_cpu_attention *s, LLVMValueRef token, LLVMValu
 }
 
 /* Sets the tile's split and head, and returns its token. Threads take tiles that follow each other,
- * so those with work should lie apart: in a step that is split they are the tiles of few tokens, in
- * all others those of split 0. */
+ * so those with work should lie apart: in a small step of one sequence they are the first token's,
+ * in all others mostly the first splits' of many tokens. */
 static LLVMValueRef number_tile(cg_cpu_attention *s, LLVMValueRef index) {
     cg_cpu_emitter *em = s->em;
     LLVMBuilderRef b = em->builder;
     LLVMValueRef heads = cg_cpu_i64(em, s->kv->heads), tokens = cg_cpu_dim(em, em->kernel->rows);
     LLVMValueRef splits = cg_cpu_i64(em, most_splits(em->kernel));
-    LLVMValueRef few = is_small(s);
+    LLVMValueRef one = LLVMBuildICmp(b, LLVMIntEQ, em->S, cg_cpu_i64(em, 1), "");
+    LLVMValueRef apart = LLVMBuildAnd(b, is_small(s), one, "");
     /* split, head, token: the last one runs first */
     LLVMValueRef rest = LLVMBuildUDiv(b, index, tokens, "");
     LLVMValueRef token = LLVMBuildURem(b, index, tokens, "");
@@ -290,9 +291,9 @@ static LLVMValueRef number_tile(cg_cpu_attention *s, LLVMValueRef index) {
     LLVMValueRef split = LLVMBuildUDiv(b, rest, heads, "");
     /* token, head, split */
     rest = LLVMBuildUDiv(b, index, splits, "");
-    s->split = LLVMBuildSelect(b, few, split, LLVMBuildURem(b, index, splits, ""), "");
-    s->kv_head = LLVMBuildSelect(b, few, kv_head, LLVMBuildURem(b, rest, heads, ""), "");
-    return LLVMBuildSelect(b, few, token, LLVMBuildUDiv(b, rest, heads, ""), "");
+    s->split = LLVMBuildSelect(b, apart, split, LLVMBuildURem(b, index, splits, ""), "");
+    s->kv_head = LLVMBuildSelect(b, apart, kv_head, LLVMBuildURem(b, rest, heads, ""), "");
+    return LLVMBuildSelect(b, apart, token, LLVMBuildUDiv(b, rest, heads, ""), "");
 }
 
 /* The run that begins at `token`, if one does. */

@@ -95,7 +95,7 @@ static void emit_scores(cg_cpu_attention *s, int64_t n_tokens, LLVMValueRef toke
         next[p] = page_keys(s, cg_cpu_min(em, at, cg_cpu_add_const(em, end, -1)));
     }
 
-    int64_t unroll = largest_divisor(d, pairs * n_pages > 12 ? 2 : 4);
+    int64_t unroll = largest_divisor(d, pairs * n_pages > 12 && line <= 2 ? 2 : 4);
     cg_cpu_loop column = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, d), unroll);
     for (int64_t u = 0; u < unroll; u++) {
         LLVMValueRef k[MAX_ACCUMULATORS];
