@@ -63,7 +63,7 @@ def run(found, args, folder):
     done = subprocess.run(["bash", "-s"], input="\n".join(script) + "\n", cwd=folder, env=env, text=True,
                           errors="replace", stdout=subprocess.PIPE, timeout=args.timeout, check=False)
     # On a slow machine commands say how far they are.
-    printed = re.sub(r"(?m)^\w+ [0-9]+ of [0-9]+ \w+, about [0-9]+ s left\n", "", done.stdout)
+    printed = re.sub(r"(?m)(?:^|(?<=\x01))\w+ [0-9]+ of [0-9]+ \w+, about [0-9]+ s left\n", "", done.stdout)
     pieces = re.split("\x01[0-9]+\x01", printed)[1:]
     return pieces + [""] * (len(found) - len(pieces))
 
