@@ -40,6 +40,11 @@ bool cg_cpu_check_prologue(cg_cpu_emitter *em);
 void cg_cpu_emit_prologue(cg_cpu_emitter *em, int64_t program_bytes, LLVMValueRef begin,
                           LLVMValueRef end);
 
+/* Asks for the weights that a stream comes to later, when it has come to `bytes` of them at w:
+ * processors' own prefetching lags behind, above all on servers with a slow L3. What lies behind
+ * the weight's end is asked for too, without harm. */
+void cg_cpu_prefetch_weights(cg_cpu_emitter *em, LLVMValueRef w, int64_t bytes);
+
 /* What both read of a quantized tile. --------------------------------------------------------- */
 
 /* The loops over runs and blocks of a quantized tile. Between begin and end the builder stands in

@@ -33,10 +33,16 @@ static void store_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef
 static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
     int64_t line = CG_TILE_ROWS * (ir_dtype_bits(p->w_type->dtype) / 8);
-    cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), 1);
+    int unroll = p->k % 8 == 0 ? 8 : 1;
+    cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), unroll);
     LLVMValueRef at = cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, loop.index, line));
+    cg_cpu_prefetch_weights(em, at, unroll * line);
     load_sums(em, p, locals, sums);
-    add_column(em, p, loop.index, cg_cpu_load_f32x16(em, p->w_type->dtype, at, NULL), sums);
+    for (int i = 0; i < unroll; i++)
+        add_column(em, p, cg_cpu_add_const(em, loop.index, i),
+                   cg_cpu_load_f32x16(em, p->w_type->dtype, cg_cpu_offset_const(em, at, i * line),
+                                      NULL),
+                   sums);
     store_sums(em, p, locals, sums);
     cg_cpu_end_for(em, &loop);
 }

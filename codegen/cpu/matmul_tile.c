@@ -38,12 +38,10 @@ static LLVMValueRef load_half_line(cg_cpu_emitter *em, LLVMValueRef base, int64_
     return cg_cpu_load_f32x16(em, IR_F16, at, NULL);
 }
 
-/* Processors' own prefetching lags behind this stream, above all on servers with a slow L3. What
- * lies behind the weight's end is fetched too, without harm. */
-static void prefetch(cg_cpu_emitter *em, const cg_cpu_blocks *b) {
-    for (int at = 0; at < b->packed.block_bytes; at += 64) {
-        cg_cpu_prefetch(em, cg_cpu_offset_const(em, b->block, PREFETCH_NEAR + at), 1);
-        cg_cpu_prefetch(em, cg_cpu_offset_const(em, b->block, PREFETCH_FAR + at), 2);
+void cg_cpu_prefetch_weights(cg_cpu_emitter *em, LLVMValueRef w, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) {
+        cg_cpu_prefetch(em, cg_cpu_offset_const(em, w, PREFETCH_NEAR + at), 1);
+        cg_cpu_prefetch(em, cg_cpu_offset_const(em, w, PREFETCH_FAR + at), 2);
     }
 }
 
@@ -64,7 +62,7 @@ cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p) {
     if (!b.packed.super_bytes) {
         b.block = run;
         b.index = b.runs.index;
-        prefetch(em, &b);
+        cg_cpu_prefetch_weights(em, b.block, b.packed.block_bytes);
         return b;
     }
     b.d = load_half_line(em, run, 0);
@@ -74,7 +72,7 @@ cg_cpu_blocks cg_cpu_begin_blocks(cg_cpu_emitter *em, const cg_cpu_product *p) {
     b.blocks = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, blocks_per_run), 1);
     b.block = cg_cpu_offset(em, blocks, cg_cpu_mul_const(em, b.blocks.index, b.packed.block_bytes));
     b.index = cg_cpu_add(em, cg_cpu_mul_const(em, b.runs.index, blocks_per_run), b.blocks.index);
-    prefetch(em, &b);
+    cg_cpu_prefetch_weights(em, b.block, b.packed.block_bytes);
     return b;
 }
 
