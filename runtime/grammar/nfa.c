@@ -151,6 +151,8 @@ static uint32_t size_of(builder *b, uint32_t number, int depth) {
         size = SMALL + 1;
     else if (e->kind == RT_EXPR_TEXT)
         size = e->count;
+    else if (e->kind == RT_EXPR_DIGITS)
+        size = e->count / RT_EXPR_DIGITS_NUMBERS;
     else if (e->kind == RT_EXPR_CHARS)
         for (uint32_t i = 0; i < e->count; i++)
             size += b->rules->ranges[e->begin + i].high >= 0x80 ? 12 : 0;
@@ -231,6 +233,33 @@ static bool build_join(builder *b, const rt_expr *e, uint32_t from, uint32_t to)
            (some == RT_NO_EDGE || add_empty(b, some, to));
 }
 
+/* Digits next to each other that lead to the same state are one edge. */
+static bool build_digits(builder *b, const rt_expr *e, uint32_t from, uint32_t to) {
+    const uint32_t *state = b->rules->parts + e->begin;
+    uint32_t n = e->count / RT_EXPR_DIGITS_NUMBERS, base = b->nfa->n_states, unused;
+    b->work += n;
+    for (uint32_t i = 0; i < n; i++)
+        if (!add_state(b, &unused))
+            return false;
+    if (!add_empty(b, from, base + e->rule))
+        return false;
+    for (uint32_t i = 0; i < n; i++, state += RT_EXPR_DIGITS_NUMBERS) {
+        for (uint32_t low = 0, end; low <= 10; low = end) {
+            for (end = low + 1; end < 10 && state[end] == state[low];)
+                end++;
+            rt_edge edge = {.to = base + state[low],
+                            .kind = RT_EDGE_BYTES,
+                            .low = low == 10 ? '.' : (uint8_t)('0' + low),
+                            .high = low == 10 ? '.' : (uint8_t)('0' + end - 1)};
+            if (state[low] != RT_EXPR_NONE && !add_edge(b, base + i, edge))
+                return false;
+        }
+        if (state[11] && !add_empty(b, base + i, to))
+            return false;
+    }
+    return true;
+}
+
 static bool build_rule(builder *b, uint32_t rule, uint32_t from, uint32_t to) {
     const rt_rule *r = &b->rules->rules[rule];
     if (r->expr == RT_EXPR_NONE)
@@ -274,6 +303,9 @@ static bool build(builder *b, uint32_t number, uint32_t from, uint32_t to) {
         break;
     case RT_EXPR_JOIN:
         ok = build_join(b, e, from, to);
+        break;
+    case RT_EXPR_DIGITS:
+        ok = build_digits(b, e, from, to);
         break;
     case RT_EXPR_RULE:
         ok = build_rule(b, e->rule, from, to);

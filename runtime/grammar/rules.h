@@ -20,6 +20,9 @@ typedef enum rt_expr_kind {
     RT_EXPR_REPEAT, /* the part, min to max times */
     RT_EXPR_JOIN,   /* the parts with the first one between any two; those that are marked optional
                        may be left out */
+    RT_EXPR_DIGITS, /* an automaton over digits and points: RT_EXPR_DIGITS_NUMBERS parts a state,
+                       where 0 … 9 and a point lead to (RT_EXPR_NONE: nowhere), and whether the text
+                       may end; without cycles */
     RT_EXPR_RULE
 } rt_expr_kind;
 
@@ -31,10 +34,11 @@ typedef struct rt_expr {
     rt_expr_kind kind;
     uint32_t begin, count; /* of bytes, ranges or parts */
     uint32_t min, max;     /* RT_EXPR_REPEAT */
-    uint32_t rule;         /* RT_EXPR_RULE */
+    uint32_t rule;         /* RT_EXPR_RULE; of RT_EXPR_DIGITS the first state */
 } rt_expr;
 
 #define RT_EXPR_UNBOUNDED UINT32_MAX
+enum { RT_EXPR_DIGITS_NUMBERS = 12 };
 
 /* What a grammar may be made of. Each is far beyond what people write. */
 enum {

@@ -137,6 +137,7 @@ static const struct {
     {"maximum", RT_ABOUT_NUMBER},
     {"exclusiveMinimum", RT_ABOUT_NUMBER},
     {"exclusiveMaximum", RT_ABOUT_NUMBER},
+    {"multipleOf", RT_ABOUT_NUMBER},
     {"properties", RT_ABOUT_OBJECT},
     {"required", RT_ABOUT_OBJECT},
     {"additionalProperties", RT_ABOUT_OBJECT},
@@ -290,55 +291,55 @@ static uint32_t string(rt_schema *s, const cJSON *schema, const rt_place *place)
     return expr == RT_EXPR_NONE ? 0 : expr;
 }
 
-/* Takes a bound into *bounds where it is the tighter one. */
-static void bound(rt_schema *s, const cJSON *schema, const rt_place *place, const char *member,
-                  bool integer, bool lower, bool excluded, rt_json_bounds *b) {
+/* Takes a bound over where it is the tighter one. False: it is not there. */
+static bool bound(rt_schema *s, const cJSON *schema, const rt_place *place, const char *member,
+                  bool lower, bool excluded, rt_json_numbers *n) {
     const cJSON *m = cJSON_GetObjectItemCaseSensitive(schema, member);
+    double *bound = lower ? &n->min : &n->max, x = cJSON_IsNumber(m) ? m->valuedouble : 0;
+    bool *is_excluded = lower ? &n->min_excluded : &n->max_excluded;
+    bool beyond = fabs(x) > (double)RT_JSON_LARGEST;
     if (!m)
-        return;
-    double x = cJSON_IsNumber(m) ? m->valuedouble : 0;
-    if (!cJSON_IsNumber(m)) {
+        return false;
+    if (!cJSON_IsNumber(m))
         rt_schema_problem(s, place, member, true, "expected a number");
-        return;
-    }
-    if (integer && x != floor(x)) { /* the next whole number, which is within */
-        x = lower ? ceil(x) : floor(x);
-        excluded = false;
-    }
-    if (x != floor(x)) {
-        rt_schema_problem(s, place, member, false, "only whole numbers are supported");
-        return;
-    }
-    if (lower ? x > (double)RT_JSON_LARGEST : x < -(double)RT_JSON_LARGEST) {
+    else if (beyond ? lower == (x > 0) : !rt_json_exact(x))
         rt_schema_problem(s, place, member, false,
-                          "numbers of more than 15 digits are not "
+                          "only numbers of at most 15 digits, before and behind the point, are "
                           "supported");
-        return;
+    else if (beyond) /* as no number is that is made */
+        return true;
+    else if (x == *bound)
+        *is_excluded = *is_excluded || excluded;
+    else if (lower ? x > *bound : x < *bound) {
+        *bound = x;
+        *is_excluded = excluded;
     }
-    if (fabs(x) > (double)RT_JSON_LARGEST)
-        return; /* no number that is made is beyond it */
-    int64_t n = (int64_t)x;
-    if (lower && (n > b->min || (n == b->min && excluded))) {
-        b->min = n;
-        b->min_excluded = excluded;
-    } else if (!lower && (n < b->max || (n == b->max && excluded))) {
-        b->max = n;
-        b->max_excluded = excluded;
-    }
+    return true;
 }
 
 static uint32_t number(rt_schema *s, const cJSON *schema, const rt_place *place, bool integer) {
-    rt_json_bounds b = {-RT_JSON_LARGEST, RT_JSON_LARGEST, false, false};
-    bound(s, schema, place, "minimum", integer, true, false, &b);
-    bound(s, schema, place, "exclusiveMinimum", integer, true, true, &b);
-    bound(s, schema, place, "maximum", integer, false, false, &b);
-    bound(s, schema, place, "exclusiveMaximum", integer, false, true, &b);
-    if (b.min > b.max)
+    const double largest = (double)RT_JSON_LARGEST;
+    rt_json_numbers n = {
+        .min = -largest, .max = largest, .multiple = 1, .exponent = integer ? 0 : -15};
+    const cJSON *multiple = cJSON_GetObjectItemCaseSensitive(schema, "multipleOf");
+    bool bounded = bound(s, schema, place, "minimum", true, false, &n);
+    bounded |= bound(s, schema, place, "exclusiveMinimum", true, true, &n);
+    bounded |= bound(s, schema, place, "maximum", false, false, &n);
+    bounded |= bound(s, schema, place, "exclusiveMaximum", false, true, &n);
+    if (n.min > n.max)
         return rt_schema_contradiction(s, schema, place, "minimum", "more than the maximum");
-    bool bounded = b.min != -RT_JSON_LARGEST || b.max != RT_JSON_LARGEST;
-    if (integer)
-        return bounded ? rt_json_integer_between(&s->json, b) : rt_json_integer(&s->json);
-    return bounded ? rt_json_number_between(&s->json, b) : rt_json_number(&s->json);
+    if (multiple && !(cJSON_IsNumber(multiple) && multiple->valuedouble > 0))
+        rt_schema_problem(s, place, "multipleOf", true, "expected a number above 0");
+    else if (multiple && !rt_json_set_multiple(&n, multiple->valuedouble, integer))
+        rt_schema_problem(s, place, "multipleOf", false,
+                          "only 1 to %d, times a power of ten from 10^-15 to 10^14, is supported",
+                          RT_JSON_MAX_MULTIPLE);
+    if (!multiple && !bounded)
+        return integer ? rt_json_integer(&s->json) : rt_json_number(&s->json);
+    uint32_t expr = rt_json_numbers_like(&s->json, n);
+    return expr != RT_EXPR_NONE ? expr
+                                : rt_schema_nothing(s, place, multiple ? "multipleOf" : "minimum",
+                                                    "no number is within the bounds");
 }
 
 /* A value as it stands in the schema. Numbers that JSON's readers may round are refused. */

@@ -14,6 +14,7 @@
 
 #include "runtime/modelcc.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,6 +192,28 @@ static void take_number(rt_schema *s, cJSON *merged, const cJSON *m, bool greate
     put(s, merged, m->string, cJSON_Duplicate(m, true));
 }
 
+/* Multiples of both: of whole numbers, those of their least common multiple. */
+static void take_multiple(rt_schema *s, cJSON *merged, const cJSON *m, const rt_place *place) {
+    cJSON *old = cJSON_GetObjectItemCaseSensitive(merged, m->string);
+    double a = old ? old->valuedouble : 0, b = m->valuedouble;
+    if (!old) {
+        put(s, merged, m->string, cJSON_Duplicate(m, true));
+    } else if (!cJSON_Compare(old, m, true)) {
+        if (!(a >= 1 && b >= 1 && a <= 1e15 && b <= 1e15 && a == floor(a) && b == floor(b))) {
+            rt_schema_problem(s, place, m->string, false, "not supported beside another %s",
+                              m->string);
+            return;
+        }
+        double x = a, y = b;
+        while (y > 0) {
+            double rest = fmod(x, y);
+            x = y;
+            y = rest;
+        }
+        cJSON_SetNumberValue(old, a / x * b);
+    }
+}
+
 /* A keyword that does not depend on others. */
 static void take_simple(rt_schema *s, cJSON *merged, const cJSON *m, const rt_place *place) {
     static const char *const greatest[] = {"minLength", "minimum",       "exclusiveMinimum",
@@ -200,6 +223,8 @@ static void take_simple(rt_schema *s, cJSON *merged, const cJSON *m, const rt_pl
     for (int i = 0; greatest[i]; i++)
         if (strcmp(m->string, greatest[i]) == 0 || strcmp(m->string, least[i]) == 0)
             take_number(s, merged, m, strcmp(m->string, greatest[i]) == 0);
+    if (strcmp(m->string, "multipleOf") == 0)
+        take_multiple(s, merged, m, place);
     bool unique = strcmp(m->string, "uniqueItems") == 0 && !cJSON_IsFalse(m);
     if (!unique && strcmp(m->string, "pattern") != 0 && strcmp(m->string, "format") != 0)
         return;

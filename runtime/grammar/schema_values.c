@@ -6,7 +6,6 @@
 
 enum {
     MAX_INDENT = 16,
-    DIGITS = 15,
     LONG = 64,   /* characters from which on a string is made of calls, not of copies */
     MAX_KEY = 48 /* characters of a key that are told from those of others */
 };
@@ -14,6 +13,7 @@ enum {
 void rt_json_init(rt_json *j, rt_rules *rules) {
     memset(j, 0xff, sizeof *j); /* RT_EXPR_NONE */
     j->rules = rules;
+    j->work = 0;
     rt_range blank[] = {{' ', ' '}, {'\t', '\t'}};
     uint32_t line[] = {rt_expr_text(rules, "\n", 1),
                        rt_expr_repeat(rules, rt_expr_chars(rules, blank, 2), 0, MAX_INDENT)};
@@ -35,10 +35,6 @@ static uint32_t seq(rt_json *j, uint32_t a, uint32_t b) {
 
 static uint32_t seq3(rt_json *j, uint32_t a, uint32_t b, uint32_t c) {
     return rt_expr_list(j->rules, RT_EXPR_SEQ, (uint32_t[]){a, b, c}, 3);
-}
-
-static uint32_t alt(rt_json *j, uint32_t a, uint32_t b) {
-    return rt_expr_list(j->rules, RT_EXPR_ALT, (uint32_t[]){a, b}, 2);
 }
 
 static uint32_t any_number_of(rt_json *j, uint32_t expr) {
@@ -213,77 +209,6 @@ uint32_t rt_json_number(rt_json *j) {
         return rt_expr_rule(j->rules, j->number);
     return rule(j, &j->number, "number",
                 regex(j, "-?(0|[1-9]\\d{0,14})(\\.\\d{1,15})?([eE][+-]?\\d{1,2})?"));
-}
-
-static uint32_t digit(rt_json *j, int64_t low, int64_t high) {
-    return rt_expr_chars(j->rules, &(rt_range){(uint32_t)('0' + low), (uint32_t)('0' + high)}, 1);
-}
-
-static uint32_t digits(rt_json *j, uint32_t n) {
-    return rt_expr_repeat(j->rules, digit(j, 0, 9), n, n);
-}
-
-/* Numbers of n digits, zeros at the beginning included, from low to high; unit is 10^(n-1). */
-static uint32_t of_digits(rt_json *j, int64_t low, int64_t high, uint32_t n, int64_t unit) {
-    int64_t a = low / unit, b = high / unit;
-    if (n == 1)
-        return digit(j, low, high);
-    if (low % unit == 0 && high % unit == unit - 1)
-        return seq(j, digit(j, a, b), digits(j, n - 1));
-    if (a == b)
-        return seq(j, digit(j, a, a), of_digits(j, low % unit, high % unit, n - 1, unit / 10));
-    uint32_t first = seq(j, digit(j, a, a), of_digits(j, low % unit, unit - 1, n - 1, unit / 10));
-    uint32_t last = seq(j, digit(j, b, b), of_digits(j, 0, high % unit, n - 1, unit / 10));
-    uint32_t ends = alt(j, first, last);
-    return a + 1 < b ? alt(j, ends, seq(j, digit(j, a + 1, b - 1), digits(j, n - 1))) : ends;
-}
-
-/* Whole numbers from low >= 0 to high. */
-static uint32_t whole(rt_json *j, int64_t low, int64_t high) {
-    uint32_t all = rt_expr_list(j->rules, RT_EXPR_ALT, NULL, 0);
-    int64_t unit = 1;
-    for (uint32_t n = 1; n <= DIGITS; n++, unit *= 10) {
-        int64_t first = n == 1 ? 0 : unit, last = 10 * unit - 1;
-        int64_t a = low > first ? low : first, b = high < last ? high : last;
-        if (a <= b)
-            all = alt(j, all, of_digits(j, a, b, n, unit));
-    }
-    return all;
-}
-
-uint32_t rt_json_integer_between(rt_json *j, rt_json_bounds x) {
-    int64_t min = x.min + x.min_excluded, max = x.max - x.max_excluded;
-    uint32_t above = whole(j, min > 0 ? min : 0, max);
-    if (min >= 0)
-        return above;
-    uint32_t below = seq(j, literal(j, "-"), whole(j, max < 0 ? -max : 1, -min));
-    return alt(j, above, below);
-}
-
-/* Numbers from low >= 0 to high, without an exponent. A fraction behind `high` would be beyond it.
- */
-static uint32_t magnitude(rt_json *j, int64_t low, bool low_excluded, int64_t high,
-                          bool high_excluded) {
-    uint32_t all = whole(j, low + low_excluded, high - high_excluded);
-    uint32_t fraction = regex(j, "\\.\\d{1,15}");
-    if (low >= high)
-        return all;
-    uint32_t above_zero = regex(j, "\\.(0{0,13}[1-9]\\d?|\\d{1,3}[1-9])");
-    all = alt(j, all, seq(j, whole(j, low, low), low_excluded ? above_zero : fraction));
-    return low + 1 < high ? alt(j, all, seq(j, whole(j, low + 1, high - 1), fraction)) : all;
-}
-
-uint32_t rt_json_number_between(rt_json *j, rt_json_bounds x) {
-    uint32_t all = rt_expr_list(j->rules, RT_EXPR_ALT, NULL, 0);
-    if (x.max >= 0)
-        all = magnitude(j, x.min > 0 ? x.min : 0, x.min >= 0 && x.min_excluded, x.max,
-                        x.max_excluded);
-    if (x.min >= 0)
-        return all;
-    bool to_zero = x.max >= 0; /* 0 itself is among those without a sign */
-    uint32_t below =
-        magnitude(j, to_zero ? 0 : -x.max, to_zero || x.max_excluded, -x.min, x.min_excluded);
-    return alt(j, all, seq(j, literal(j, "-"), below));
 }
 
 /* --- any value -----------------------------------------------------------------------------------

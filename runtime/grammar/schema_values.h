@@ -14,6 +14,7 @@ typedef struct rt_json {
     uint32_t character; /* an expression: of a string, escaped where it must or may be */
     uint32_t plain;     /* an expression: the same, never escaped */
     uint32_t string, number, value, object, array, character_rule; /* rules */
+    uint32_t work;                                                 /* of schema_numbers.c */
 } rt_json;
 
 void rt_json_init(rt_json *json, rt_rules *rules);
@@ -36,16 +37,30 @@ uint32_t rt_json_string_of_format(rt_json *json, const char *format);
 /* A key, never escaped, that is none of the n keys, which are sorted by strcmp. */
 uint32_t rt_json_other_key(rt_json *json, const char *const *keys, size_t n);
 
-/* Numbers within bounds, which are whole numbers of at most 15 digits; exclusive where so marked.
- * Without any number between them: what matches nothing. */
-typedef struct rt_json_bounds {
-    int64_t min, max;
-    bool min_excluded, max_excluded;
-} rt_json_bounds;
+/* --- schema_numbers.c ----------------------------------------------------------------------------
+ */
 
 #define RT_JSON_LARGEST INT64_C(999999999999999)
+enum { RT_JSON_MAX_MULTIPLE = 1024 };
 
-uint32_t rt_json_integer_between(rt_json *json, rt_json_bounds bounds);
-uint32_t rt_json_number_between(rt_json *json, rt_json_bounds bounds);
+/* Numbers from min to max, without them where so marked, that are multiples of
+ * multiple * 10^exponent: of 10^0, all whole numbers; of 10^-15, all there are. Bounds are exact
+ * (rt_json_exact), at most RT_JSON_LARGEST and at least -RT_JSON_LARGEST. */
+typedef struct rt_json_numbers {
+    double min, max;
+    bool min_excluded, max_excluded;
+    uint32_t multiple; /* 1 … RT_JSON_MAX_MULTIPLE; not a multiple of 10 */
+    int exponent;      /* -15 … 14 */
+} rt_json_numbers;
+
+/* Whether a number has at most 15 digits, and those within 15 places on either side of the point.
+ */
+bool rt_json_exact(double x);
+/* Sets the multiple, x > 0; `integer`: of which only the whole numbers are asked for. False: it is
+ * none that is supported. */
+bool rt_json_set_multiple(rt_json_numbers *numbers, double x, bool integer);
+/* Without an exponent, and in bounded time for all numbers of a schema (else MCC_CAPACITY).
+ * RT_EXPR_NONE: there is none. */
+uint32_t rt_json_numbers_like(rt_json *json, rt_json_numbers numbers);
 
 #endif

@@ -16,8 +16,8 @@ def random_schema(rng, depth):
     """A schema of the keywords that are supported, and not too large for a short output."""
     kind = rng.randrange(14 if depth else 7)
     if kind == 0:
-        low = rng.randrange(-300, 300)
-        return {"type": "integer", "minimum": low, "maximum": low + rng.randrange(400)}
+        low, multiple = rng.randrange(-300, 300), rng.choice([1, 1, 2, 7, 25])
+        return {"type": "integer", "minimum": low, "maximum": low + multiple + rng.randrange(400), "multipleOf": multiple}
     if kind == 1:
         low = rng.randrange(-20, 20)
         return {"type": "number", rng.choice(["minimum", "exclusiveMinimum"]): low,
@@ -95,7 +95,7 @@ def valid(v, s):
     if "anyOf" in s and not any(valid(v, b) for b in s["anyOf"]) or not all(valid(v, b) for b in s.get("allOf", [])):
         return False
     if is_type(v, "number"):
-        return (v >= s.get("minimum", v) and v <= s.get("maximum", v) and
+        return ("multipleOf" not in s or v % s["multipleOf"] == 0) and (v >= s.get("minimum", v) and v <= s.get("maximum", v) and
                 not v <= s.get("exclusiveMinimum", -float("inf")) and not v >= s.get("exclusiveMaximum", float("inf")))
     if isinstance(v, str):
         return (s.get("minLength", 0) <= len(v) <= s.get("maxLength", len(v)) and

@@ -1,36 +1,9 @@
 /* JSON schemas as grammars: which texts match, where a value must match several schemas at a time;
  * and what is refused, with what words. Random schemas are in cli/guided.py. */
-#include "check_main.h"
-
-#include "runtime/grammar/automaton.h"
-#include "runtime/grammar/match.h"
-#include "runtime/modelcc.h"
+#include "schema_case.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* NULL with an error. */
-static bool read_schema(const char *schema, rt_automaton *automaton, rt_error *error) {
-    rt_rules r;
-    rt_rules_init(&r, error);
-    bool ok = rt_read_schema(&r, "guided_json", schema, strlen(schema)) &&
-              rt_automaton_create(automaton, &r, "guided_json", error);
-    rt_rules_free(&r);
-    return ok;
-}
-
-static bool accepts(const rt_automaton *automaton, const char *text) {
-    rt_matcher m;
-    ck_assert(rt_matcher_init(&m, automaton));
-    rt_set set = rt_match_start(&m);
-    for (; *text; text++) {
-        rt_match_expand(&m, &set);
-        set = rt_match_byte(&m, set, (uint8_t)*text);
-    }
-    bool ok = rt_match_may_end(&m, set);
-    rt_matcher_destroy(&m);
-    return ok;
-}
 
 /* A schema; texts that match it, and texts that do not, each list up to NULL. */
 static const struct {
