@@ -129,6 +129,7 @@ static const struct {
     {"anyOf", RT_ABOUT_WHOLE},
     {"oneOf", RT_ABOUT_WHOLE},
     {"allOf", RT_ABOUT_WHOLE},
+    {"not", RT_ABOUT_NOT},
     {"minLength", RT_ABOUT_STRING},
     {"maxLength", RT_ABOUT_STRING},
     {"pattern", RT_ABOUT_STRING},
@@ -161,6 +162,10 @@ static int find_keyword(const char *name) {
 int rt_schema_about(const char *keyword) {
     int k = find_keyword(keyword);
     return k < 0 ? RT_ABOUT_NOTHING : keywords[k].about;
+}
+
+bool rt_schema_is_known(const char *keyword) {
+    return find_keyword(keyword) >= 0;
 }
 
 int rt_schema_keywords(rt_schema *s, const cJSON *schema, const rt_place *place,
@@ -229,7 +234,7 @@ int rt_schema_types(rt_schema *s, const cJSON *schema, const rt_place *place, in
            (about & RT_ABOUT_ARRAY ? RT_TYPE_ARRAY : 0);
 }
 
-static int type_of_value(const cJSON *v) {
+int rt_schema_type_of(const cJSON *v) {
     if (cJSON_IsNumber(v))
         return RT_TYPE_NUMBER | (v->valuedouble == floor(v->valuedouble) ? RT_TYPE_INTEGER : 0);
     return cJSON_IsNull(v)     ? RT_TYPE_NULL
@@ -257,13 +262,23 @@ uint32_t rt_schema_count(rt_schema *s, const cJSON *schema, const rt_place *plac
     return missing;
 }
 
-static uint32_t string(rt_schema *s, const cJSON *schema, const rt_place *place) {
+static uint32_t string(rt_schema *s, const cJSON *schema, const rt_place *place,
+                       const rt_excluded *excluded) {
     const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(schema, "pattern");
     const cJSON *format = cJSON_GetObjectItemCaseSensitive(schema, "format");
     uint32_t min = rt_schema_count(s, schema, place, "minLength", 0);
     uint32_t max = rt_schema_count(s, schema, place, "maxLength", RT_EXPR_UNBOUNDED);
     if (min > max)
         return rt_schema_contradiction(s, schema, place, "minLength", "more than maxLength");
+    int n_excluded = 0;
+    for (int i = 0; i < excluded->n; i++)
+        n_excluded += cJSON_IsString(excluded->values[i]);
+    if (n_excluded > 0) {
+        if (!pattern && !format && min == 0 && max == RT_EXPR_UNBOUNDED)
+            return rt_schema_other_strings(s, excluded);
+        rt_schema_problem(s, place, "not", false,
+                          "a text is not supported beside pattern, format, minLength or maxLength");
+    }
     if (!pattern && !format)
         return rt_json_string_of_length(&s->json, min, max);
     if (min > 0 || max != RT_EXPR_UNBOUNDED || (pattern && format)) {
@@ -317,7 +332,8 @@ static bool bound(rt_schema *s, const cJSON *schema, const rt_place *place, cons
     return true;
 }
 
-static uint32_t number(rt_schema *s, const cJSON *schema, const rt_place *place, bool integer) {
+static uint32_t number(rt_schema *s, const cJSON *schema, const rt_place *place, bool integer,
+                       const rt_excluded *excluded) {
     const double largest = (double)RT_JSON_LARGEST;
     rt_json_numbers n = {
         .min = -largest, .max = largest, .multiple = 1, .exponent = integer ? 0 : -15};
@@ -334,16 +350,18 @@ static uint32_t number(rt_schema *s, const cJSON *schema, const rt_place *place,
         rt_schema_problem(s, place, "multipleOf", false,
                           "only 1 to %d, times a power of ten from 10^-15 to 10^14, is supported",
                           RT_JSON_MAX_MULTIPLE);
+    for (int i = 0; i < excluded->n; i++)
+        bounded = bounded || cJSON_IsNumber(excluded->values[i]);
     if (!multiple && !bounded)
         return integer ? rt_json_integer(&s->json) : rt_json_number(&s->json);
-    uint32_t expr = rt_json_numbers_like(&s->json, n);
+    uint32_t expr = rt_schema_other_numbers(s, place, n, excluded);
     return expr != RT_EXPR_NONE ? expr
                                 : rt_schema_nothing(s, place, multiple ? "multipleOf" : "minimum",
                                                     "no number is within the bounds");
 }
 
 /* A value as it stands in the schema. Numbers that JSON's readers may round are refused. */
-static uint32_t constant(rt_schema *s, const cJSON *value, const rt_place *place) {
+uint32_t rt_schema_constant(rt_schema *s, const cJSON *value, const rt_place *place) {
     static const double max_exact = 9007199254740992.0;
     if (cJSON_IsNumber(value) && !(fabs(value->valuedouble) < max_exact)) {
         rt_schema_problem(s, place, NULL, false, "a number of more than 15 digits");
@@ -367,8 +385,8 @@ uint32_t rt_schema_constants(rt_schema *s, const cJSON *list, const rt_place *pl
         rt_schema_problem(s, place, "enum", true, "expected a list of values");
     for (const cJSON *v = cJSON_IsArray(list) ? list->child : NULL; v; v = v->next, i++) {
         const rt_place value = {&at, NULL, i, at.depth + 1};
-        if (types == 0 || (types & type_of_value(v)))
-            rt_expr_push(s->rules, &parts, constant(s, v, &value));
+        if (types == 0 || (types & rt_schema_type_of(v)))
+            rt_expr_push(s->rules, &parts, rt_schema_constant(s, v, &value));
     }
     uint32_t expr = parts.n > 0 ? rt_expr_list(s->rules, RT_EXPR_ALT, parts.at, parts.n)
                                 : rt_schema_nothing(s, place, "enum", "no value has the type");
@@ -505,7 +523,7 @@ static uint32_t whole_value(rt_schema *s, const cJSON *schema, const rt_place *p
         return reference(s, m, place);
     if (strcmp(whole, "const") == 0) {
         const rt_place at = {place, "const", 0, place->depth + 1};
-        return constant(s, m, &at);
+        return rt_schema_constant(s, m, &at);
     }
     if (strcmp(whole, "enum") == 0)
         return rt_schema_constants(s, m, place, rt_schema_types(s, schema, place, 0));
@@ -515,21 +533,28 @@ static uint32_t whole_value(rt_schema *s, const cJSON *schema, const rt_place *p
 uint32_t rt_schema_of_types(rt_schema *s, const cJSON *schema, const rt_place *place, int types) {
     rt_expr_stack parts = {0};
     rt_rules *r = s->rules;
+    rt_excluded excluded;
+    types = rt_schema_exclude(s, schema, place, types, &excluded);
     if (types & RT_TYPE_OBJECT)
         rt_expr_push(r, &parts, rt_schema_object(s, schema, place));
     if (types & RT_TYPE_ARRAY)
         rt_expr_push(r, &parts, rt_schema_array(s, schema, place));
     if (types & RT_TYPE_STRING)
-        rt_expr_push(r, &parts, string(s, schema, place));
+        rt_expr_push(r, &parts, string(s, schema, place, &excluded));
     if (types & (RT_TYPE_NUMBER | RT_TYPE_INTEGER))
-        rt_expr_push(r, &parts, number(s, schema, place, !(types & RT_TYPE_NUMBER)));
-    if (types & RT_TYPE_BOOLEAN) {
-        rt_expr_push(r, &parts, rt_expr_text(r, "true", 4));
-        rt_expr_push(r, &parts, rt_expr_text(r, "false", 5));
-    }
-    if (types & RT_TYPE_NULL)
-        rt_expr_push(r, &parts, rt_expr_text(r, "null", 4));
-    uint32_t expr = rt_expr_list(r, RT_EXPR_ALT, parts.at, parts.n);
+        rt_expr_push(r, &parts, number(s, schema, place, !(types & RT_TYPE_NUMBER), &excluded));
+    static const struct {
+        cJSON value;
+        const char *text;
+        int type;
+    } names[] = {{{.type = cJSON_True}, "true", RT_TYPE_BOOLEAN},
+                 {{.type = cJSON_False}, "false", RT_TYPE_BOOLEAN},
+                 {{.type = cJSON_NULL}, "null", RT_TYPE_NULL}};
+    for (int i = 0; i < 3; i++)
+        if ((types & names[i].type) && !rt_schema_is_excluded(&excluded, &names[i].value))
+            rt_expr_push(r, &parts, rt_expr_text(r, names[i].text, strlen(names[i].text)));
+    uint32_t expr = parts.n > 0 ? rt_expr_list(r, RT_EXPR_ALT, parts.at, parts.n)
+                                : rt_schema_nothing(s, place, "not", "nothing is left");
     rt_expr_stack_free(&parts);
     return expr;
 }
@@ -553,6 +578,8 @@ static uint32_t read_schema(rt_schema *s, const cJSON *schema, const rt_place *p
         return is_alone(schema, whole) ? whole_value(s, schema, place, whole)
                                        : rt_schema_all_of(s, schema, place);
     int types = rt_schema_types(s, schema, place, about);
+    if (!types && (about & RT_ABOUT_NOT))
+        types = RT_TYPE_ANY;
     return types ? rt_schema_of_types(s, schema, place, types) : rt_json_value(&s->json);
 }
 

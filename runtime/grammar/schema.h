@@ -19,8 +19,9 @@ enum {
     RT_ABOUT_NUMBER = 2,
     RT_ABOUT_OBJECT = 4,
     RT_ABOUT_ARRAY = 8,
-    RT_ABOUT_ALL = 16,  /* type */
-    RT_ABOUT_WHOLE = 32 /* stands for the whole value */
+    RT_ABOUT_ALL = 16,   /* type */
+    RT_ABOUT_WHOLE = 32, /* stands for the whole value */
+    RT_ABOUT_NOT = 64
 };
 
 enum {
@@ -30,8 +31,18 @@ enum {
     RT_TYPE_NUMBER = 8,
     RT_TYPE_STRING = 16,
     RT_TYPE_OBJECT = 32,
-    RT_TYPE_ARRAY = 64
+    RT_TYPE_ARRAY = 64,
+    RT_TYPE_ANY = 127
 };
+
+enum { RT_MAX_EXCLUDED = 64 };
+
+/* What `not` takes out. */
+typedef struct rt_excluded {
+    int types;
+    const cJSON *values[RT_MAX_EXCLUDED];
+    int n;
+} rt_excluded;
 
 typedef struct rt_schema_ref {
     const cJSON *schema;
@@ -48,7 +59,7 @@ typedef struct rt_schema {
     size_t n_refs, ref_capacity;
     struct rt_schema_merge *merges; /* schema_all_of.c: sets of schemas that are rules */
     const cJSON *merged;            /* the schema that is read, where it is one of several */
-    size_t merge_work;              /* of merging, and of looking up what a $ref points to */
+    size_t merge_work;              /* of rt_schema_spend, and of looking up what a $ref points to */
     char problems[RT_ERROR_TEXT];
     size_t problem_bytes;
     int n_problems;
@@ -78,12 +89,16 @@ uint32_t rt_schema_part(rt_schema *s, const cJSON *schema, const rt_place *place
 int rt_schema_keywords(rt_schema *s, const cJSON *schema, const rt_place *place,
                        const char **whole);
 int rt_schema_about(const char *keyword);
+bool rt_schema_is_known(const char *keyword);
+/* A value's types: whole numbers have two. */
+int rt_schema_type_of(const cJSON *value);
 
 /* The types (RT_TYPE_) that a schema asks for; where it does not, those that its keywords are
  * about. 0: any. */
 int rt_schema_types(rt_schema *s, const cJSON *schema, const rt_place *place, int about);
 /* Values of these types, as the schema's keywords want them. */
 uint32_t rt_schema_of_types(rt_schema *s, const cJSON *schema, const rt_place *place, int types);
+uint32_t rt_schema_constant(rt_schema *s, const cJSON *value, const rt_place *place);
 /* The values of a list that have one of these types (0: any). */
 uint32_t rt_schema_constants(rt_schema *s, const cJSON *list, const rt_place *place, int types);
 /* Notes the schemas of oneOf of which two may match the same value. */
@@ -96,6 +111,21 @@ void rt_schema_check_one_of(rt_schema *s, const cJSON *list, const rt_place *pla
  * stands for the whole value. */
 uint32_t rt_schema_all_of(rt_schema *s, const cJSON *schema, const rt_place *place);
 void rt_schema_free_merges(rt_schema *s);
+/* Work that is done for each use of a part of the schema. False: too much, which is an error. */
+bool rt_schema_spend(rt_schema *s, size_t work);
+
+/* --- schema_not.c --------------------------------------------------------------------------------
+ */
+
+/* What a schema's `not` excludes, to *excluded; returns those of the types that are left. */
+int rt_schema_exclude(rt_schema *s, const cJSON *schema, const rt_place *place, int types,
+                      rt_excluded *excluded);
+bool rt_schema_is_excluded(const rt_excluded *excluded, const cJSON *value);
+/* As rt_json_numbers_like, without those that are excluded. */
+uint32_t rt_schema_other_numbers(rt_schema *s, const rt_place *place, rt_json_numbers numbers,
+                                 const rt_excluded *excluded);
+/* Strings that are not excluded. */
+uint32_t rt_schema_other_strings(rt_schema *s, const rt_excluded *excluded);
 
 /* --- schema_any_of.c -----------------------------------------------------------------------------
  */

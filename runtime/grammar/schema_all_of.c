@@ -67,11 +67,13 @@ static bool no_memory(rt_schema *s) {
     return rt_rules_fail(s->rules, MCC_OUT_OF_MEMORY, "out of memory for a grammar");
 }
 
-static bool spend(rt_schema *s, size_t work) {
+bool rt_schema_spend(rt_schema *s, size_t work) {
     s->merge_work += work;
     return s->merge_work <= MAX_WORK ||
            rt_rules_fail(s->rules, MCC_CAPACITY,
-                         "%s: allOf and what is beside anyOf is too much to merge", s->field);
+                         "%s: allOf, not, uniqueItems and what is beside anyOf are too much to "
+                         "merge",
+                         s->field);
 }
 
 /* The values in a value, itself included; of a list without itself. Counts to MAX_NODES. */
@@ -138,7 +140,7 @@ static void add(rt_schema *s, parts *all, const cJSON *schema, const rt_place *p
         rt_schema_problem(s, place, NULL, true, "expected a schema: an object, true or false");
         return;
     }
-    if (!schema->child || !spend(s, 64 * (1 + (size_t)cJSON_GetArraySize(schema))))
+    if (!schema->child || !rt_schema_spend(s, 64 * (1 + (size_t)cJSON_GetArraySize(schema))))
         return;
     for (const chain *c = outer; c; c = c->outer)
         if (c->first == schema->child) {
@@ -241,6 +243,20 @@ static cJSON *refer(const cJSON *schema) {
                                   : cJSON_Duplicate(schema, true);
 }
 
+/* What any of them excludes. */
+static void take_not(rt_schema *s, cJSON *merged, const cJSON *m) {
+    cJSON *not = cJSON_GetObjectItemCaseSensitive(merged, "not");
+    if (!not )
+        not = cJSON_AddObjectToObject(merged, "not");
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(not, "anyOf");
+    if (!list)
+        list = cJSON_AddArrayToObject(not, "anyOf");
+    if (list)
+        put(s, list, NULL, refer(m));
+    else
+        no_memory(s);
+}
+
 /* One schema for what several say of the same place: n of them, NULL where one says nothing. */
 static cJSON *both(rt_schema *s, const cJSON *const *schemas, int n) {
     const cJSON *one = NULL;
@@ -269,7 +285,7 @@ static void merge_required(rt_schema *s, const parts *all, cJSON *merged) {
     for (int i = 0; i < all->n; i++) {
         const cJSON *from = get(all->at[i].schema, "required");
         cJSON *to = cJSON_GetObjectItemCaseSensitive(merged, "required");
-        if (!spend(s, 64 * (size_t)cJSON_GetArraySize(from)))
+        if (!rt_schema_spend(s, 64 * (size_t)cJSON_GetArraySize(from)))
             return;
         if (from && (!to || !cJSON_IsArray(from))) {
             cJSON_DeleteItemFromObjectCaseSensitive(merged, "required");
@@ -320,7 +336,7 @@ static void merge_properties(rt_schema *s, const parts *all, const rt_place *pla
     for (int i = 0; i < all->n; i++) {
         const cJSON *own = get(all->at[i].schema, "properties");
         for (const cJSON *p = own ? own->child : NULL; p && !s->rules->failed; p = p->next) {
-            if (!spend(s, 2 * sizes + (size_t)n))
+            if (!rt_schema_spend(s, 2 * sizes + (size_t)n))
                 return;
             if (get(own, p->string) != p)
                 rt_schema_problem(s, place, "properties", true, "\"%.60s\" is there twice",
@@ -380,11 +396,15 @@ static bool has_value(const cJSON *list, const cJSON *constant, const cJSON *val
 }
 
 /* The values that all schemas list, of these types. */
-static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, int types,
-                       int about) {
+static uint32_t values(rt_schema *s, const parts *all, const cJSON *merged, const rt_place *place,
+                       int types, int about) {
     const cJSON *first = NULL;
     uint32_t expr = 0;
     size_t sizes = 8;
+    rt_excluded excluded;
+    rt_schema_exclude(s, merged, place, 0, &excluded);
+    for (int i = 0; i < excluded.n; i++)
+        sizes += nodes(excluded.values[i]);
     for (int i = 0; i < all->n; i++) {
         const cJSON *some = get(all->at[i].schema, "enum");
         if (some && (!cJSON_IsArray(some) || !some->child)) {
@@ -400,13 +420,13 @@ static uint32_t values(rt_schema *s, const parts *all, const rt_place *place, in
         no_memory(s);
     bool alone = first && first->string; /* a constant: what follows it are other keywords */
     for (const cJSON *v = first; v && !s->rules->failed; v = alone ? NULL : v->next) {
-        bool in_all = spend(s, sizes * nodes(v)); /* objects are compared name by name */
+        bool in_all = rt_schema_spend(s, sizes * nodes(v)); /* objects are compared name by name */
         for (int i = 0; i < all->n && in_all; i++)
             in_all = has_value(get(all->at[i].schema, "enum"), get(all->at[i].schema, "const"), v);
-        if (in_all)
+        if (in_all && !rt_schema_is_excluded(&excluded, v))
             put(s, list, NULL, cJSON_Duplicate(v, true));
     }
-    if (list->child && (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE)))
+    if (list->child && (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE | RT_ABOUT_NOT)))
         rt_schema_problem(s, place, NULL, false,
                           "beside enum and const only type is supported, and others of them");
     if (!s->rules->failed)
@@ -460,6 +480,8 @@ static uint32_t read_merged(rt_schema *s, const parts *all, const rt_place *plac
                 continue; /* of values that cannot be */
             about |= of;
             take_simple(s, merged, m, place);
+            if (strcmp(m->string, "not") == 0)
+                take_not(s, merged, m);
         }
         constants = constants || get(schema, "enum") || get(schema, "const");
     }
@@ -471,13 +493,15 @@ static uint32_t read_merged(rt_schema *s, const parts *all, const rt_place *plac
         merge_items(s, all, place, merged);
     if (!typed)
         types = rt_schema_types(s, merged, place, about);
+    if (!types && (about & RT_ABOUT_NOT))
+        types = RT_TYPE_ANY;
     const cJSON *outer = s->merged;
     s->merged = merged;
     uint32_t expr = 0;
     if (s->rules->failed)
         expr = 0;
     else if (constants)
-        expr = values(s, all, place, types, about);
+        expr = values(s, all, merged, place, types, about);
     else if (types)
         expr = rt_schema_of_types(s, merged, place, types);
     else
@@ -501,7 +525,7 @@ static uint32_t distribute(rt_schema *s, const parts *all, int i, int which,
         return 0;
     }
     size_t size = nodes(list);
-    if (which == ONE_OF && spend(s, size * (size + 4096))) /* pairs, and their values */
+    if (which == ONE_OF && rt_schema_spend(s, size * (size + 4096))) /* pairs, and their values */
         rt_schema_check_one_of(s, list, place);
     const rt_place at = {place, name, 0, place->depth + 1};
     for (const cJSON *b = list->child; b && !s->rules->failed; b = b->next, k++) {
@@ -567,7 +591,7 @@ static uint32_t read_set(rt_schema *s, parts *all, const rt_place *place) {
     uint32_t rule = m->rule, expr;
     if (s->rules->failed)
         return 0;
-    if (!spend(s, looked))
+    if (!rt_schema_spend(s, looked))
         return 0;
     if (place->depth > RT_GRAMMAR_MAX_NESTING) {
         rt_rules_fail(s->rules, MCC_CAPACITY, "%s: nested too deeply", s->field);

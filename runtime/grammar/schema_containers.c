@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROPERTIES = 2048, MAX_PREFIX = 48 };
+enum { MAX_PROPERTIES = 2048, MAX_PREFIX = 48, MAX_UNIQUE = 8 };
 
 static uint32_t seq(rt_schema *s, const uint32_t *parts, size_t n) {
     return rt_expr_list(s->rules, RT_EXPR_SEQ, parts, n);
@@ -121,16 +121,11 @@ static uint32_t more_members(rt_schema *s, const object *o, uint32_t value) {
         rt_rules_fail(s->rules, MCC_OUT_OF_MEMORY, "out of memory for a grammar");
         return 0;
     }
-    for (size_t i = 0; i < o->n; i++) {
-        const char *name = o->properties[i].name;
-        bool plain = true;
-        for (const char *p = name; *p; p++)
-            plain = plain && (uint8_t)*p >= 0x20 && *p != '"' && *p != '\\' && *p != 0x7f;
-        if (plain)
-            names[n++] = name;
-    }
+    for (size_t i = 0; i < o->n; i++)
+        if (rt_json_is_plain(o->properties[i].name))
+            names[n++] = o->properties[i].name;
     qsort(names, n, sizeof *names, by_name);
-    uint32_t key = rt_json_other_key(&s->json, names, n);
+    uint32_t key = rt_json_other_string(&s->json, names, n);
     free(names);
     uint32_t one = seq(s, (uint32_t[]){key, text(s, ":"), s->json.space, value}, 4);
     uint32_t next = seq(s, (uint32_t[]){separator(s), one}, 2);
@@ -250,6 +245,85 @@ static void read_items(rt_schema *s, const cJSON *schema, const rt_place *place,
         a->item = items ? rt_schema_part(s, items, &items_at) : rt_json_value(&s->json);
 }
 
+/* The values of which elements are one each, without those that are there twice: at most
+ * MAX_UNIQUE. -1: elements are not known to be of so few. */
+static int list_values(rt_schema *s, const cJSON *items, const rt_place *place,
+                       const cJSON *out[MAX_UNIQUE]) {
+    for (int hops = 0; hops < 8; hops++) {
+        const cJSON *values = NULL, *ref = NULL;
+        bool typed = false, others = !cJSON_IsObject(items);
+        int n = 0;
+        if (!rt_schema_spend(s, 64 * (1 + (size_t)cJSON_GetArraySize(items))))
+            return -1;
+        for (const cJSON *m = items ? items->child : NULL; m; m = m->next) {
+            bool is_values = strcmp(m->string, "enum") == 0 || strcmp(m->string, "const") == 0;
+            bool is_ref = strcmp(m->string, "$ref") == 0;
+            others = others || (is_values && values) ||
+                     (!is_values && !is_ref && rt_schema_about(m->string) > RT_ABOUT_ALL) ||
+                     (rt_schema_about(m->string) & (RT_ABOUT_ALL - 1));
+            typed = typed || rt_schema_about(m->string) == RT_ABOUT_ALL;
+            values = is_values ? m : values;
+            ref = is_ref ? m : ref;
+        }
+        if (!others && ref && !values && !typed && cJSON_IsString(ref)) {
+            items = rt_schema_resolve(s, place, ref->valuestring);
+            continue;
+        }
+        if (others || ref || !values)
+            return -1;
+        bool alone = strcmp(values->string, "const") == 0;
+        int types = rt_schema_types(s, items, place, 0);
+        for (const cJSON *v = alone ? values : values->child; v; v = alone ? NULL : v->next) {
+            bool known = types && !(types & rt_schema_type_of(v));
+            for (int i = 0; i < n && !known; i++)
+                known = cJSON_Compare(out[i], v, true);
+            bool simple = !cJSON_IsObject(v) && !cJSON_IsArray(v); /* and quick to compare */
+            if ((!known && (n == MAX_UNIQUE || !simple)) || !rt_schema_spend(s, 256))
+                return -1;
+            if (!known)
+                out[n++] = v;
+            if (alone)
+                break;
+        }
+        return n;
+    }
+    return -1;
+}
+
+/* Elements that are different ones of n values: a rule for each set of them, of what may be behind
+ * them. */
+static uint32_t unique_elements(rt_schema *s, const cJSON *const *values, int n, const array *a,
+                                const rt_place *place) {
+    uint32_t exprs[MAX_UNIQUE], after[1 << MAX_UNIQUE];
+    rt_expr_stack parts = {0};
+    rt_rules *r = s->rules;
+    uint32_t comma = rt_rule_add(r, "separator", 9), between = separator(s);
+    for (int i = 0; i < n; i++)
+        exprs[i] = rt_schema_constant(s, values[i], place);
+    for (uint32_t set = 1u << n; set-- > 0 && !r->failed;) {
+        uint32_t count = (uint32_t)__builtin_popcount(set);
+        for (int i = 0; i < n && count < a->max; i++)
+            if (!(set >> i & 1))
+                rt_expr_push(
+                    r, &parts,
+                    seq(s, (uint32_t[]){exprs[i], rt_expr_rule(r, after[set | 1u << i])}, 2));
+        uint32_t more = rt_expr_pop_list(r, &parts, 0, RT_EXPR_ALT);
+        if (set > 0)
+            more = seq(s, (uint32_t[]){rt_expr_rule(r, comma), more}, 2);
+        uint32_t end = set > 0 ? s->json.space : rt_expr_empty(r);
+        if (count >= a->min)
+            more = rt_expr_list(r, RT_EXPR_ALT, (uint32_t[]){end, more}, 2);
+        after[set] = rt_rule_add(r, "elements", 8);
+        if (!r->failed)
+            r->rules[after[set]].expr = more;
+    }
+    rt_expr_stack_free(&parts);
+    if (r->failed)
+        return 0;
+    r->rules[comma].expr = between;
+    return rt_expr_rule(r, after[0]);
+}
+
 uint32_t rt_schema_array(rt_schema *s, const cJSON *schema, const rt_place *place) {
     array a = {.item = RT_EXPR_NONE};
     const cJSON *unique = cJSON_GetObjectItemCaseSensitive(schema, "uniqueItems");
@@ -257,14 +331,27 @@ uint32_t rt_schema_array(rt_schema *s, const cJSON *schema, const rt_place *plac
     a.max = rt_schema_count(s, schema, place, "maxItems", RT_EXPR_UNBOUNDED);
     if (a.min > a.max)
         return rt_schema_contradiction(s, schema, place, "minItems", "more than maxItems");
-    if (unique && !cJSON_IsFalse(unique))
-        rt_schema_problem(s, place, "uniqueItems", false, "the keyword is not supported");
+    if (unique && !cJSON_IsBool(unique))
+        rt_schema_problem(s, place, "uniqueItems", true, "expected true or false");
     read_items(s, schema, place, &a);
     if (a.item == RT_EXPR_NONE && a.min > a.n_prefix)
         return rt_schema_nothing(s, place, "minItems", "more than the elements that there can be");
     uint32_t first = a.n_prefix > 0 ? a.prefix[0] : a.item, space = s->json.space;
     uint32_t elements = rt_expr_empty(s->rules);
-    if (a.max > 0 && first != RT_EXPR_NONE) {
+    if (cJSON_IsTrue(unique) && a.max > 1) {
+        const cJSON *values[MAX_UNIQUE];
+        const rt_place at = {place, "items", 0, place->depth + 1};
+        const cJSON *items = cJSON_GetObjectItemCaseSensitive(schema, "items");
+        int n = a.n_prefix == 0 ? list_values(s, items, &at, values) : -1;
+        if (n >= 0 && a.min > (uint32_t)n)
+            return rt_schema_nothing(s, place, "minItems", "more than there are different values");
+        if (n >= 0)
+            elements = unique_elements(s, values, n, &a, &at);
+        else
+            rt_schema_problem(s, place, "uniqueItems", false,
+                              "only supported where items are an enum of at most %d values",
+                              MAX_UNIQUE);
+    } else if (a.max > 0 && first != RT_EXPR_NONE) {
         elements = seq(s, (uint32_t[]){first, rest(s, &a, 1), space}, 3);
         if (a.min == 0)
             elements = rt_expr_optional(s->rules, elements);

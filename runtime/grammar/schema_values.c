@@ -193,8 +193,15 @@ static uint32_t other_rest(rt_json *j, const char *const *keys, size_t n, size_t
     return list;
 }
 
-uint32_t rt_json_other_key(rt_json *j, const char *const *keys, size_t n) {
-    return n == 0 ? rt_json_string(j) : quoted(j, other_rest(j, keys, n, 0, 0));
+bool rt_json_is_plain(const char *text) {
+    bool plain = true;
+    for (const char *p = text; *p; p++)
+        plain = plain && (uint8_t)*p >= 0x20 && *p != '"' && *p != '\\' && *p != 0x7f;
+    return plain;
+}
+
+uint32_t rt_json_other_string(rt_json *j, const char *const *strings, size_t n) {
+    return n == 0 ? rt_json_string(j) : quoted(j, other_rest(j, strings, n, 0, 0));
 }
 
 /* --- numbers -------------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ uint32_t rt_json_string_of_length(rt_json *json, uint32_t min, uint32_t max);
 uint32_t rt_json_string_like(rt_json *json, const char *field, const char *pattern);
 /* A string of a format of JSON Schema; RT_EXPR_NONE for one that is not known. */
 uint32_t rt_json_string_of_format(rt_json *json, const char *format);
-/* A key, never escaped, that is none of the n keys, which are sorted by strcmp. */
-uint32_t rt_json_other_key(rt_json *json, const char *const *keys, size_t n);
+/* Whether a text is written as it is, without escapes. */
+bool rt_json_is_plain(const char *text);
+/* A string, never escaped, that is none of n plain ones, which are sorted by strcmp. */
+uint32_t rt_json_other_string(rt_json *json, const char *const *strings, size_t n);
 
 /* --- schema_numbers.c ----------------------------------------------------------------------------
  */

@@ -14,7 +14,7 @@ NAMES = ["a", "name", "b c", "é", "x\"y", "tags"]
 
 def random_schema(rng, depth):
     """A schema of the keywords that are supported, and not too large for a short output."""
-    kind = rng.randrange(14 if depth else 7)
+    kind = rng.randrange(16 if depth else 7)
     if kind == 0:
         low, multiple = rng.randrange(-300, 300), rng.choice([1, 1, 2, 7, 25])
         return {"type": "integer", "minimum": low, "maximum": low + multiple + rng.randrange(400), "multipleOf": multiple}
@@ -52,6 +52,13 @@ def random_schema(rng, depth):
         return {"allOf": [{"type": "array", "items": compatible(rng), "maxItems": 4},
                           {"minItems": low % 3, "prefixItems": [compatible(rng)], "items": compatible(rng)},
                           {"anyOf": [{"minItems": 1}, {"type": "null"}]}]}
+    if kind == 13:
+        return {"type": rng.sample(["integer", "boolean", "null", "string"], 2),
+                "not": rng.choice([{"enum": [0, 1, True, None, "a"]}, {"type": "null"}, {"anyOf": [{"const": ""}, {"const": 7}]}])}
+    if kind == 14:
+        low = rng.randrange(3)
+        return {"type": "array", "items": {"enum": rng.sample(["red", 1, None, "é", True], 4)}, "uniqueItems": True,
+                "minItems": low, "maxItems": low + rng.randrange(3)}
     return random_object(rng, depth)
 
 
@@ -93,6 +100,8 @@ def valid(v, s):
     if "const" in s and not same(v, s["const"]) or "enum" in s and not any(same(v, e) for e in s["enum"]):
         return False
     if "anyOf" in s and not any(valid(v, b) for b in s["anyOf"]) or not all(valid(v, b) for b in s.get("allOf", [])):
+        return False
+    if "not" in s and valid(v, s["not"]) or s.get("uniqueItems") and len(set(map(json.dumps, v))) < len(v):
         return False
     if is_type(v, "number"):
         return ("multipleOf" not in s or v % s["multipleOf"] == 0) and (v >= s.get("minimum", v) and v <= s.get("maximum", v) and

@@ -32,7 +32,7 @@ silent
 says "guided_regex: at character 2"
 expect 1 run llama.so -p hi --guided-grammar 'root ::= root "a" | "b"'
 says "left-recursive"
-expect 1 run llama.so -p hi --guided-json '{"properties": {"a": {"uniqueItems": true, "not": {}}}, "minProperties": 1}'
+expect 1 run llama.so -p hi --guided-json '{"properties": {"a": {"uniqueItems": true, "not": {"minimum": 1}}}, "minProperties": 1}'
 says "/minProperties"
 says "/properties/a/uniqueItems"
 says "/properties/a/not"

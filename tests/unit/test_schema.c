@@ -105,6 +105,52 @@ static const struct {
      "\"#/$defs/u\"}]}",
      {"{}", "{\"l\":{\"r\":{\"x\":null}},\"r\":{}}"},
      {"{\"l\":1}", "{\"l\":{\"r\":{\"x\":1}}}"}},
+    /* Types and values that are excluded. */
+    {"{\"not\": {\"type\": [\"null\", \"object\"]}}",
+     {"1", "1.5", "\"a\"", "true", "[{}]", "[null]"},
+     {"null", "{}"}},
+    {"{\"type\": [\"integer\", \"null\", \"boolean\"], \"not\": {\"enum\": [null, 3, false, "
+     "\"a\"]}}",
+     {"2", "4", "-3", "true", "30"},
+     {"3", "null", "false", "3.0"}},
+    {"{\"type\": [\"integer\", \"string\"], \"not\": {\"anyOf\": [{\"type\": \"integer\"}, "
+     "{\"const\": \"\"}]}}",
+     {"\"a\""},
+     {"1", "\"\""}},
+    {"{\"type\": \"string\", \"not\": {\"enum\": [\"ab\", \"abc\", \"b\\\"\", 1]}}",
+     {"\"\"", "\"a\"", "\"abd\"", "\"abcd\"", "\"b\"", "\"1\""},
+     {"\"ab\"", "\"abc\"", "\"b\\\"\"", "\"\\u0061b\"", "1"}},
+    {"{\"type\": [\"number\", \"null\"], \"not\": {\"type\": \"number\", \"enum\": [0, 1.5, "
+     "null]}}",
+     {"1", "1.6", "0.1", "null", "-1.5"},
+     {"0", "1.5", "0.0", "1.50", "-0"}},
+    {"{\"enum\": [1, 2.5, \"a\", [1], null], \"not\": {\"anyOf\": [{\"type\": \"integer\"}, "
+     "{\"const\": [1]}]}}",
+     {"2.5", "\"a\"", "null"},
+     {"1", "[1]"}},
+    {"{\"allOf\": [{\"type\": \"integer\", \"minimum\": 1}, {\"not\": {\"const\": 2}}, {\"not\": "
+     "{\"enum\": [3, 4]}}], \"maximum\": 5}",
+     {"1", "5"},
+     {"0", "2", "3", "4", "6"}},
+    {"{\"$defs\": {\"n\": {\"type\": [\"integer\", \"null\"]}}, \"$ref\": \"#/$defs/n\", \"not\": "
+     "{\"type\": \"null\"}}",
+     {"1"},
+     {"null"}},
+    /* Different elements. */
+    {"{\"type\": \"array\", \"items\": {\"enum\": [\"a\", 1, \"a\"]}, \"uniqueItems\": true}",
+     {"[]", "[1]", "[\"a\"]", "[1,\"a\"]", "[ \"a\", 1 ]"},
+     {"[1,1]", "[\"a\",\"a\"]", "[1,\"a\",1]", "[,1]", "[1,]"}},
+    {"{\"$defs\": {\"c\": {\"title\": \"C\", \"type\": \"string\", \"enum\": [\"x\", \"y\", \"z\", "
+     "3]}}, "
+     "\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/c\"}, \"uniqueItems\": true, "
+     "\"minItems\": 2, "
+     "\"maxItems\": 2}",
+     {"[\"x\",\"z\"]", "[\"z\",\"x\"]"},
+     {"[]", "[\"x\"]", "[\"x\",\"x\"]", "[\"x\",\"y\",\"z\"]", "[\"x\",3]"}},
+    {"{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"uniqueItems\": true, "
+     "\"maxItems\": 1}",
+     {"[]", "[5]"},
+     {"[5,6]"}},
     /* Contradictory branches are left out, the others stay. */
     {"{\"type\": \"integer\", \"minimum\": 5, \"anyOf\": [{\"maximum\": 3}, {\"maximum\": 7}]}",
      {"5", "7"},
@@ -165,8 +211,37 @@ END_TEST
 START_TEST(refusals) {
     static const char *const refused[][2] = {
         {"{\"allOf\": []}", "/allOf: expected a list"},
-        {"{\"allOf\": [{\"type\": \"string\"}, {\"not\": {}}]}",
-         "/allOf/1/not: the keyword is not supported"},
+        {"{\"allOf\": [{\"type\": \"string\"}, {\"if\": {}}]}",
+         "/allOf/1/if: the keyword is not supported"},
+        {"{\"type\": \"integer\", \"not\": {\"minimum\": 3}}",
+         "/not: only type, enum or const, or anyOf"},
+        {"{\"not\": {\"anyOf\": [{\"type\": \"null\"}, {\"$ref\": \"#\"}]}}",
+         "/not/anyOf/1: only type, enum"},
+        {"{\"not\": {\"nonsense\": 1, \"type\": \"null\"}}", "/not: only type, enum"},
+        {"{\"not\": 3}", "/not: expected a schema"},
+        {"{\"not\": {\"enum\": 3}}", "/not/enum: expected a list"},
+        {"{\"not\": {}}", "no text can ever match: /not: nothing is left"},
+        {"{\"type\": \"boolean\", \"not\": {\"enum\": [false, true]}}",
+         "no text can ever match: /not: nothing is left"},
+        {"{\"not\": {\"type\": \"integer\"}}", "/not: integer is not supported where number is"},
+        {"{\"not\": {\"const\": [1]}}", "/not: of objects and arrays only the type"},
+        {"{\"type\": \"string\", \"minLength\": 2, \"not\": {\"const\": \"ab\"}}",
+         "/not: a text is not supported beside pattern"},
+        {"{\"type\": \"number\", \"not\": {\"const\": 0.30000000000000004}}",
+         "/not: only numbers of at most 15 digits"},
+        {"{\"enum\": [1, 2], \"not\": {\"enum\": [2, 1]}}", "no text can ever match"},
+        {"{\"type\": \"array\", \"uniqueItems\": true}", "/uniqueItems: only supported where"},
+        {"{\"type\": \"array\", \"uniqueItems\": 1}", "/uniqueItems: expected true or false"},
+        {"{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"uniqueItems\": true}",
+         "/uniqueItems: only supported where"},
+        {"{\"type\": \"array\", \"items\": {\"enum\": [1, 2, 3, 4, 5, 6, 7, 8, 9]}, "
+         "\"uniqueItems\": true}",
+         "/uniqueItems: only supported where items are an enum of at most 8 values"},
+        {"{\"type\": \"array\", \"items\": {\"enum\": [1, 2, 1.0]}, \"uniqueItems\": true, "
+         "\"minItems\": 3}",
+         "no text can ever match: /minItems: more than there are different values"},
+        {"{\"type\": \"array\", \"items\": {\"$ref\": \"#/items\"}, \"uniqueItems\": true}",
+         "/uniqueItems: only supported where"},
         {"{\"allOf\": [{\"type\": \"string\"}, {\"type\": \"null\"}]}", "no text can ever match"},
         {"{\"allOf\": [{\"pattern\": \"a\"}, {\"pattern\": \"b\"}]}", "beside another pattern"},
         {"{\"allOf\": [{\"enum\": [1, 2]}, {\"minimum\": 2}]}", "beside enum and const only type"},
@@ -196,6 +271,9 @@ START_TEST(refusals) {
         {"{\"anyOf\": [{\"$ref\": \"#\"}, {\"minimum\": 2}], \"type\": \"integer\"}",
          "left-recursive"},
         {"{\"allOf\": [{\"uniqueItems\": true}, {\"type\": \"array\"}]}", "uniqueItems"},
+        {"{\"allOf\": [{\"uniqueItems\": true}, {\"items\": {\"enum\": [1, 2]}}, {\"items\": "
+         "{\"enum\": [1]}}]}",
+         "/uniqueItems: only supported where"},
         {"{\"allOf\": [{\"properties\": {\"a\": {}, \"a\": {}}}, {\"type\": \"object\"}]}",
          "twice"},
         {"{\"allOf\": [{\"required\": 1}, {\"type\": \"object\"}]}", "/required: expected a list"},
@@ -282,7 +360,8 @@ static size_t repeat(char *to, const char *one, int n) {
 }
 
 /* Each does little, but again and again: a large leaf behind 2^20 ways, `$defs` that are walked
- * for each of them, large values and lists of names compared for each set. */
+ * for each of them, large values and lists of names compared for each set; lists of values that are
+ * gone through for each use. */
 START_TEST(hostile_work) {
     static char text[1 << 21], branches[1 << 17];
     rt_error error = {0};
@@ -300,6 +379,21 @@ START_TEST(hostile_work) {
         n += (size_t)sprintf(text + n, "\"a20\": {");
         n += repeat(text + n, "\"title\": 0", _i == 0 ? 50000 : 1);
         sprintf(text + n, "}}}");
+    } else if (_i == 4) {
+        n = (size_t)sprintf(text, "{\"$defs\": {\"e\": {\"enum\": [1, 2], ");
+        n += repeat(text + n, "\"title\": 0", 50000);
+        n += (size_t)sprintf(text + n, "}}, \"prefixItems\": [");
+        n += repeat(text + n,
+                    "{\"type\": \"array\", \"maxItems\": 2, \"uniqueItems\": true, "
+                    "\"items\": {\"$ref\": \"#/$defs/e\"}}",
+                    48);
+        sprintf(text + n, "]}");
+    } else if (_i == 5) {
+        repeat(branches, "{\"type\": \"integer\"}", 4000);
+        n = (size_t)sprintf(text, "{\"anyOf\": [%s], \"not\": {\"type\": \"null\", \"enum\": [",
+                            branches);
+        n += repeat(text + n, "1", 100000);
+        sprintf(text + n, "]}}");
     } else {
         repeat(branches, "{\"type\": \"object\"}", 4000);
         n = (size_t)sprintf(text, "{\"anyOf\": [%s], ", branches);
@@ -331,7 +425,7 @@ static Suite *suite(void) {
     tcase_add_test(t, refusals);
     tcase_add_test(t, contradictions_are_listed);
     tcase_add_test(t, hostile_schemas);
-    tcase_add_loop_test(t, hostile_work, 0, 4);
+    tcase_add_loop_test(t, hostile_work, 0, 6);
     suite_add_tcase(s, t);
     return s;
 }

@@ -28,6 +28,8 @@ static const int64_t unit = 1000000; /* what is counted in is 1/unit */
 typedef struct numbers {
     bool integer, has_min, has_max, min_excluded, max_excluded;
     int64_t min, max, multiple; /* in 1/unit; multiple 0: none */
+    int64_t excluded[3];
+    int n_excluded;
 } numbers;
 
 /* With so many places behind the point, 0: without a point. */
@@ -61,7 +63,11 @@ static void put_schema(char *to, const numbers *n) {
         to += sprintf(to, ", \"multipleOf\": ");
         to += put_decimal(to, n->multiple, places_of(n->multiple));
     }
-    sprintf(to, "}");
+    for (int i = 0; i < n->n_excluded; i++) {
+        to += sprintf(to, i ? ", " : ", \"not\": {\"enum\": [");
+        to += put_decimal(to, n->excluded[i], places_of(n->excluded[i]));
+    }
+    sprintf(to, n->n_excluded ? "]}}" : "}");
 }
 
 /* Whether a text is such a number: in JSON's grammar, without an exponent; with no more places than
@@ -86,6 +92,9 @@ static bool is_number(const numbers *n, const char *text) {
     for (int i = places < 0 ? 0 : places; i < PLACES; i++)
         value *= 10;
     value = negative ? -value : value;
+    for (int i = 0; i < n->n_excluded; i++)
+        if (n->excluded[i] == value)
+            return false;
     return (!n->has_min || value > n->min || (value == n->min && !n->min_excluded)) &&
            (!n->has_max || value < n->max || (value == n->max && !n->max_excluded)) &&
            (n->multiple == 0 || value % n->multiple == 0);
@@ -105,6 +114,7 @@ static int64_t random_value(void) {
 
 static numbers random_numbers(void) {
     static const int64_t steps[] = {1000000, 100000, 10000, 1000};
+    int i = 0;
     numbers n = {.integer = draw(2), .has_min = draw(4), .has_max = draw(4)};
     n.min_excluded = draw(2);
     n.max_excluded = draw(2);
@@ -119,12 +129,14 @@ static numbers random_numbers(void) {
         n.multiple = (1 + draw(draw(3) ? 30 : 1023)) * steps[draw(3) ? 0 : draw(4)];
     if (draw(8) == 0)
         n.multiple = (1 + draw(9)) * unit * 1000;
+    for (n.n_excluded = draw(4) ? 0 : (int)draw(4); i < n.n_excluded; i++)
+        n.excluded[i] = draw(2) ? n.min + draw(3) * unit : draw(9) * unit / 2;
     return n;
 }
 
 /* A text that is about as large as one of the bounds or a multiple. */
 static void put_random(char *to, const numbers *n) {
-    const int64_t near[] = {n->min, n->max, 0, n->multiple * draw(1000)};
+    const int64_t near[] = {n->min, n->max, n->excluded[0], n->multiple * draw(1000)};
     const int64_t steps[] = {unit, n->multiple ? n->multiple : 1, unit / 100, 1};
     int64_t value = near[draw(4)];
     if (n->multiple && draw(2))
