@@ -39,10 +39,10 @@ static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef 
     cg_cpu_prefetch_weights(em, at, unroll * line);
     load_sums(em, p, locals, sums);
     for (int i = 0; i < unroll; i++)
-        add_column(em, p, cg_cpu_add_const(em, loop.index, i),
-                   cg_cpu_load_f32x16(em, p->w_type->dtype, cg_cpu_offset_const(em, at, i * line),
-                                      NULL),
-                   sums);
+        add_column(
+            em, p, cg_cpu_add_const(em, loop.index, i),
+            cg_cpu_load_f32x16(em, p->w_type->dtype, cg_cpu_offset_const(em, at, i * line), NULL),
+            sums);
     store_sums(em, p, locals, sums);
     cg_cpu_end_for(em, &loop);
 }
