@@ -1,8 +1,9 @@
 /* The matmul anchor's schedule.
  *
  * A tile of the launch is a chunk of output columns: 16 of each part, or 32 where the epilogue
- * stores a8. Its weights are one contiguous stream. For each block of rows (8, and the 1 to 7
- * that are left) the chunk's 16-column tiles are multiplied, then the epilogue runs row by row:
+ * stores a8 or the weights are not quantized. Its weights are one contiguous stream. For each block
+ * of rows (8, and the 1 to 7 that are left) the chunk's 16-column tiles are multiplied, then the
+ * epilogue runs row by row:
  *
  *   for tile in tiles:
  *     unpack w[tile], if there are many rows
@@ -18,6 +19,7 @@
 
 enum {
     WIDE_CHUNK = 32,
+    MOST_TILES = WIDE_CHUNK / CG_TILE_ROWS * 2, /* of a chunk */
     PANEL_LIMIT = 256 * 1024 /* bytes of unpacked weights, which stay in a core's cache */
 };
 
@@ -26,6 +28,8 @@ static int64_t part_columns(const cg_kernel *kernel) {
 }
 
 static int64_t chunk_columns(const cg_kernel *kernel) {
+    if (!kernel->args[kernel->matmul.w].type.encoding && part_columns(kernel) % WIDE_CHUNK == 0)
+        return WIDE_CHUNK; /* several tiles for cg_cpu_products_plain */
     for (int i = 0; i < kernel->n_programs; i++)
         for (int s = 0; s < kernel->programs[i].n_stores; s++)
             if (kernel->programs[i].stores[s].kind == CG_STORE_A8)
@@ -155,29 +159,30 @@ static void emit_epilogues(cg_cpu_emitter *em, const schedule *s, LLVMValueRef t
 static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile, LLVMValueRef row,
                        int rows, bool unpacked) {
     const cg_matmul *m = &s->kernel->matmul;
-    int subtiles = (int)(s->chunk / CG_TILE_ROWS);
+    int tiles = (int)(s->chunk / CG_TILE_ROWS) * m->parts;
     int64_t part_bytes = rows * s->chunk * 4;
     LLVMValueRef out = cg_cpu_local_bytes(em, m->parts * part_bytes);
     LLVMValueRef x = cg_cpu_offset(
         em, s->x, cg_cpu_mul_const(em, cg_cpu_sub(em, row, s->x_row), s->x_row_bytes));
-    for (int sub = 0; sub < subtiles; sub++)
-        for (int part = 0; part < m->parts; part++) {
-            int index = sub * m->parts + part;
-            cg_cpu_product p = product_of(em, s, tile, index, rows);
-            p.x = x;
-            if (unpacked)
-                p.panel = cg_cpu_offset_const(em, s->panel, index * s->panel_bytes);
-            if (s->x_type->encoding)
-                cg_cpu_product_int8(em, &p);
-            else
-                cg_cpu_product_f32(em, &p);
-            for (int r = 0; r < rows; r++)
-                cg_cpu_store(em, p.sums[r],
-                             cg_cpu_offset_const(em, out,
-                                                 part * part_bytes + r * s->chunk * 4 +
-                                                     sub * CG_TILE_ROWS * 4),
-                             64);
-        }
+    cg_cpu_product products[MOST_TILES];
+    for (int i = 0; i < tiles; i++) {
+        products[i] = product_of(em, s, tile, i, rows);
+        products[i].x = x;
+        if (unpacked)
+            products[i].panel = cg_cpu_offset_const(em, s->panel, i * s->panel_bytes);
+    }
+    if (!s->w_type->encoding)
+        cg_cpu_products_plain(em, products, tiles);
+    for (int i = 0; i < tiles; i++) {
+        if (s->x_type->encoding)
+            cg_cpu_product_int8(em, &products[i]);
+        else if (s->w_type->encoding)
+            cg_cpu_product_f32(em, &products[i]);
+        int64_t at = i % m->parts * part_bytes + i / m->parts * CG_TILE_ROWS * 4;
+        for (int r = 0; r < rows; r++)
+            cg_cpu_store(em, products[i].sums[r],
+                         cg_cpu_offset_const(em, out, at + r * s->chunk * 4), 64);
+    }
     emit_epilogues(em, s, tile, row, rows, out, part_bytes);
 }
 

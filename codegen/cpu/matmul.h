@@ -22,8 +22,11 @@ typedef struct cg_cpu_product {
 
 /* a8 activations, quantized weights: exact int32 dot products inside a group, f32 FMA across. */
 void cg_cpu_product_int8(cg_cpu_emitter *em, cg_cpu_product *p);
-/* f32 activations, any weight: f32 FMA in ascending k. */
+/* f32 activations, quantized weights: f32 FMA in ascending k. */
 void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
+/* The same with weights that are not quantized, of n products with the same rows of x: of few rows
+ * several tiles at a time, whose sums do not wait for one another. */
+void cg_cpu_products_plain(cg_cpu_emitter *em, cg_cpu_product *p, int n);
 
 /* Rows of x that the kernel computes itself (prologue.c). ------------------------------------- */
 

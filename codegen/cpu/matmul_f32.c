@@ -30,23 +30,6 @@ static void store_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef
         cg_cpu_store(em, sums[r], locals[r], 64);
 }
 
-static void add_plain(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
-    LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
-    int64_t line = CG_TILE_ROWS * (ir_dtype_bits(p->w_type->dtype) / 8);
-    int unroll = p->k % 8 == 0 ? 8 : 1;
-    cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), unroll);
-    LLVMValueRef at = cg_cpu_offset(em, p->w, cg_cpu_mul_const(em, loop.index, line));
-    cg_cpu_prefetch_weights(em, at, unroll * line);
-    load_sums(em, p, locals, sums);
-    for (int i = 0; i < unroll; i++)
-        add_column(
-            em, p, cg_cpu_add_const(em, loop.index, i),
-            cg_cpu_load_f32x16(em, p->w_type->dtype, cg_cpu_offset_const(em, at, i * line), NULL),
-            sums);
-    store_sums(em, p, locals, sums);
-    cg_cpu_end_for(em, &loop);
-}
-
 /* The codes of one k, out of the four in each dword, as f32; those of e4m3 times 2^-8. */
 static LLVMValueRef code_of(cg_cpu_emitter *em, const ir_encoding *e, LLVMValueRef step, int byte) {
     int zero = cg_cpu_stored_zero(e);
@@ -87,15 +70,53 @@ static void add_quantized(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValue
     cg_cpu_end_blocks(em, &b);
 }
 
-void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p) {
-    LLVMValueRef locals[CG_CPU_MAX_BLOCK_ROWS];
+static void begin_sums(cg_cpu_emitter *em, const cg_cpu_product *p, LLVMValueRef *locals) {
     for (int r = 0; r < p->rows; r++) {
         locals[r] = cg_cpu_local(em, em->f32x16);
         cg_cpu_store(em, LLVMConstNull(em->f32x16), locals[r], 64);
     }
-    if (p->w_type->encoding)
-        add_quantized(em, p, locals);
-    else
-        add_plain(em, p, locals);
+}
+
+void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p) {
+    LLVMValueRef locals[CG_CPU_MAX_BLOCK_ROWS];
+    begin_sums(em, p, locals);
+    add_quantized(em, p, locals);
     load_sums(em, p, locals, p->sums);
+}
+
+/* --- weights that are not quantized --------------------------------------------------------------
+ */
+
+enum { MOST_TILES = 4 };
+
+static void multiply_together(cg_cpu_emitter *em, cg_cpu_product *p, int n) {
+    LLVMValueRef locals[MOST_TILES][CG_CPU_MAX_BLOCK_ROWS], sums[CG_CPU_MAX_BLOCK_ROWS];
+    ir_dtype dtype = p->w_type->dtype;
+    int64_t line = CG_TILE_ROWS * (ir_dtype_bits(dtype) / 8);
+    int unroll = p->k % 8 == 0 ? 8 : 1;
+    for (int t = 0; t < n; t++)
+        begin_sums(em, p, locals[t]);
+    cg_cpu_loop loop = cg_cpu_for(em, cg_cpu_i64(em, 0), cg_cpu_i64(em, p->k), unroll);
+    LLVMValueRef from = cg_cpu_mul_const(em, loop.index, line);
+    for (int t = 0; t < n; t++)
+        cg_cpu_prefetch_weights(em, cg_cpu_offset(em, p[t].w, from), unroll * line);
+    for (int i = 0; i < unroll; i++) {
+        LLVMValueRef k = cg_cpu_add_const(em, loop.index, i);
+        for (int t = 0; t < n; t++) {
+            LLVMValueRef at = cg_cpu_offset_const(em, cg_cpu_offset(em, p[t].w, from), i * line);
+            load_sums(em, p, locals[t], sums);
+            add_column(em, p, k, cg_cpu_load_f32x16(em, dtype, at, NULL), sums);
+            store_sums(em, p, locals[t], sums);
+        }
+    }
+    cg_cpu_end_for(em, &loop);
+    for (int t = 0; t < n; t++)
+        load_sums(em, p, locals[t], p[t].sums);
+}
+
+void cg_cpu_products_plain(cg_cpu_emitter *em, cg_cpu_product *p, int n) {
+    int most = em->target->avx512 ? CG_CPU_MAX_BLOCK_ROWS : CG_CPU_MAX_BLOCK_ROWS / 2;
+    int together = most / p->rows < MOST_TILES ? most / p->rows : MOST_TILES;
+    for (int t = 0; t < n; t += together)
+        multiply_together(em, p + t, n - t < together ? n - t : together);
 }
