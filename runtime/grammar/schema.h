@@ -59,7 +59,7 @@ typedef struct rt_schema {
     size_t n_refs, ref_capacity;
     struct rt_schema_merge *merges; /* schema_all_of.c: sets of schemas that are rules */
     const cJSON *merged;            /* the schema that is read, where it is one of several */
-    size_t merge_work;              /* of rt_schema_spend, and of looking up what a $ref points to */
+    size_t merge_work; /* of rt_schema_spend, and of looking up what a $ref points to */
     char problems[RT_ERROR_TEXT];
     size_t problem_bytes;
     int n_problems;
