@@ -438,9 +438,15 @@ static void bound_matmul(bounds *b, const ir_op *op, bound_value *out) {
     }
     ir_arena *scratch = ir_arena_create();
     bound_value w = bound_weight(b, bound_source(op->operands[1]), scratch);
-    /* f32: an FMA for each k. a8: one for each group of the weight, and one for its offset. */
-    double steps = (double)k;
-    if (xt->encoding && wt->encoding)
+    /* f32: an FMA for each k. a8: one for each group of the weight, and one for its offset.
+     * a8_e4m3: at most one for each k, or those of a group's sum and one for each group. (The
+     * emulator's mma rounds once. That of sm_89 keeps 13 bits below the exponent of the largest
+     * product, of 32 products and of what it has added up (Xie et al., MMA-Sim, arXiv 2511.10909):
+     * a group's sum is off by up to 34 * 2^-13 of that product and 2^-12 of the sum, which no bound
+     * here allows for.)
+     */
+    double steps = (double)k + (xt->encoding && k == xt->encoding->group);
+    if (xt->encoding && wt->encoding && wt->encoding->code == IR_CODE_INT)
         steps = (double)(k / wt->encoding->group) * (wt->encoding->offset ? 2 : 1);
     /* Besides: decoding x and w, scale times scale, the scaled sum, the interpreter's result. */
     steps += 8;
@@ -456,11 +462,19 @@ static void bound_matmul(bounds *b, const ir_op *op, bound_value *out) {
     ir_arena_destroy(scratch);
 }
 
-/* Equal inputs give equal codes; otherwise another of the scales (at most max / 124) may fit best
+/* How far what a8_e4m3 holds of x may be from what it holds of another that is up to `error` away:
+ * each is within half a step of its number. Steps are 2^-3 of the binade, or 2^-9 of the scale. */
+static double other_e4m3(double x, double error, double scale) {
+    return error + 2 * fmax((x + error) * 0x1p-4, scale * 0x1p-10) + 8 * U * (x + error);
+}
+
+/* Equal inputs give equal codes; otherwise another of a8's scales (at most max / 124) may fit best
  * (and a group at 2^-100 may become zero). */
 static void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
     const bound_value *x = bound_operand(b, op, 0);
-    int64_t group = op->results[0]->type.encoding->group;
+    const ir_encoding *encoding = op->results[0]->type.encoding;
+    int64_t group = encoding->group;
+    bool e4m3 = encoding->code == IR_CODE_E4M3;
     for (int64_t g = 0; g < out->count; g += group) {
         double error = 0, max = 0;
         for (int64_t i = g; i < g + group; i++) {
@@ -468,8 +482,13 @@ static void bound_quantize(bounds *b, const ir_op *op, bound_value *out) {
             max = fmax(max, fabs((double)x->value[i]));
         }
         double other_code = b->assume_codes ? 4 * U * max : (max + error) / 124 * (1 + 4 * U);
-        for (int64_t i = g; i < g + group; i++)
+        for (int64_t i = g; i < g + group; i++) {
             out->error[i] = error == 0 ? 0 : 2 * error + other_code + 0x1p-99;
+            if (e4m3 && error != 0 && !b->assume_codes)
+                out->error[i] =
+                    other_e4m3(fabs((double)x->value[i]), x->error[i], (max + error) / 448) +
+                    0x1p-99;
+        }
     }
 }
 

@@ -88,9 +88,10 @@ typedef struct cg_node {
 
 typedef enum cg_store_kind {
     CG_STORE,    /* node `value` to access, in the argument's element type (f32, f16 or bf16) */
-    CG_STORE_A8, /* quantized to a8: per group of 32 columns; access.row_stride and offset count
-                    elements (the whole a8 row has row_stride of them, and this program's columns
-                    start at offset + head*head_stride, a multiple of 32) */
+    CG_STORE_A8, /* quantized to the argument's encoding, a8 or a8_e4m3: per group of 32 columns;
+                    access.row_stride and offset count elements (the whole row has row_stride of
+                    them, and this program's columns start at offset + head*head_stride, a multiple
+                    of 32) */
     CG_STORE_KV, /* nodes `value` (K) and `value2` (V) of head `head` to the page of this row's
                     position; access.arg is the KV argument */
     CG_STORE_K,  /* the same of `value` alone, as K or as V */
@@ -127,14 +128,14 @@ typedef enum cg_anchor {
 } cg_anchor;
 
 /* out[row][n] = sum over k of x[row][k] * w[n][k], then the epilogue (one program; its INPUT is
- * out). x is f32, f16, bf16 or a8, row-major with k columns. w is packed (layout "n16" or, with
- * parts = 2, "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and
+ * out). x is f32, f16, bf16, a8 or a8_e4m3, row-major with k columns. w is packed (layout "n16" or,
+ * with parts = 2, "n16x2": tiles of the two halves alternate, so that out[row][j] (part 0) and
  * out[row][j + n/2] (part 1) are computed together). Order of summation, whatever the number of
  * rows and threads: quantized w and a8 x: per group of k the exact integer dot product, then in
  * ascending group order f32 FMA; otherwise ascending k, f32 FMA; 16-bit w and x of one type: exact
  * products added in f32 in an order of the backend's, which may add to what it adds 16 k at a time
- * (tensor cores); fp8 w and 16-bit x: ascending k, or per group of k such a sum, then in ascending
- * group order f32 FMA.
+ * (tensor cores); fp8 w and x in a8_e4m3 or of 16 bits: ascending k, or per group of k such a sum,
+ * then in ascending group order f32 FMA.
  *
  * An epilogue by heads: several programs, each of its own columns of out. INPUT of program p is
  * column p.input_column + head * p.width + column; the programs' columns do not overlap. They may
@@ -144,14 +145,14 @@ typedef enum cg_anchor {
  * A prologue computes x where it is no argument: rms_norm, quantize, … of the rows that the kernel
  * is about to multiply. It is a program like a rows kernel's, with one head and width = k, all
  * columns of a row at hand (so REDUCE is over the whole row), no INPUT and exactly one store, to
- * CG_ARG_OPERAND: STORE (x_type f32) or STORE_A8 (x_type a8) with row_map SELF, row_stride k,
- * offset 0. What it stores is a row of x in the layout that an argument of x_type has; where the
+ * CG_ARG_OPERAND: STORE (x_type f32) or STORE_A8 (x_type quantized) with row_map SELF, row_stride
+ * k, offset 0. What it stores is a row of x in the layout that an argument of x_type has; where the
  * rows are kept (registers, shared memory, scratch) and how many at once is the backend's choice,
  * and so is how often a row is computed: the result is the same each time, since the prologue reads
  * arguments that no store of this kernel writes, and stores nothing that another kernel reads. */
 typedef struct cg_matmul {
     int x, w;       /* arguments; x = CG_ARG_OPERAND with a prologue */
-    ir_type x_type; /* f32[rows, k] or a8[rows, k], argument or not */
+    ir_type x_type; /* f32[rows, k], …, a8[rows, k], argument or not */
     int64_t n, k;
     int parts;            /* 1 or 2 */
     cg_program *prologue; /* NULL: x is an argument */

@@ -344,7 +344,7 @@ static void lower_prologue(cg_lowering *l) {
         return;
     }
     if (!quantized && (x->type.encoding || x->type.dtype != IR_F32)) {
-        cg_lower_fail(l, op, "an operand computed in its kernel is f32 or a8");
+        cg_lower_fail(l, op, "an operand computed in its kernel is f32 or quantized");
         return;
     }
     cg_lower_program *b = l->prologue = ir_arena_alloc(l->arena, sizeof *b);

@@ -25,7 +25,7 @@ static const char help[] =
     "                         quantized (default: keep the file's encodings)\n"
     "  --activations KIND     int8 (default) or f32 beside weights of integer codes; f16 or bf16:\n"
     "                         int8 there, and this type beside weights of it and fp8 ones (else\n"
-    "                         f32)\n"
+    "                         f32); fp8 (e4m3): int8 there, and fp8 beside fp8 weights\n"
     "  --kv-cache-dtype KIND  f16 (default), f32, int8 or fp8 (e4m3): the last two with a scale a\n"
     "                         token and head, in about half the memory of f16\n"
     "  --sampling WHERE       device or host: what chooses tokens on GPUs (default device; a "
@@ -169,7 +169,6 @@ typedef struct later {
 
 /* One option; EXIT_FINE, or the exit code of a wrong one. */
 static int set_option(build_options *o, int option, const char *value, later *later) {
-    static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const emit[] = {"artifact", "graph", "ir",  "plan", "kernels", "llvm",
                                        "asm",      "cuda",  "ptx", "sass", "tiles",   NULL};
     long long number;
@@ -194,11 +193,9 @@ static int set_option(build_options *o, int option, const char *value, later *la
         o->passes.quantize = (pass_quantize)i;
         return EXIT_FINE;
     case OPT_ACTIVATIONS:
-        if ((i = choice(value, activations)) < 0)
-            return command_usage("build", "--activations %s: expected int8, f32, f16 or bf16",
+        if (!pass_activations_from_name(value, &o->passes))
+            return command_usage("build", "--activations %s: expected int8, f32, f16, bf16 or fp8",
                                  value);
-        o->passes.activations_f32 = i == 1;
-        o->passes.activations_half = i == 2 ? IR_F16 : i == 3 ? IR_BF16 : IR_F32;
         return EXIT_FINE;
     case OPT_KV:
         if (!pass_kv_from_name(value, &o->passes.kv))

@@ -53,7 +53,6 @@ static int choose(const char *what, const char *value, const char *const *names)
 
 /* One option; false after an error. */
 static bool set_option(struct opt *opt, int c, const char *value) {
-    static const char *const activations[] = {"int8", "f32", "f16", "bf16", NULL};
     static const char *const targets[] = {"cpu", "cuda", NULL};
     static const char *const places[] = {"host", "device", NULL};
     int choice;
@@ -78,10 +77,10 @@ static bool set_option(struct opt *opt, int c, const char *value) {
         opt->options.quantize = (pass_quantize)choice;
         return choice >= 0;
     case 'A':
-        choice = choose("activations", value, activations);
-        opt->options.activations_f32 = choice == 1;
-        opt->options.activations_half = choice == 2 ? IR_F16 : choice == 3 ? IR_BF16 : IR_F32;
-        return choice >= 0;
+        return pass_activations_from_name(value, &opt->options) ||
+               (command_usage("opt", "--activations %s: expected int8, f32, f16, bf16 or fp8",
+                              value),
+                false);
     case 'k':
         return pass_kv_from_name(value, &opt->options.kv) ||
                (command_usage("opt",

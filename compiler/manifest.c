@@ -51,18 +51,12 @@ static void add_inputs(cJSON *root, const fe_model *model, const manifest_hashes
     }
 }
 
-static const char *activations_name(const pass_options *o) {
-    if (o->activations_half != IR_F32)
-        return ir_dtype_name(o->activations_half);
-    return o->activations_f32 ? "f32" : "int8";
-}
-
 static void add_options(cJSON *root, const build_options *o, const char *strategy) {
     static const char *const task[] = {"generate", "embed_last", "embed_mean"};
     cJSON *j = cJSON_AddObjectToObject(root, "options");
     cJSON_AddStringToObject(j, "task", task[o->task]);
     cJSON_AddStringToObject(j, "quantize", pass_quantize_names[o->passes.quantize]);
-    cJSON_AddStringToObject(j, "activations", activations_name(&o->passes));
+    cJSON_AddStringToObject(j, "activations", pass_activations_name(&o->passes));
     cJSON_AddStringToObject(j, "kv_cache_dtype", pass_kv_name(o->passes.kv));
     cJSON_AddStringToObject(j, "sampling", o->passes.sampling ? "device" : "host");
     cJSON_AddStringToObject(j, "fusion", strategy);

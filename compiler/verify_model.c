@@ -111,10 +111,8 @@ static fe_task read_options(const cJSON *manifest, pass_options *o) {
         if (strcmp(value, pass_quantize_names[i]) == 0)
             o->quantize = (pass_quantize)i;
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "activations"));
-    o->activations_f32 = value && strcmp(value, "f32") == 0;
-    o->activations_half = value && strcmp(value, "f16") == 0    ? IR_F16
-                          : value && strcmp(value, "bf16") == 0 ? IR_BF16
-                                                                : IR_F32;
+    if (value)
+        pass_activations_from_name(value, o);
     value = cJSON_GetStringValue(cJSON_GetObjectItem(options, "kv_cache_dtype"));
     if (value)
         pass_kv_from_name(value, &o->kv);

@@ -40,7 +40,18 @@ const ir_encoding *ir_encoding_from_name(const char *name) {
 int64_t ir_encoding_row_bytes(const ir_encoding *encoding, int64_t k) {
     if (encoding->id == IR_ENC_A8)
         return k + k / 32 * 8 + k / 16 * 4;
+    if (encoding->id == IR_ENC_A8_E4M3)
+        return k + (k / 32 * 4 + 15) / 16 * 16;
     return k / encoding->block * encoding->block_bytes;
+}
+
+bool ir_encoding_of_activations(const ir_encoding *encoding) {
+    return encoding->id == IR_ENC_A8 || encoding->id == IR_ENC_A8_E4M3;
+}
+
+bool ir_encodings_multiply(const ir_encoding *x, const ir_encoding *w) {
+    return ir_encoding_of_activations(x) && w && !ir_encoding_of_activations(w) &&
+           x->code == w->code;
 }
 
 /* --- narrow floats -----------------------------------------------------------------------------
@@ -272,11 +283,13 @@ static void decode_fp8_e4m3(const uint8_t *b, float *out) {
         out[j] = d * ir_f8_to_f32(b[4 + j], IR_F8E4M3);
 }
 
-static void decode_a8(const uint8_t *row, int64_t k, float *out) {
+/* a8 or a8_e4m3 */
+static void decode_activations(ir_code_kind code, const uint8_t *row, int64_t k, float *out) {
     for (int64_t i = 0; i < k; i++) {
         float scale;
         memcpy(&scale, row + k + i / 32 * 4, sizeof scale);
-        out[i] = scale * (float)(int8_t)row[i];
+        out[i] =
+            scale * (code == IR_CODE_INT ? (float)(int8_t)row[i] : ir_f8_to_f32(row[i], IR_F8E4M3));
     }
 }
 
@@ -289,8 +302,8 @@ static decode_block *const block_decoders[IR_N_ENCODINGS] = {
 };
 
 void ir_encoding_decode_row(const ir_encoding *encoding, const void *row, int64_t k, float *out) {
-    if (encoding->id == IR_ENC_A8) {
-        decode_a8(row, k, out);
+    if (ir_encoding_of_activations(encoding)) {
+        decode_activations(encoding->code, row, k, out);
         return;
     }
     decode_block *decode = block_decoders[encoding->id];
@@ -415,12 +428,28 @@ static bool encode_a8(const float *x, int64_t k, uint8_t *row) {
     return true;
 }
 
+static bool encode_a8_e4m3(const float *x, int64_t k, uint8_t *row) {
+    memset(row + k, 0, (size_t)(ir_encoding_row_bytes(ir_encoding_get(IR_ENC_A8_E4M3), k) - k));
+    for (int64_t g = 0; g < k / 32; g++) {
+        float max = largest_magnitude(x + g * 32, 32);
+        if (!(max < INFINITY))
+            return false;
+        float inverse = max < 0x1p-100f ? 0 : 448 / max, scale = max / 448;
+        for (int64_t i = g * 32; i < g * 32 + 32; i++)
+            row[i] = ir_f32_to_f8(x[i] * inverse, IR_F8E4M3);
+        memcpy(row + k + g * 4, &scale, 4);
+    }
+    return true;
+}
+
 bool ir_encoding_encode_row(const ir_encoding *encoding, const float *x, int64_t k, void *row) {
     assert(k % 32 == 0);
     uint8_t *b = row;
     switch (encoding->id) {
     case IR_ENC_A8:
         return encode_a8(x, k, b);
+    case IR_ENC_A8_E4M3:
+        return encode_a8_e4m3(x, k, b);
     case IR_ENC_Q8_0:
     case IR_ENC_Q4_1:
     case IR_ENC_FP8_E4M3:

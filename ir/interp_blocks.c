@@ -305,9 +305,11 @@ bool interp_quantize(ir_interp *in, const ir_op *op) {
     if (!x)
         return false;
     const ir_encoding *encoding = op->results[0]->type.encoding;
-    if (encoding->id != IR_ENC_A8 && encoding->id != IR_ENC_Q8_0 && encoding->id != IR_ENC_Q4_1)
+    if (!ir_encoding_of_activations(encoding) && encoding->id != IR_ENC_Q8_0 &&
+        encoding->id != IR_ENC_Q4_1)
         return ir_error(in->diag, ir_op_label(op),
-                        "cannot quantize to %s, only to a8, q8_0 and q4_1", encoding->name);
+                        "cannot quantize to %s, only to a8, a8_e4m3, q8_0 and q4_1",
+                        encoding->name);
     int64_t k = shape.dims[shape.rank - 1];
     void *row = malloc((size_t)ir_encoding_row_bytes(encoding, k));
     if (!row)

@@ -79,14 +79,20 @@ const ir_encoding *ir_encoding_from_name(const char *name); /* NULL when unknown
 
 /* Bytes of one row of k elements. GGUF encodings: k / block * block_bytes; k must be a multiple of
  * the block. a8: k codes (i8) | k/32 scales (f32) | k/32 scale*sum(codes) (f32) | k/16 sums of
- * codes (i32), i.e. k + k/32*8 + k/16*4 bytes; k must be a multiple of 32. */
+ * codes (i32), i.e. k + k/32*8 + k/16*4 bytes; k must be a multiple of 32. a8_e4m3: k codes | k/32
+ * scales (f32), padded to a multiple of 16 bytes. */
 int64_t ir_encoding_row_bytes(const ir_encoding *encoding, int64_t k);
+/* Whether it is one of activations (a8, a8_e4m3), which quantize makes in each step. */
+bool ir_encoding_of_activations(const ir_encoding *encoding);
+/* Whether matmul multiplies activations in x by weights in w (NULL: not quantized): their codes are
+ * of one kind. */
+bool ir_encodings_multiply(const ir_encoding *x, const ir_encoding *w);
 
 /* Decodes one row of k elements to f32: the reference, plain loops, shared with no backend. */
 void ir_encoding_decode_row(const ir_encoding *encoding, const void *row, int64_t k, float *out);
 /* Encodes one row by round to nearest (absolute maximum, or minimum and maximum where the encoding
- * has an offset). Only q8_0, q4_1, fp8_e4m3 and a8; k must be a multiple of 32. False for other
- * encodings, and where x is not finite or its scale does not fit the encoding's. */
+ * has an offset). Only q8_0, q4_1, fp8_e4m3, a8 and a8_e4m3; k must be a multiple of 32. False for
+ * other encodings, and where x is not finite or its scale does not fit the encoding's. */
 bool ir_encoding_encode_row(const ir_encoding *encoding, const float *x, int64_t k, void *row);
 
 float ir_f16_to_f32(uint16_t h);

@@ -403,10 +403,12 @@ bool ir_infer_matmul(ir_op *op, ir_diag *diag) {
         return bad_operand(op, 1, "a matrix [N, K], because of transpose_b", diag);
     if (!transposed && (b->encoding || b->layout))
         return bad_operand(op, 1, "transpose_b, which quantized and packed weights need", diag);
-    if (a->encoding &&
-        (a->encoding->id != IR_ENC_A8 || !b->encoding || b->encoding->code != IR_CODE_INT))
-        return bad_operand(op, 0, "a8 beside a weight of integer codes, or not quantized", diag);
-    if (b->encoding && b->encoding->id == IR_ENC_A8)
+    if (a->encoding && !ir_encodings_multiply(a->encoding, b->encoding))
+        return bad_operand(op, 0,
+                           "a8 beside a weight of integer codes, a8_e4m3 beside one in fp8_e4m3, "
+                           "or not quantized",
+                           diag);
+    if (b->encoding && ir_encoding_of_activations(b->encoding))
         return bad_operand(op, 1, "a weight's encoding", diag);
     ir_dim k = b->dims[b->rank - (transposed ? 1 : 2)];
     ir_dim n = b->dims[b->rank - (transposed ? 2 : 1)];

@@ -29,12 +29,18 @@ typedef enum pass_kv { PASS_KV_F16, PASS_KV_F32, PASS_KV_INT8, PASS_KV_FP8 } pas
 const char *pass_kv_name(pass_kv kv);
 bool pass_kv_from_name(const char *name, pass_kv *kv);
 
+struct pass_options;
+/* As --activations and manifests call them: int8, f32, f16, bf16, fp8. */
+const char *pass_activations_name(const struct pass_options *options);
+bool pass_activations_from_name(const char *name, struct pass_options *options);
+
 /* Options of the passes; zero is the default of each. */
 typedef struct pass_options {
     pass_quantize quantize;
     bool activations_f32;      /* keep activations in f32 beside quantized weights */
     ir_dtype activations_half; /* f16, bf16: activations in this type beside weights of it and of
                                   fp8; IR_F32 (zero): in f32 */
+    bool activations_fp8;      /* activations in a8_e4m3 beside weights in fp8 */
     pass_kv kv;
     bool sampling;         /* the step chooses tokens as well */
     const char *fusion;    /* none, pointwise, full (NULL: full), prologues; ignored with a plan */

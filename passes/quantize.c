@@ -5,7 +5,8 @@
  *   %y = matmul(%x, %w) {transpose_b = 1}   ->   %q = quantize(%x) : a8[T, 576]
  *                                                %y = matmul(%q, %w) {transpose_b = 1}
  *
- * Weights in fp8 are multiplied by activations in f32, or in the 16-bit type that is asked for.
+ * Weights in fp8 are multiplied by activations in f32, or in fp8 (a8_e4m3) or the 16-bit type that
+ * is asked for.
  *
  * Only weights that nothing but matmul (transpose_b) and gather reads are changed. int4 keeps the
  * embedding and the projection to logits at int8, where four bits cost too much. A weight that is
@@ -255,20 +256,42 @@ static bool quantize_weight(pass_context *context, ir_weight *weight, const weig
 /* --- activations -------------------------------------------------------------------------------
  */
 
-/* The a8 form of x before `matmul`, or its form in a 16-bit type: made on first use, then shared.
- * Made ops are found by x's id in `made`, which has room for n ids. */
+const char *pass_activations_name(const pass_options *options) {
+    if (options->activations_fp8)
+        return "fp8";
+    if (options->activations_half != IR_F32)
+        return ir_dtype_name(options->activations_half);
+    return options->activations_f32 ? "f32" : "int8";
+}
+
+bool pass_activations_from_name(const char *name, pass_options *options) {
+    bool fp8 = !strcmp(name, "fp8"), f32 = !strcmp(name, "f32");
+    ir_dtype half = !strcmp(name, "f16") ? IR_F16 : !strcmp(name, "bf16") ? IR_BF16 : IR_F32;
+    if (!fp8 && !f32 && half == IR_F32 && strcmp(name, "int8") != 0)
+        return false;
+    options->activations_fp8 = fp8;
+    options->activations_f32 = f32;
+    options->activations_half = half;
+    return true;
+}
+
+/* The form of x that `matmul` reads, quantized or (encoding NULL) in the 16-bit type that is asked
+ * for: made on first use, then shared. Made ops are found by x's id in `made`, which has room for n
+ * ids. */
 static ir_value *narrowed(pass_context *context, ir_op *matmul, ir_value *x, ir_value **made, int n,
-                          bool a8) {
+                          const ir_encoding *encoding) {
     if (x->id < n && made[x->id])
         return made[x->id];
     const char *base = x->def && x->def->name ? x->def->name : matmul->name;
-    ir_type type = a8 ? ir_quantized(ir_encoding_get(IR_ENC_A8), x->type.rank, x->type.dims)
-                      : ir_tensor(context->options->activations_half, x->type.rank, x->type.dims);
-    const char *name = base ? ir_arena_printf(context->module->arena, "%s.%s", base,
-                                              a8 ? "quantize" : ir_dtype_name(type.dtype))
-                            : NULL;
+    ir_type type = encoding
+                       ? ir_quantized(encoding, x->type.rank, x->type.dims)
+                       : ir_tensor(context->options->activations_half, x->type.rank, x->type.dims);
+    const char *suffix = !encoding                   ? ir_dtype_name(type.dtype)
+                         : encoding->id == IR_ENC_A8 ? "quantize"
+                                                     : encoding->name;
+    const char *name = base ? ir_arena_printf(context->module->arena, "%s.%s", base, suffix) : NULL;
     ir_op *op = ir_op_create(matmul->owner, matmul,
-                             &(ir_op_spec){.code = a8 ? IR_OP_QUANTIZE : IR_OP_CAST,
+                             &(ir_op_spec){.code = encoding ? IR_OP_QUANTIZE : IR_OP_CAST,
                                            .name = name,
                                            .operands = &x,
                                            .n_operands = 1,
@@ -283,49 +306,56 @@ static ir_value *narrowed(pass_context *context, ir_op *matmul, ir_value *x, ir_
     return op->results[0];
 }
 
-/* Whether a matmul by this weight reads a8; or else the 16-bit type that is asked for, whose
- * products with the weight's codes are exact. */
-static bool matmul_reads(const ir_type *w, bool a8, ir_dtype half) {
+/* Whether a matmul by this weight reads activations in `encoding`; or else (NULL) the 16-bit type
+ * that is asked for, whose products with the weight's codes are exact. */
+static bool matmul_reads(const ir_type *w, const ir_encoding *encoding, ir_dtype half) {
     const ir_encoding *e = w->encoding;
-    if (a8)
-        return e && e->code == IR_CODE_INT;
+    if (encoding)
+        return ir_encodings_multiply(encoding, e);
     return e ? e->code == IR_CODE_E4M3 : w->dtype == half;
 }
 
-/* Inputs of matmuls by weights of integer codes become a8; or those of matmuls by weights of fp8,
- * or of the 16-bit type that is asked for, are cast to that type. */
-static bool narrow_activations(pass_context *context, bool a8) {
+static void say_narrowed(const pass_context *context, const ir_encoding *encoding, int matmuls,
+                         int ops) {
+    if (!encoding)
+        ir_note(context->diag, NULL, "inputs of %d matmuls are cast to %s by %d ops", matmuls,
+                ir_dtype_name(context->options->activations_half), ops);
+    else
+        ir_note(context->diag, NULL,
+                "inputs of %d matmuls are quantized to %s by %d ops; --activations f32 keeps them "
+                "exact",
+                matmuls, encoding->id == IR_ENC_A8 ? "int8" : "fp8", ops);
+}
+
+/* Inputs of matmuls by weights of the encoding's kind of codes are quantized; or (NULL) those of
+ * matmuls by weights of fp8, or of the 16-bit type that is asked for, are cast to that type. */
+static bool narrow_activations(pass_context *context, const ir_encoding *encoding, int *matmuls) {
     ir_module *module = context->module;
-    int n = module->n_values, matmuls = 0, ops = 0;
+    int n = module->n_values, ops = 0;
+    ir_dtype half = context->options ? context->options->activations_half : IR_F32;
     ir_arena *scratch = ir_arena_create();
     if (!scratch)
         return ir_error(context->diag, NULL, "out of memory");
     ir_value **made = ir_arena_array(scratch, (size_t)n + 1, sizeof *made);
     bool ok = true;
+    *matmuls = 0;
     for (ir_op *op = module->graph->first; ok && op; op = op->next) {
         if (op->code != IR_OP_MATMUL || !ir_op_int(op, "transpose_b"))
             continue;
-        if (!matmul_reads(&op->operands[1]->type, a8,
-                          a8 ? IR_F32 : context->options->activations_half))
+        if (!matmul_reads(&op->operands[1]->type, encoding, half))
             continue;
         ir_value *x = op->operands[0];
         if (x->type.encoding || x->type.layout || x->type.dtype != IR_F32)
             continue;
         ops += x->id < n && !made[x->id];
-        ir_value *q = narrowed(context, op, x, made, n, a8);
+        ir_value *q = narrowed(context, op, x, made, n, encoding);
         ok = q != NULL;
         if (ok)
             op->operands[0] = q;
-        matmuls++;
+        ++*matmuls;
     }
-    if (ok && matmuls && !a8)
-        ir_note(context->diag, NULL, "inputs of %d matmuls are cast to %s by %d ops", matmuls,
-                ir_dtype_name(context->options->activations_half), ops);
-    else if (ok && matmuls)
-        ir_note(context->diag, NULL,
-                "inputs of %d matmuls are quantized to int8 by %d ops; --activations f32 keeps "
-                "them exact",
-                matmuls, ops);
+    if (ok && *matmuls)
+        say_narrowed(context, encoding, *matmuls, ops);
     ir_arena_destroy(scratch);
     return ok;
 }
@@ -352,7 +382,18 @@ bool pass_quantize_ops(pass_context *context) {
         if (!ok)
             return false;
     }
-    if (options && options->activations_half != IR_F32 && !narrow_activations(context, false))
+    int matmuls;
+    if (options && options->activations_fp8) {
+        if (!narrow_activations(context, ir_encoding_get(IR_ENC_A8_E4M3), &matmuls))
+            return false;
+        if (!matmuls)
+            return ir_error(context->diag, NULL,
+                            "--activations fp8: no matmul's weights are in fp8, which it goes "
+                            "beside: --quantize fp8 makes such weights of f32, f16 and bf16");
+    }
+    if (options && options->activations_half != IR_F32 &&
+        !narrow_activations(context, NULL, &matmuls))
         return false;
-    return (options && options->activations_f32) || narrow_activations(context, true);
+    return (options && options->activations_f32) ||
+           narrow_activations(context, ir_encoding_get(IR_ENC_A8), &matmuls);
 }

@@ -29,6 +29,8 @@ WANTED = {
     "matmul_a8_prefill.cuh": ["IMMA", "LDSM", WIDE_COPY],
     "matmul_a8_decode.cuh of fp8": ["HMMA", WIDE_LOAD],
     "matmul_a8_prefill.cuh of fp8": ["HMMA", r"LDS\..*64", WIDE_COPY],
+    "matmul_a8_decode.cuh of fp8 by fp8": ["QMMA|HMMA", WIDE_LOAD],
+    "matmul_a8_prefill.cuh of fp8 by fp8": ["QMMA|HMMA", "LDSM", WIDE_COPY],
     "matmul_half_decode.cuh": ["HMMA", "LDSM", WIDE_COPY],
     "matmul_half_prefill.cuh": ["HMMA", "LDSM", WIDE_COPY],
     "matmul_f32.cuh": ["FFMA", WIDE_COPY],
@@ -51,7 +53,10 @@ PAGES = [(model, ["--kv-cache-dtype", kind]) for model in ("gguf/llama-q4_1.gguf
 HALF = [("gguf/llama-f16.gguf", ["--activations", "f16"]), ("gguf/llama-bf16.gguf", ["--activations", "bf16"]),
         ("gguf/qwen3-f16.gguf", ["--activations", "f16"]), ("tiny-qwen2", ["--quantize", "f16", "--activations", "f16"]),
         ("tiny-gemma3-softcap", ["--quantize", "bf16", "--activations", "bf16"]), ("tiny-qwen3-fp8", ["--activations", "bf16"]),
-        ("tiny-llama", ["--quantize", "fp8", "--activations", "f16"])]
+        ("tiny-llama", ["--quantize", "fp8", "--activations", "f16"]),
+        ("tiny-llama", ["--quantize", "fp8", "--activations", "fp8"])]
+# Tensor cores that multiply e4m3 by mma; on others it is f16 that they multiply.
+WITH_QMMA = ("sm_89", "sm_120")
 
 
 def instructions(text):
@@ -119,6 +124,11 @@ def check(modelcc, model, options, archs, scratch):
             header = ["attention_f16.cuh of codes"]
         if header[0].startswith("matmul_a8_") and "#define HALF_X" in sources[0]:
             header = [header[0] + " of fp8"]
+        elif header[0].startswith("matmul_a8_") and "#define FP8_WEIGHTS" in sources[0]:
+            header = [header[0] + " of fp8 by fp8"]
+            if ("QMMA" in file.read_text()) != (file.name.rsplit(".", 2)[1] in WITH_QMMA):
+                print(f"FAIL: {model} {' '.join(options)}: {file.name}: QMMA or none")
+                failed += 1
         inputs = re.search(r"int64 n = \d+, k = (\d+);", sources[0])
         for problem in problems(header[0], file.read_text(), int(inputs[1]) if inputs else None):
             print(f"FAIL: {model} {' '.join(options)}: {file.name}: {problem}")

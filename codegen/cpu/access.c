@@ -12,8 +12,9 @@ static bool is_packed(const ir_type *type) {
     return type->layout && strcmp(type->layout, "n16") == 0;
 }
 
+/* Of activations: a8 or a8_e4m3. */
 static bool is_a8(const ir_type *type) {
-    return type->encoding && type->encoding->id == IR_ENC_A8;
+    return type->encoding && ir_encoding_of_activations(type->encoding);
 }
 
 /* An access's argument, or the operand that the kernel computes itself. */
@@ -72,7 +73,8 @@ static bool check_store_a8(cg_cpu_emitter *em, const cg_program *program, const 
                            int64_t n_cols) {
     const cg_access *access = &store->access;
     if (!is_a8(type_of(em, access)))
-        return cg_cpu_unsupported(em, "quantization to argument %d, which is not a8", access->arg);
+        return cg_cpu_unsupported(em, "quantization to argument %d, which is not a8 or a8_e4m3",
+                                  access->arg);
     if (n_cols % 32 || program->width % 32 || access->offset % 32 || access->row_stride % 32 ||
         (program->heads > 1 && access->head_stride % 32))
         return cg_cpu_unsupported(em,
@@ -328,25 +330,30 @@ static LLVMValueRef load_packed(cg_cpu_emitter *em, const cg_access *access,
 cg_cpu_a8_site cg_cpu_a8_address(cg_cpu_emitter *em, const cg_access *access,
                                  const cg_cpu_site *site) {
     int64_t k = access->row_stride;
-    int64_t row_bytes = ir_encoding_row_bytes(ir_encoding_get(IR_ENC_A8), k);
+    const ir_encoding *encoding = type_of(em, access)->encoding;
+    int64_t row_bytes = ir_encoding_row_bytes(encoding, k);
     LLVMValueRef row = cg_cpu_offset(em, base_of(em, access),
                                      cg_cpu_mul_const(em, access_row(em, access, site), row_bytes));
     LLVMValueRef column = access_column(em, access, site);
     LLVMValueRef group = LLVMBuildLShr(em->builder, column, cg_cpu_i64(em, 5), "");
     LLVMValueRef numbers = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 4));
-    LLVMValueRef sums = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 8));
-    return (cg_cpu_a8_site){
-        .codes = cg_cpu_offset(em, row, column),
-        .scale = cg_cpu_offset_const(em, numbers, k),
-        .scaled_sum = cg_cpu_offset_const(em, numbers, k + k / 8),
-        .sums = cg_cpu_offset_const(em, sums, k + k / 4),
-    };
+    cg_cpu_a8_site at = {.encoding = encoding,
+                         .codes = cg_cpu_offset(em, row, column),
+                         .scale = cg_cpu_offset_const(em, numbers, k)};
+    if (encoding->id == IR_ENC_A8) {
+        LLVMValueRef sums = cg_cpu_offset(em, row, cg_cpu_mul_const(em, group, 8));
+        at.scaled_sum = cg_cpu_offset_const(em, numbers, k + k / 8);
+        at.sums = cg_cpu_offset_const(em, sums, k + k / 4);
+    }
+    return at;
 }
 
 static LLVMValueRef load_a8(cg_cpu_emitter *em, const cg_access *access, const cg_cpu_site *site) {
     cg_cpu_a8_site at = cg_cpu_a8_address(em, access, site);
-    LLVMValueRef codes = cg_cpu_load_f32x16(em, IR_I8, at.codes, site->mask);
     LLVMValueRef scale = cg_cpu_load_f32(em, IR_F32, at.scale);
+    if (at.encoding->code == IR_CODE_E4M3)
+        return cg_cpu_load_e4m3(em, at.codes, scale, site->mask);
+    LLVMValueRef codes = cg_cpu_load_f32x16(em, IR_I8, at.codes, site->mask);
     return LLVMBuildFMul(em->builder, cg_cpu_splat(em, scale, CG_CPU_LANES), codes, "");
 }
 
@@ -427,38 +434,17 @@ void cg_cpu_row_page(cg_cpu_emitter *em, int kv_arg, LLVMValueRef row, LLVMValue
                           cg_cpu_mul_const(em, number, ir_kv_page_bytes(&arg->kv)));
 }
 
-/* The nearest f8e4m3 of magnitudes up to 448, ties to even: of normal numbers the upper bits; below
- * 2^-6 the steps are 2^-9, which are those of f32 at 2^14. */
-static LLVMValueRef f32_to_f8(cg_cpu_emitter *em, LLVMValueRef v) {
-    LLVMBuilderRef b = em->builder;
-    LLVMValueRef bits = LLVMBuildBitCast(b, v, em->i32x16, "");
-    LLVMValueRef sign = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 24), "");
-    sign = LLVMBuildAnd(b, sign, cg_cpu_i32v(em, 0x80), "");
-    bits = LLVMBuildAnd(b, bits, cg_cpu_i32v(em, 0x7fffffff), "");
-    LLVMValueRef small = LLVMBuildICmp(b, LLVMIntULT, bits, cg_cpu_i32v(em, 0x3c800000), "");
-    LLVMValueRef odd = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 20), "");
-    odd = LLVMBuildAnd(b, odd, cg_cpu_i32v(em, 1), "");
-    LLVMValueRef normal = LLVMBuildAdd(b, bits, cg_cpu_i32v(em, 0x7ffff), "");
-    normal = LLVMBuildLShr(b, LLVMBuildAdd(b, normal, odd, ""), cg_cpu_i32v(em, 20), "");
-    normal = LLVMBuildSub(b, normal, cg_cpu_i32v(em, (127 - 7) << 3), "");
-    LLVMValueRef steps = LLVMBuildBitCast(b, bits, em->f32x16, "");
-    steps = LLVMBuildFAdd(b, steps, cg_cpu_f32v(em, 0x1p14), "");
-    steps = LLVMBuildBitCast(b, steps, em->i32x16, "");
-    steps = LLVMBuildSub(b, steps, cg_cpu_i32v(em, 0x46800000), "");
-    bits = LLVMBuildSelect(b, small, steps, normal, "");
-    return LLVMBuildOr(b, bits, sign, "");
-}
-
 /* What a page holds of numbers; of quantized ones codes, as ir.h defines. */
 static LLVMValueRef page_elements(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v) {
     if (!ir_kv_quantized(dtype))
         return cg_cpu_narrow(em, dtype, v);
     double most = ir_kv_most(dtype);
-    if (dtype == IR_I8)
-        v = cg_cpu_intrinsic(em, "llvm.rint", 1, (LLVMTypeRef[]){em->f32x16}, 1, &v);
+    if (dtype == IR_F8E4M3)
+        return cg_cpu_f32_to_e4m3(em, v);
+    v = cg_cpu_intrinsic(em, "llvm.rint", 1, (LLVMTypeRef[]){em->f32x16}, 1, &v);
     v = cg_cpu_fmax(em, v, cg_cpu_f32v(em, -most));
     v = cg_cpu_fmin(em, v, cg_cpu_f32v(em, most));
-    v = dtype == IR_I8 ? LLVMBuildFPToSI(em->builder, v, em->i32x16, "") : f32_to_f8(em, v);
+    v = LLVMBuildFPToSI(em->builder, v, em->i32x16, "");
     return LLVMBuildTrunc(em->builder, v, cg_cpu_vector(em->i8, CG_CPU_LANES), "");
 }
 

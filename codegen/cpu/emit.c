@@ -167,6 +167,31 @@ LLVMValueRef cg_cpu_e4m3_to_f32(cg_cpu_emitter *em, LLVMValueRef codes) {
     return cg_cpu_f16_to_f32(em, LLVMBuildBitCast(b, v, cg_cpu_vector(em->f16, CG_CPU_LANES), ""));
 }
 
+/* Of normal numbers the upper bits; below 2^-6 the steps are 2^-9, which are those of f32 at 2^14.
+ */
+LLVMValueRef cg_cpu_f32_to_e4m3(cg_cpu_emitter *em, LLVMValueRef v) {
+    LLVMBuilderRef b = em->builder;
+    v = cg_cpu_fmax(em, v, cg_cpu_f32v(em, -448));
+    v = cg_cpu_fmin(em, v, cg_cpu_f32v(em, 448));
+    LLVMValueRef bits = LLVMBuildBitCast(b, v, em->i32x16, "");
+    LLVMValueRef sign = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 24), "");
+    sign = LLVMBuildAnd(b, sign, cg_cpu_i32v(em, 0x80), "");
+    bits = LLVMBuildAnd(b, bits, cg_cpu_i32v(em, 0x7fffffff), "");
+    LLVMValueRef small = LLVMBuildICmp(b, LLVMIntULT, bits, cg_cpu_i32v(em, 0x3c800000), "");
+    LLVMValueRef odd = LLVMBuildLShr(b, bits, cg_cpu_i32v(em, 20), "");
+    odd = LLVMBuildAnd(b, odd, cg_cpu_i32v(em, 1), "");
+    LLVMValueRef normal = LLVMBuildAdd(b, bits, cg_cpu_i32v(em, 0x7ffff), "");
+    normal = LLVMBuildLShr(b, LLVMBuildAdd(b, normal, odd, ""), cg_cpu_i32v(em, 20), "");
+    normal = LLVMBuildSub(b, normal, cg_cpu_i32v(em, (127 - 7) << 3), "");
+    LLVMValueRef steps = LLVMBuildBitCast(b, bits, em->f32x16, "");
+    steps = LLVMBuildFAdd(b, steps, cg_cpu_f32v(em, 0x1p14), "");
+    steps = LLVMBuildBitCast(b, steps, em->i32x16, "");
+    steps = LLVMBuildSub(b, steps, cg_cpu_i32v(em, 0x46800000), "");
+    bits = LLVMBuildSelect(b, small, steps, normal, "");
+    bits = LLVMBuildOr(b, bits, sign, "");
+    return LLVMBuildTrunc(b, bits, cg_cpu_vector(em->i8, CG_CPU_LANES), "");
+}
+
 LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v) {
     return LLVMBuildFPTrunc(em->builder, v, like(v, em->f16), "");
 }
@@ -373,6 +398,15 @@ void cg_cpu_store_f32x16(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef value,
                          LLVMValueRef mask) {
     value = cg_cpu_narrow(em, dtype, value);
     cg_cpu_store_masked(em, value, ptr, ir_dtype_bits(dtype) / 8, mask);
+}
+
+LLVMValueRef cg_cpu_load_e4m3(cg_cpu_emitter *em, LLVMValueRef ptr, LLVMValueRef scale,
+                              LLVMValueRef mask) {
+    LLVMValueRef codes = cg_cpu_load_masked(em, cg_cpu_vector(em->i8, CG_CPU_LANES), ptr, 1, mask);
+    codes = LLVMBuildZExt(em->builder, codes, cg_cpu_vector(em->i16, CG_CPU_LANES), "");
+    scale = LLVMBuildFMul(em->builder, scale, cg_cpu_f32(em, 256), "");
+    return LLVMBuildFMul(em->builder, cg_cpu_splat(em, scale, CG_CPU_LANES),
+                         cg_cpu_e4m3_to_f32(em, codes), "");
 }
 
 LLVMValueRef cg_cpu_load_f32(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef ptr) {

@@ -97,6 +97,13 @@ LLVMValueRef cg_cpu_f16_to_f32(cg_cpu_emitter *em, LLVMValueRef v);
 LLVMValueRef cg_cpu_f32_to_f16(cg_cpu_emitter *em, LLVMValueRef v);
 /* What 16 codes of f8e4m3, in the low bytes of <16 x i16>, stand for, times 2^-8. */
 LLVMValueRef cg_cpu_e4m3_to_f32(cg_cpu_emitter *em, LLVMValueRef codes);
+/* The nearest codes of <16 x float>, ties to even, at most 448 in magnitude: <16 x i8>. A NaN gives
+ * -448. */
+LLVMValueRef cg_cpu_f32_to_e4m3(cg_cpu_emitter *em, LLVMValueRef v);
+/* 16 numbers of one group of a8_e4m3: `scale` (f32) times the codes at ptr; mask as of
+ * cg_cpu_load_masked. */
+LLVMValueRef cg_cpu_load_e4m3(cg_cpu_emitter *em, LLVMValueRef ptr, LLVMValueRef scale,
+                              LLVMValueRef mask);
 /* f32 to what memory holds of f32, f16 or bf16 (i16 bits), to nearest even. */
 LLVMValueRef cg_cpu_narrow(cg_cpu_emitter *em, ir_dtype dtype, LLVMValueRef v);
 /* a > b ? a : b (a NaN gives b), the meaning of x86's maxps; likewise min. */
@@ -171,11 +178,13 @@ LLVMValueRef cg_cpu_less(cg_cpu_emitter *em, LLVMValueRef a, LLVMValueRef b);
 /* --- row programs --------------------------------------------------------------------------------
  */
 
-/* Groups of 32 columns that wait to be quantized to a8, of one row or of several: program.h. They
- * must be flushed in the basic block that they were added in. */
+/* Groups of 32 columns that wait to be quantized, all to a8 or all to a8_e4m3, of one row or of
+ * several: program.h. They must be flushed in the basic block that they were added in. */
 enum { CG_CPU_A8_GROUPS = 4 };
 typedef struct cg_cpu_a8_site {
-    LLVMValueRef codes, scale, scaled_sum, sums; /* addresses */
+    const ir_encoding *encoding;
+    LLVMValueRef codes, scale;     /* addresses */
+    LLVMValueRef scaled_sum, sums; /* … of a8 */
 } cg_cpu_a8_site;
 typedef struct cg_cpu_a8_queue {
     int n;

@@ -23,6 +23,11 @@ enum {
     PANEL_LIMIT = 256 * 1024 /* bytes of unpacked weights, which stay in a core's cache */
 };
 
+/* Whether products are those of integer codes: of a8, that is. */
+static bool by_integers(const ir_type *x) {
+    return x->encoding && x->encoding->code == IR_CODE_INT;
+}
+
 static int64_t part_columns(const cg_kernel *kernel) {
     return kernel->matmul.n / kernel->matmul.parts;
 }
@@ -61,7 +66,7 @@ static int64_t epilogue_scratch(const cg_kernel *kernel) {
 static int64_t panel_bytes(const cg_kernel *kernel) {
     const cg_matmul *m = &kernel->matmul;
     const ir_type *w = &kernel->args[m->w].type;
-    if (!w->encoding || !m->x_type.encoding)
+    if (!w->encoding || !by_integers(&m->x_type))
         return 0;
     int64_t tiles = chunk_columns(kernel) / CG_TILE_ROWS * m->parts;
     int64_t bytes = tiles * cg_cpu_panel_bytes(w, m->k);
@@ -101,7 +106,7 @@ static cg_cpu_product product_of(cg_cpu_emitter *em, const schedule *s, LLVMValu
                             .rows = rows,
                             .k = s->kernel->matmul.k,
                             .x_row_bytes = s->x_row_bytes,
-                            .x_dtype = s->x_type->dtype,
+                            .x_type = s->x_type,
                             .w_type = s->w_type};
 }
 
@@ -174,7 +179,7 @@ static void emit_block(cg_cpu_emitter *em, const schedule *s, LLVMValueRef tile,
     if (!s->w_type->encoding)
         cg_cpu_products_plain(em, products, tiles);
     for (int i = 0; i < tiles; i++) {
-        if (s->x_type->encoding)
+        if (by_integers(s->x_type))
             cg_cpu_product_int8(em, &products[i]);
         else if (s->w_type->encoding)
             cg_cpu_product_f32(em, &products[i]);
@@ -193,8 +198,7 @@ static bool check(cg_cpu_emitter *em, const schedule *s) {
         return cg_cpu_unsupported(em, "the weight of a matmul is not packed");
     if (s->kernel->n_programs != 1)
         return cg_cpu_unsupported(em, "a matmul with an epilogue by heads");
-    if (x->encoding &&
-        (x->encoding->id != IR_ENC_A8 || !w->encoding || w->encoding->code != IR_CODE_INT))
+    if (x->encoding && !ir_encodings_multiply(x->encoding, w->encoding))
         return cg_cpu_unsupported(em, "activations in %s do not go with weights in %s",
                                   x->encoding->name,
                                   w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));

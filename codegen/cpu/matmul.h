@@ -15,14 +15,13 @@ typedef struct cg_cpu_product {
     LLVMValueRef panel; /* NULL: not unpacked */
     int rows;
     int64_t k, x_row_bytes;
-    ir_dtype x_dtype; /* of x that is not quantized */
-    const ir_type *w_type;
+    const ir_type *x_type, *w_type;
     LLVMValueRef sums[CG_CPU_MAX_BLOCK_ROWS];
 } cg_cpu_product;
 
 /* a8 activations, quantized weights: exact int32 dot products inside a group, f32 FMA across. */
 void cg_cpu_product_int8(cg_cpu_emitter *em, cg_cpu_product *p);
-/* f32 activations, quantized weights: f32 FMA in ascending k. */
+/* f32, f16 or bf16 activations by quantized weights, a8_e4m3 by fp8: f32 FMA in ascending k. */
 void cg_cpu_product_f32(cg_cpu_emitter *em, cg_cpu_product *p);
 /* The same with weights that are not quantized, of n products with the same rows of x: of few rows
  * several tiles at a time, whose sums do not wait for one another. */

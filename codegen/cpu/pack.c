@@ -110,6 +110,7 @@ static void read_block(const ir_encoding *e, const uint8_t *row, int64_t b, row_
         read_k6(p, s, out);
         break;
     case IR_ENC_A8:
+    case IR_ENC_A8_E4M3:
     case IR_N_ENCODINGS:
         break; /* activations are not packed */
     }
@@ -420,6 +421,7 @@ static void write_block(const ir_encoding *e, uint8_t *row, int64_t b, const row
         write_k6(p, s, in);
         break;
     case IR_ENC_A8:
+    case IR_ENC_A8_E4M3:
     case IR_N_ENCODINGS:
         break;
     }

@@ -1,5 +1,5 @@
 /* What the files that emit row programs share: program.c orders the nodes into stages, access.c
- * reads and writes memory, quantize.c makes a8. */
+ * reads and writes memory, quantize.c makes a8 and a8_e4m3. */
 #ifndef MCC_CODEGEN_CPU_PROGRAM_H
 #define MCC_CODEGEN_CPU_PROGRAM_H
 
@@ -27,10 +27,11 @@ void cg_cpu_access_store(cg_cpu_emitter *em, const cg_access *access, const cg_c
                          LLVMValueRef value);
 void cg_cpu_access_store_number(cg_cpu_emitter *em, const cg_access *access,
                                 const cg_cpu_site *site, LLVMValueRef value);
-/* Addresses in an a8 row (ir_encoding_row_bytes) for the group of 32 columns at site->column. */
+/* Addresses in a row of a8 or a8_e4m3 (ir_encoding_row_bytes) for the group of 32 columns at
+ * site->column. */
 cg_cpu_a8_site cg_cpu_a8_address(cg_cpu_emitter *em, const cg_access *access,
                                  const cg_cpu_site *site);
-/* A group of 32 columns, given as two vectors, will be quantized to a8 and stored: now, together
+/* A group of 32 columns, given as two vectors, will be quantized and stored: now, together
  * with those that wait, when as many wait as share the work, else at the next flush. */
 void cg_cpu_a8_add(cg_cpu_emitter *em, cg_cpu_a8_queue *queue, const cg_access *access,
                    const cg_cpu_site *site, LLVMValueRef low, LLVMValueRef high);

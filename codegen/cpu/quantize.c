@@ -1,6 +1,6 @@
-/* Quantization to a8, of several groups of 32 columns at a time: what is one number a group is a
- * lane of <4 x float>, so that groups do not wait for one another. Which groups share the work
- * changes no bit. ops.def says what is computed. */
+/* Quantization to a8 and a8_e4m3, of several groups of 32 columns at a time: what is one number a
+ * group is a lane of <4 x float>, so that groups do not wait for one another. Which groups share
+ * the work changes no bit. ops.def says what is computed. */
 #include "codegen/cpu/program.h"
 
 enum { MOST_LEVELS = 127, CANDIDATES = 4, GROUPS = CG_CPU_A8_GROUPS };
@@ -141,14 +141,31 @@ static void store_lane(cg_cpu_emitter *em, LLVMValueRef numbers, int g, LLVMValu
     cg_cpu_store(em, v, cg_cpu_offset_const(em, at, offset), 4);
 }
 
-void cg_cpu_a8_flush(cg_cpu_emitter *em, cg_cpu_a8_queue *q) {
+/* most / max; 0 of tiny ones. */
+static LLVMValueRef inverse_scale(cg_cpu_emitter *em, double most, LLVMValueRef max) {
     LLVMBuilderRef b = em->builder;
-    if (q->n == 0)
-        return;
-    LLVMValueRef max = largest(em, q);
-    LLVMValueRef inverse = LLVMBuildFDiv(b, same(em, MOST_LEVELS), max, "");
+    LLVMValueRef inverse = LLVMBuildFDiv(b, same(em, most), max, "");
     LLVMValueRef tiny = LLVMBuildFCmp(b, LLVMRealOLT, max, same(em, 0x1p-100), "");
-    inverse = LLVMBuildSelect(b, tiny, same(em, 0), inverse, "");
+    return LLVMBuildSelect(b, tiny, same(em, 0), inverse, "");
+}
+
+static void flush_e4m3(cg_cpu_emitter *em, const cg_cpu_a8_queue *q) {
+    LLVMValueRef max = largest(em, q), inverse = inverse_scale(em, 448, max);
+    LLVMValueRef scale = LLVMBuildFDiv(em->builder, max, same(em, 448), "");
+    for (int g = 0; g < q->n; g++) {
+        LLVMValueRef by = splat_of(em, inverse, g);
+        for (int half = 0; half < 2; half++) {
+            LLVMValueRef v = LLVMBuildFMul(em->builder, half ? q->high[g] : q->low[g], by, "");
+            cg_cpu_store(em, cg_cpu_f32_to_e4m3(em, v),
+                         cg_cpu_offset_const(em, q->at[g].codes, 16 * half), 16);
+        }
+        store_lane(em, scale, g, q->at[g].scale, 0);
+    }
+}
+
+static void flush_a8(cg_cpu_emitter *em, const cg_cpu_a8_queue *q) {
+    LLVMBuilderRef b = em->builder;
+    LLVMValueRef max = largest(em, q), inverse = inverse_scale(em, MOST_LEVELS, max);
     LLVMValueRef levels = best_levels(em, q, &inverse);
     LLVMValueRef scale = LLVMBuildFDiv(b, max, levels, ""), sums[2];
     LLVMValueRef codes[2][GROUPS];
@@ -173,12 +190,22 @@ void cg_cpu_a8_flush(cg_cpu_emitter *em, cg_cpu_a8_queue *q) {
         store_lane(em, sums[0], g, q->at[g].sums, 0);
         store_lane(em, sums[1], g, q->at[g].sums, 4);
     }
+}
+
+void cg_cpu_a8_flush(cg_cpu_emitter *em, cg_cpu_a8_queue *q) {
+    if (q->n && q->at[0].encoding->code == IR_CODE_E4M3)
+        flush_e4m3(em, q);
+    else if (q->n)
+        flush_a8(em, q);
     q->n = 0;
 }
 
 void cg_cpu_a8_add(cg_cpu_emitter *em, cg_cpu_a8_queue *q, const cg_access *access,
                    const cg_cpu_site *site, LLVMValueRef low, LLVMValueRef high) {
-    q->at[q->n] = cg_cpu_a8_address(em, access, site);
+    cg_cpu_a8_site at = cg_cpu_a8_address(em, access, site);
+    if (q->n && q->at[0].encoding != at.encoding)
+        cg_cpu_a8_flush(em, q);
+    q->at[q->n] = at;
     q->low[q->n] = low;
     q->high[q->n] = high;
     if (++q->n == GROUPS)

@@ -10,8 +10,9 @@ static bool is_packed(const ir_type *type) {
     return type->layout && strcmp(type->layout, "n16") == 0;
 }
 
+/* Of activations: a8 or a8_e4m3. */
 static bool is_a8(const ir_type *type) {
-    return type->encoding && type->encoding->id == IR_ENC_A8;
+    return type->encoding && ir_encoding_of_activations(type->encoding);
 }
 
 /* --- checks --------------------------------------------------------------------------------------
@@ -76,7 +77,8 @@ bool cg_cuda_check_load(cg_cuda_emitter *em, const cg_access *access) {
 static bool check_store_a8(cg_cuda_emitter *em, const cg_program *program, const cg_store *store) {
     const cg_access *access = &store->access;
     if (!is_a8(&em->kernel->args[access->arg].type))
-        return cg_cuda_unsupported(em, "quantization to argument %d, which is not a8", access->arg);
+        return cg_cuda_unsupported(em, "quantization to argument %d, which is not a8 or a8_e4m3",
+                                   access->arg);
     return (program->width % 32 == 0 && access->offset % 32 == 0 && access->row_stride % 32 == 0 &&
             (program->heads == 1 || access->head_stride % 32 == 0)) ||
            cg_cuda_unsupported(em,
@@ -202,25 +204,34 @@ const char *cg_cuda_load_text(cg_cuda_emitter *em, const cg_access *access, cons
     const char *column = sum_of(em, "", 0, access->head_stride, access->offset, 1);
     if (!is_a8(type))
         return packed_load(em, access, row, column);
-    return ir_arena_printf(em->arena, "load_a8(a.a%d, %s, %s, %" PRId64 ")", access->arg, row,
-                           column, access->row_stride);
+    return ir_arena_printf(em->arena, "load_%s(a.a%d, %s, %s, %" PRId64 ")", type->encoding->name,
+                           access->arg, row, column, access->row_stride);
+}
+
+/* The function that quantizes to this encoding; sums of codes are for arguments, whoever reads
+ * them. */
+static const char *store_a8_name(const ir_encoding *encoding, bool argument) {
+    return encoding->id == IR_ENC_A8_E4M3 ? "store_a8_e4m3"
+           : argument                     ? "store_a8<true>"
+                                          : "store_a8<false>";
 }
 
 const char *cg_cuda_store_text(cg_cuda_emitter *em, const cg_store *store, int index) {
     const cg_access *access = &store->access;
     if (access->arg == CG_ARG_OPERAND && store->kind == CG_STORE_A8)
-        return ir_arena_printf(em->arena,
-                               "store_a8<false>(x, 0, col - lane_id(), %" PRId64 ", v%d)",
+        return ir_arena_printf(em->arena, "%s(x, 0, col - lane_id(), %" PRId64 ", v%d)",
+                               store_a8_name(em->kernel->matmul.x_type.encoding, false),
                                em->kernel->matmul.k, store->value);
     if (access->arg == CG_ARG_OPERAND)
         return ir_arena_printf(em->arena, "store(static_cast<float *>(x) + col, v%d)",
                                store->value);
     const char *row = cg_cuda_row_text(em, access);
     if (store->kind == CG_STORE_A8)
-        return ir_arena_printf(
-            em->arena, "store_a8<true>(a.a%d, %s, %s - lane_id(), %" PRId64 ", v%d)", access->arg,
-            row, sum_of(em, "", 0, access->head_stride, access->offset, 1), access->row_stride,
-            store->value);
+        return ir_arena_printf(em->arena, "%s(a.a%d, %s, %s - lane_id(), %" PRId64 ", v%d)",
+                               store_a8_name(em->kernel->args[access->arg].type.encoding, true),
+                               access->arg, row,
+                               sum_of(em, "", 0, access->head_stride, access->offset, 1),
+                               access->row_stride, store->value);
     if (store->kind != CG_STORE) {
         const ir_kv_group *kv = &em->kernel->args[access->arg].kv;
         const char *type = kv->dtype == IR_I8       ? "int8_code"

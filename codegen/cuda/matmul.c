@@ -161,7 +161,7 @@ static bool add_prologue(cg_cuda_emitter *em, const char *suffix, uint32_t min_r
     return why ? cg_cuda_unsupported(em, "%s", why) : cg_cuda_add(em, &v);
 }
 
-/* --- activations in a8, or of 16 bits beside fp8 weights -----------------------------------------
+/* --- activations in a8, or of 8 or 16 bits beside fp8 weights ------------------------------------
  */
 
 static cg_packed packed_of(const cg_kernel *k) {
@@ -190,7 +190,7 @@ static int64_t decode_shared(const cg_kernel *k, const decode *d) {
     int64_t results = 2 * d->warps * d->unroll * p.groups * group;
     if (!k->matmul.prologue)
         return results;
-    int64_t row = round_up(k->matmul.k + k->matmul.k / 2, 128) + 16;
+    int64_t row = round_up(ir_encoding_row_bytes(k->matmul.x_type.encoding, k->matmul.k), 128) + 16;
     return larger(results, prologue_bytes(k)) + d->tokens * row;
 }
 
@@ -314,7 +314,8 @@ static double predict(const cg_cuda_emitter *em, const cg_cuda_tile *tile, int64
     cg_packed p = packed_of(k);
     int64_t blocks_k = k->matmul.k / CG_BLOCK_K, columns = part_columns(k);
     double w_bytes = (double)cg_packed_tile_bytes(&k->args[k->matmul.w].type, k->matmul.k);
-    double x_bytes = (is_half_by_fp8(k) ? 2 : 1.5) * (double)k->matmul.k;
+    const ir_encoding *x = k->matmul.x_type.encoding;
+    double x_bytes = (double)(x ? ir_encoding_row_bytes(x, k->matmul.k) : 2 * k->matmul.k);
     int parts = k->matmul.parts;
     cg_cuda_cost cost = {.launches = 1};
     cost.dram_bytes = (double)((columns + 15) / 16 * parts) * w_bytes + (double)rows * x_bytes;
@@ -576,8 +577,7 @@ static bool check(cg_cuda_emitter *em) {
         return cg_cuda_unsupported(em, "the weight of a matmul is not packed");
     if (!cg_cuda_by_heads(k) && cg_cuda_whole_rows(&k->programs[0]))
         return cg_cuda_unsupported(em, "an epilogue over whole rows");
-    if (x->encoding &&
-        (x->encoding->id != IR_ENC_A8 || !w->encoding || w->encoding->code != IR_CODE_INT))
+    if (x->encoding && !ir_encodings_multiply(x->encoding, w->encoding))
         return cg_cuda_unsupported(em, "activations in %s do not go with weights in %s",
                                    x->encoding->name,
                                    w->encoding ? w->encoding->name : ir_dtype_name(w->dtype));
@@ -619,10 +619,9 @@ const char *cg_cuda_matmul_why_not(cg_cuda_emitter *em, const cg_cuda_tile *tile
     f32 f = f32_of(tile);
     half_prefill h = half_prefill_of(tile);
     if (!form_fits(em->kernel, tile->form))
-        return "not a form of this kernel: a8_decode and a8_prefill are for int8 activations and "
-               "fp8 "
-               "weights by 16-bit ones, f32 and f32_prologue for f32, half_decode and "
-               "half_prefill for f16 and bf16";
+        return "not a form of this kernel: a8_decode and a8_prefill are for int8 and fp8 "
+               "activations and fp8 weights by 16-bit ones, f32 and f32_prologue for f32, "
+               "half_decode and half_prefill for f16 and bf16";
     switch (tile->form) {
     case CG_FORM_A8_DECODE:
         return decode_why_not(em, &d);

@@ -37,6 +37,10 @@ for kind in int8 fp8; do
                for g in d["memory"]["kv_groups"])'
     expect 0 run pages.so -p "Hello" --raw --max-tokens 3 --json
 done
+expect 2 build "$golden/tiny-llama" --activations int4 -q -o none.so
+says "expected int8, f32, f16, bf16 or fp8"
+expect 1 build "$golden/tiny-llama" --activations fp8 -q -o none.so
+says "no matmul's weights are in fp8, which it goes beside: --quantize fp8"
 expect 2 build "$golden/tiny-llama" --kv-cache-dtype fp8_e5m2 -q -o none.so
 says "expected auto, f16, f32, int8, fp8 or fp8_e4m3"
 case="the dependency file"

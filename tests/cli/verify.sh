@@ -17,6 +17,12 @@ if "$modelcc" build "$golden/gguf/llama-q4_1.gguf" --target "$targets,cuda:sm_80
     expect 0 build "$golden/gguf/llama-q4_1.gguf" --kv-cache-dtype fp8 --target cuda:sm_80 -q -o fp8.so
     expect 0 verify fp8.so
     prints "everything is right"
+    expect 0 build "$golden/tiny-llama" --quantize fp8 --activations fp8 --target "$targets,cuda:sm_89" -q -o e4m3.so
+    expect 0 verify e4m3.so --against "$golden/tiny-llama"
+    prints "everything is right"
+    expect 0 inspect e4m3.so
+    prints "activations fp8"
+    expect 0 run e4m3.so -p "Hello" --raw --max-tokens 3 --json
     expect 0 verify gpu.so --json --against "$golden/gguf/llama-q4_1.gguf"
     quiet
     holds 'd["verdict"] == "right" and d["weights_equal"] > 10 and len(d["architectures"]) == 1'

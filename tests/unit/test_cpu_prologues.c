@@ -17,6 +17,10 @@ enum { N_WEIGHT_TYPES = sizeof weight_types / sizeof *weight_types };
 /* Takes the module over. */
 static compiled_graph *compile(ir_module *m, const char *fusion, bool exact, const char *label) {
     pass_options options = {.activations_f32 = exact, .fusion = fusion};
+    for (int i = 0; !exact && i < m->n_weights; i++) {
+        const ir_encoding *e = m->weights[i].type.encoding;
+        options.activations_fp8 |= e && e->id == IR_ENC_FP8_E4M3;
+    }
     return graph_compile(m, &options, label);
 }
 

@@ -422,7 +422,7 @@ START_TEST(refusals) {
     expect_refusal(b, "element type f8e4m3");
     b->args[x].type = matrix(IR_F32, 64);
     p->stores[0].kind = CG_STORE_A8;
-    expect_refusal(b, "not a8");
+    expect_refusal(b, "not a8 or a8_e4m3");
     p->stores[0].kind = CG_STORE_KV;
     expect_refusal(b, "not a KV cache");
     p->stores[0].kind = CG_STORE;

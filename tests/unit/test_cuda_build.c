@@ -334,7 +334,7 @@ START_TEST(refusals) {
     expect_refusal(b, "a store to gathered rows");
     b = copy_of(matrix(IR_F32, 64), matrix(IR_F32, 64), 64, &p);
     p->stores[0].kind = CG_STORE_A8;
-    expect_refusal(b, "not a8");
+    expect_refusal(b, "not a8 or a8_e4m3");
     b = copy_of(matrix(IR_F32, 48), ir_quantized(ir_encoding_get(IR_ENC_A8), 2, dims), 48, &p);
     p->stores[0].kind = CG_STORE_A8;
     expect_refusal(b, "multiples of 32");

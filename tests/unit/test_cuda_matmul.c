@@ -14,6 +14,10 @@ enum { N_WEIGHT_TYPES = sizeof weight_types / sizeof *weight_types, N_QUANTIZED 
 static const char *const targets[] = {"cuda:sm_80", "cuda:sm_90a", "cuda:sm_120", "cuda:sm_100a"};
 enum { N_TARGETS = sizeof targets / sizeof *targets };
 
+/* For fp8 by fp8: processors that have it, and such as multiply f16 instead. */
+static const char *const fp8_targets[N_TARGETS] = {"cuda:sm_89", "cuda:sm_80", "cuda:sm_120",
+                                                   "cuda:sm_90a"};
+
 static void run_tokens(cuda_graph *c, int T) {
     int32_t ids[512], positions[512], rows[512], offsets[2] = {0, T}, slots[1] = {0};
     for (int t = 0; t < T; t++) {
@@ -56,7 +60,7 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 static const int token_counts[] = {1, 7, 8, 9, 33, 130};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts };
 
-typedef enum kind { INT8, F32, HALF } kind; /* activations */
+typedef enum kind { INT8, F32, HALF, FP8 } kind; /* activations */
 
 /* The 16-bit type that goes with a weight's; beside fp8 both do, of which `turn` chooses. */
 static void set_half(pass_options *options, const char *type, int turn) {
@@ -101,10 +105,11 @@ static void write_case(text *t, const char *type, shape s, kind kind) {
     add_output(t, y, "y");
 }
 
-/* Tensor cores add up in another order than the CPU. */
-static bool is_half(const cg_kernel *kernel) {
+/* Tensor cores add up floats in another order than the CPU. */
+static bool adds_floats(const cg_kernel *kernel) {
     const ir_type *x = &kernel->matmul.x_type;
-    return kernel->anchor == CG_ANCHOR_MATMUL && !x->encoding && x->dtype != IR_F32;
+    return kernel->anchor == CG_ANCHOR_MATMUL &&
+           (x->encoding ? x->encoding->code == IR_CODE_E4M3 : x->dtype != IR_F32);
 }
 
 static void run_case(int type, int number, const char *target, kind kind, const int *counts,
@@ -117,7 +122,8 @@ static void run_case(int type, int number, const char *target, kind kind, const 
              s->around, target);
     write_case(&t, weight_types[type], *s, kind);
     pass_options options = {.fusion = s->around == PROLOGUE ? "prologues" : "full",
-                            .activations_f32 = kind != INT8};
+                            .activations_f32 = kind != INT8,
+                            .activations_fp8 = kind == FP8};
     if (kind == HALF)
         set_half(&options, weight_types[type], number + (int)graph_seed());
     compiled_graph *g = graph_compile(parse(&t), &options, label);
@@ -126,11 +132,11 @@ static void run_case(int type, int number, const char *target, kind kind, const 
             ck_assert_ptr_nonnull(g->program->kernels[i]->matmul.prologue);
     cuda_graph *c = cuda_graph_create(g, target);
     c->schedule_seed = graph_seed();
-    c->other_bits = is_half;
-    bool half = false;
+    c->other_bits = adds_floats;
+    bool floats = false;
     for (int i = 0; i < g->program->n_kernels; i++)
-        half |= is_half(g->program->kernels[i]);
-    ck_assert(half == (kind == HALF));
+        floats |= adds_floats(g->program->kernels[i]);
+    ck_assert(floats == (kind == HALF || kind == FP8));
     for (int i = 0; i < n_counts; i++)
         run_tokens(c, counts[i]);
     cuda_graph_destroy(c);
@@ -200,6 +206,25 @@ START_TEST(half_activations) {
 }
 END_TEST
 
+/* fp8 by fp8. */
+START_TEST(fp8_activations) {
+    int type = N_WEIGHT_TYPES - 3;
+    ck_assert_str_eq(weight_types[type], "fp8_e4m3");
+    if (!cuda_can_compile())
+        TEST_SKIP("no NVRTC here");
+    for (int s = 0; s < N_SHAPES; s++)
+        for (int a = 0; a < N_TARGETS; a++) {
+            if (test_full()) {
+                if (s % 2 == _i && is_full_case(type, s, a))
+                    run_case(type, s, fp8_targets[a], FP8, token_counts, N_COUNTS);
+            } else if ((s + (int)(graph_seed() % 5)) % 5 == _i && a == (s / 5 + _i) % 2) {
+                int counts[] = {1, 9, 33};
+                run_case(type, s, fp8_targets[a], FP8, counts, 3);
+            }
+        }
+}
+END_TEST
+
 /* --- what launches cost --------------------------------------------------------------------------
  */
 
@@ -224,7 +249,8 @@ static compiled_graph *cost_graph(const char *type, bool lockstep, kind kind, bo
     }
     add_output(&t, y, "y");
     pass_options options = {.fusion = prologue ? "prologues" : "full",
-                            .activations_f32 = kind != INT8};
+                            .activations_f32 = kind != INT8,
+                            .activations_fp8 = kind == FP8};
     if (kind == HALF)
         set_half(&options, type, lockstep);
     return graph_compile(parse(&t), &options, type);
@@ -247,17 +273,20 @@ static cuda_graph_function *variant_for(cuda_graph *c, int T) {
  * answers at once. */
 START_TEST(costs) {
     static const int steps[] = {1, 8, 32, 64};
-    bool half = _i >= N_WEIGHT_TYPES, quantized = _i < N_QUANTIZED;
-    const char *type = weight_types[half ? _i - 3 : _i];
+    kind x_kind = _i >= N_WEIGHT_TYPES + 3 ? FP8
+                  : _i >= N_WEIGHT_TYPES   ? HALF
+                  : _i < N_QUANTIZED       ? INT8
+                                           : F32;
+    const char *type = x_kind == FP8 ? "fp8_e4m3" : weight_types[x_kind == HALF ? _i - 3 : _i];
     if (!cuda_can_compile())
         TEST_SKIP("no NVRTC here");
     if (!graph_case_is_mine(_i))
         return;
-    compiled_graph *g = cost_graph(type, _i % 2, half ? HALF : quantized ? INT8 : F32, false);
-    cuda_graph *c = cuda_graph_create(g, targets[_i % 2]);
+    compiled_graph *g = cost_graph(type, _i % 2, x_kind, false);
+    cuda_graph *c = cuda_graph_create(g, (x_kind == FP8 ? fp8_targets : targets)[_i % 2]);
     c->checks = 0;
     c->chosen_only = true;
-    c->other_bits = is_half;
+    c->other_bits = adds_floats;
     uint64_t weights = 0;
     for (int i = 0; i < g->program->n_weights; i++)
         if (g->program->weights[i].type.layout)
@@ -268,9 +297,10 @@ START_TEST(costs) {
             c->functions[k].counters = (emu_counters){0};
         run_tokens(c, steps[i]);
         const emu_counters *n = &f->counters;
-        uint64_t x = (uint64_t)steps[i] * (half        ? COST_K * 2
-                                           : quantized ? COST_K * 3 / 2
-                                                       : COST_K * 4);
+        uint64_t x = (uint64_t)steps[i] * (x_kind == HALF   ? COST_K * 2
+                                           : x_kind == INT8 ? COST_K * 3 / 2
+                                           : x_kind == FP8  ? COST_K * 9 / 8
+                                                            : COST_K * 4);
         ck_assert_uint_ge(n->dram_read_sectors * 32, weights);
         ck_assert_msg((double)n->dram_read_sectors * 32 <= 1.05 * (double)(weights + x),
                       "%s: %llu bytes read, of weights and x %llu", f->code.name,
@@ -285,7 +315,7 @@ START_TEST(costs) {
         uint64_t tokens = (uint64_t)f->code.x.div, operands = (tokens + 7) / 8;
         uint64_t macs =
             (uint64_t)COST_N * COST_K * 8 * operands * (((uint64_t)steps[i] + tokens - 1) / tokens);
-        if (quantized || half)
+        if (x_kind != F32)
             ck_assert_uint_eq(n->mma_macs, macs);
     }
     cuda_graph_destroy(c);
@@ -305,6 +335,8 @@ START_TEST(no_spills) {
         bool lockstep = around & 1, other = around & 2, plain = _i >= N_QUANTIZED;
         bool prologue = around & 4;
         kind kind = plain ? (other ? HALF : F32) : other ? F32 : INT8;
+        if (kind == HALF && (prologue || lockstep) && strcmp(weight_types[_i], "fp8_e4m3") == 0)
+            kind = FP8;
         if ((kind == HALF && (prologue || strcmp(weight_types[_i], "f32") == 0)) ||
             (!test_full() && around != _i % 8))
             continue;
@@ -343,7 +375,8 @@ static Suite *cuda_matmul_suite(void) {
     test_add_emulated(numbers, int8_activations, 0, N_QUANTIZED, 4);
     test_add_emulated(numbers, f32_activations, 0, N_WEIGHT_TYPES, 4);
     test_add_emulated(numbers, half_activations, 0, 3, 2);
-    test_add_emulated(code, costs, 0, N_WEIGHT_TYPES + 3, 6);
+    test_add_emulated(numbers, fp8_activations, 0, 2, 2);
+    test_add_emulated(code, costs, 0, N_WEIGHT_TYPES + 5, 6);
     tcase_add_loop_test(code, no_spills, 0, N_WEIGHT_TYPES);
     suite_add_tcase(suite, numbers);
     suite_add_tcase(suite, code);

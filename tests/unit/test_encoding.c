@@ -165,7 +165,7 @@ START_TEST(table_is_consistent) {
         const ir_encoding *e = ir_encoding_get((ir_encoding_id)i);
         ck_assert_int_eq(e->id, i);
         ck_assert_ptr_eq(ir_encoding_from_name(e->name), e);
-        if (e->id != IR_ENC_A8)
+        if (!ir_encoding_of_activations(e))
             ck_assert_int_eq(ir_encoding_row_bytes(e, 512), 512 / e->block * e->block_bytes);
     }
     ck_assert_ptr_null(ir_encoding_from_name("q9_9"));
@@ -340,7 +340,7 @@ START_TEST(decodes_as_gguf_does) {
         free(out);
         seen++;
     }
-    ck_assert_int_eq(seen, IR_N_ENCODINGS - 2); /* all but a8 and fp8_e4m3 */
+    ck_assert_int_eq(seen, IR_N_ENCODINGS - 3); /* all but a8, a8_e4m3 and fp8_e4m3 */
     cJSON_Delete(root);
     free(json);
     free(data);
@@ -427,6 +427,56 @@ START_TEST(encodes_to_the_nearest_fp8) {
 }
 END_TEST
 
+/* Codes, then scales, then zeros; the scales are those of a weight of the same numbers, and codes
+ * as near as its codes. */
+START_TEST(a8_e4m3_rows) {
+    enum { K = 5 * 32 };
+    const ir_encoding *a8 = ir_encoding_get(IR_ENC_A8_E4M3),
+                      *fp8 = ir_encoding_get(IR_ENC_FP8_E4M3);
+    float x[K], y[K], z[K];
+    uint8_t row[K + 32], weight[K / 32 * 36];
+    int same = 0, n = 0;
+    ck_assert_int_eq(ir_encoding_row_bytes(a8, K), K + 32);
+    for (int round = 0; round < 20; round++) {
+        random_row(x, K, powf(2, (float)(3 * round) - 30));
+        ck_assert(ir_encoding_encode_row(a8, x, K, row));
+        ck_assert(ir_encoding_encode_row(fp8, x, K, weight));
+        ir_encoding_decode_row(a8, row, K, y);
+        ir_encoding_decode_row(fp8, weight, K, z);
+        for (int i = 0; i < K; i++, n++) {
+            float scale;
+            memcpy(&scale, row + K + i / 32 * 4, 4);
+            ck_assert_mem_eq(&scale, weight + i / 32 * 36, 4);
+            ck_assert_float_eq(y[i], scale * ir_f8_to_f32(row[i], IR_F8E4M3));
+            same += row[i] == weight[i / 32 * 36 + 4 + i % 32];
+            double error = fabs((double)x[i] - (double)y[i]),
+                   other = fabs((double)x[i] - (double)z[i]);
+            ck_assert_double_le(fabs(error - other), 1e-6 * fabs((double)x[i]));
+        }
+        for (int i = K + K / 8; i < K + 32; i++)
+            ck_assert_int_eq(row[i], 0);
+    }
+    ck_assert_int_ge(same, n - n / 100);
+    x[3] = NAN;
+    ck_assert(!ir_encoding_encode_row(a8, x, K, row));
+}
+END_TEST
+
+/* Which activations go beside which weights. */
+START_TEST(pairs_of_encodings) {
+    for (int x = 0; x < IR_N_ENCODINGS; x++)
+        for (int w = 0; w < IR_N_ENCODINGS; w++) {
+            bool of_x = x == IR_ENC_A8 || x == IR_ENC_A8_E4M3,
+                 of_w = w != IR_ENC_A8 && w != IR_ENC_A8_E4M3,
+                 kind = (x == IR_ENC_A8_E4M3) == (w == IR_ENC_FP8_E4M3);
+            ck_assert_int_eq(ir_encodings_multiply(ir_encoding_get((ir_encoding_id)x),
+                                                   ir_encoding_get((ir_encoding_id)w)),
+                             of_x && of_w && kind);
+        }
+    ck_assert(!ir_encodings_multiply(ir_encoding_get(IR_ENC_A8), NULL));
+}
+END_TEST
+
 START_TEST(a8_row_holds_sums) {
     float x[64], scale, scaled_sum;
     uint8_t row[96];
@@ -459,8 +509,9 @@ END_TEST
 START_TEST(encode_edges) {
     float x[32] = {0}, y[32];
     uint8_t row[64];
-    const ir_encoding_id ids[] = {IR_ENC_Q8_0, IR_ENC_Q4_1, IR_ENC_A8, IR_ENC_FP8_E4M3};
-    for (int i = 0; i < 4; i++) {
+    const ir_encoding_id ids[] = {IR_ENC_Q8_0, IR_ENC_Q4_1, IR_ENC_A8, IR_ENC_FP8_E4M3,
+                                  IR_ENC_A8_E4M3};
+    for (int i = 0; i < 5; i++) {
         const ir_encoding *e = ir_encoding_get(ids[i]);
         memset(x, 0, sizeof x);
         ck_assert(ir_encoding_encode_row(e, x, 32, row));
@@ -499,6 +550,8 @@ static Suite *encoding_suite(void) {
     tcase_add_test(blocks, encode_is_nearest);
     tcase_add_test(blocks, encodes_to_the_nearest_fp8);
     tcase_add_test(blocks, a8_row_holds_sums);
+    tcase_add_test(blocks, a8_e4m3_rows);
+    tcase_add_test(blocks, pairs_of_encodings);
     tcase_add_test(blocks, encode_edges);
     suite_add_tcase(suite, floats);
     suite_add_tcase(suite, blocks);

@@ -215,15 +215,17 @@ START_TEST(quantize_is_the_encoding) {
     float x[2 * K], expected[2 * K];
     uint8_t row[K * 4];
     random_floats(x, 2 * K);
-    const ir_encoding *a8 = ir_encoding_get(IR_ENC_A8);
+    const ir_encoding *a8 = ir_encoding_get(_i ? IR_ENC_A8_E4M3 : IR_ENC_A8);
     for (int r = 0; r < 2; r++) {
         ck_assert(ir_encoding_encode_row(a8, x + r * K, K, row));
         ir_encoding_decode_row(a8, row, K, expected + r * K);
     }
-    const char *body = A("f32[2, 64]") "%1 = quantize(%0) : a8[2, 64] @\"op\"\n";
+    const char *body = _i ? A("f32[2, 64]") "%1 = quantize(%0) : a8_e4m3[2, 64] @\"op\"\n"
+                          : A("f32[2, 64]") "%1 = quantize(%0) : a8[2, 64] @\"op\"\n";
     check_op(body, &no_step, INPUTS(x), expected, 2 * K);
-    check_op(A("a8[2, 64]") "%1 = dequantize(%0) : f32[2, 64] @\"op\"\n", &no_step,
-             INPUTS(expected), expected, 2 * K);
+    check_op(_i ? A("a8_e4m3[2, 64]") "%1 = dequantize(%0) : f32[2, 64] @\"op\"\n"
+                : A("a8[2, 64]") "%1 = dequantize(%0) : f32[2, 64] @\"op\"\n",
+             &no_step, INPUTS(expected), expected, 2 * K);
     x[70] = INFINITY;
     check_fails(body, &no_step, INPUTS(x), "row 1 does not fit a8");
     check_fails(A("f32[1, 256]") "%1 = quantize(%0) : q6_k[1, 256] @\"op\"\n", &no_step, INPUTS(x),
@@ -325,7 +327,7 @@ static Suite *interp_suite(void) {
     tcase_add_test(tcase, reductions);
     tcase_add_test(tcase, matmul_small);
     tcase_add_test(tcase, matmul_of_stored_weights);
-    tcase_add_test(tcase, quantize_is_the_encoding);
+    tcase_add_loop_test(tcase, quantize_is_the_encoding, 0, 2);
     tcase_add_test(tcase, rope_ops);
     tcase_add_test(tcase, attention_is_the_formula);
     suite_add_tcase(suite, tcase);

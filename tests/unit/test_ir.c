@@ -246,7 +246,9 @@ static const char *const shape_prelude = "module \"m\" {arch = \"\"}\n"
                                          "%10 = reshape(%6) : f32[T, 2, 16]\n"
                                          "%11 = pack(%3) {layout = \"n16\"} : q4_1[4, 32]@n16\n"
                                          "%12 = reshape(%6) : f32[T, 8, 4]\n"
-                                         "%13 = weight {name = \"a\"} : a8[4, 32]\n";
+                                         "%13 = weight {name = \"a\"} : a8[4, 32]\n"
+                                         "%14 = weight {name = \"p\"} : fp8_e4m3[4, 32]\n"
+                                         "%15 = quantize(%6) : a8_e4m3[T, 32]\n";
 
 static const struct {
     const char *text, *message;
@@ -300,6 +302,8 @@ static const struct {
     {"%20 = matmul(%1, %1) : f32[4, 8]", "differ in K"},
     {"%20 = matmul(%6, %3) : f32[T, 4]", "expected transpose_b"},
     {"%20 = matmul(%9, %5) {transpose_b = 1} : f32[T, 9]", "a8 beside a weight of integer codes"},
+    {"%20 = matmul(%9, %14) {transpose_b = 1} : f32[T, 4]", "a8_e4m3 beside one in fp8_e4m3"},
+    {"%20 = matmul(%15, %3) {transpose_b = 1} : f32[T, 4]", "a8_e4m3 beside one in fp8_e4m3"},
     {"%20 = matmul(%6, %13) {transpose_b = 1} : f32[T, 4]", "a weight's encoding"},
     {"%20 = matmul(%4, %1) : f32[8]", "expected a floating-point matrix"},
     {"%20 = matmul(%6, %7) {transpose_b = 1} : f32[T, 4]", "because of transpose_b"},

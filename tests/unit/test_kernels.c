@@ -162,6 +162,8 @@ static void run_matmul_case(int type, int epilogue, int i) {
     add_matmul_case(&t, weight_types[type], epilogue);
     pass_options options = {.activations_f32 = cpu_random() % 2,
                             .fusion = fusions[cpu_random() % 4]};
+    options.activations_fp8 =
+        !options.activations_f32 && strcmp(weight_types[type], "fp8_e4m3") == 0;
     run_case(&t, &options, 0);
 }
 

@@ -1,5 +1,5 @@
-// a8 activations times quantized weights, or those of 16 bits times fp8, for few rows: streams the
-// weights.
+// Activations in a8 times quantized weights, or in a8_e4m3 or 16 bits times fp8, for few rows:
+// streams the weights.
 //
 // A block of threads computes 32 columns (of each part) for TOKENS rows of x. Its warps share the
 // blocks of k: each keeps UNROLL of them in registers, loaded 16 bytes a lane one round ahead, and
@@ -226,7 +226,8 @@ template <int WARPS, int UNROLL, int TOKENS> struct a8_decode {
         int lane = lane_id(), block = round * ROUND + lane;
         float x_scales = 0, x_sums = 0;
         if (X_SCALES && lane < ROUND && (EXACT || block < BLOCKS)) {
-            x_scales = *reinterpret_cast<const float *>(x_row + A8_SCALES + 4 * block);
+            x_scales = x_scale_of(
+                *reinterpret_cast<const float *>(x_row + A8_SCALES + 4 * block));
             if (OFFSETS)
                 x_sums = *reinterpret_cast<const float *>(x_row + A8_SCALED_SUMS + 4 * block);
         }

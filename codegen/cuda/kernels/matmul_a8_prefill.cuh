@@ -1,5 +1,5 @@
-// a8 activations times quantized weights, or those of 16 bits times fp8, for many rows: tiles
-// through shared memory.
+// Activations in a8 times quantized weights, or in a8_e4m3 or 16 bits times fp8, for many rows:
+// tiles through shared memory.
 //
 // A block of threads computes WARPS_M * TILES_M * 16 rows of the packed weight (columns of the
 // result) for WARPS_N * TILES_N * 8 rows of x. A stage is STAGE_BLOCKS blocks of 32 k of both, as
@@ -211,8 +211,10 @@ struct a8_prefill {
             for (int h = 0; h < 2; h++) {
                 const float *at = numbers + (warp_n * TILES_N + n + h) * 8 + 2 * t;
                 float2 x_scale = {0, 0}, x_sum = {0, 0};
-                if (X_SCALES)
+                if (X_SCALES) {
                     x_scale = *reinterpret_cast<const float2 *>(at);
+                    x_scale = {x_scale_of(x_scale.x), x_scale_of(x_scale.y)};
+                }
                 if (OFFSETS)
                     x_sum = *reinterpret_cast<const float2 *>(at + STAGE_BLOCKS * NUMBERS_ROW);
 #pragma unroll

@@ -29,6 +29,14 @@ INLINE void mma_k16(int32 (&d)[4], uint32 a0, uint32 a1, uint32 b, int32 c) {
         : "r"(a0), "r"(a1), "r"(b), "r"(c));
 }
 
+// d += a * b over 32 k of e4m3 (from sm_89 on): a 16x32, b 32x8, d of f32.
+INLINE void mma_e4m3(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // --- shared memory --------------------------------------------------------------------------------
 
 INLINE uint32 shared_address(const void *p) {

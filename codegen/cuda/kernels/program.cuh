@@ -120,6 +120,21 @@ INLINE float packed_fp8(const void *weight, int64 row, int64 column, int64 k) {
     return __fmul_rn(__fmul_rn(scale, 256), f16_to_f32(static_cast<uint16>(code.x)));
 }
 
+INLINE float clamped(float x, float most) { // a NaN: -most
+    x = x > -most ? x : -most;
+    return x < most ? x : most;
+}
+
+// The nearest e4m3, ties to even, at most 448 in magnitude. Of normal numbers the upper bits; below
+// 2^-6 the steps are 2^-9, which are those of f32 at 2^14.
+INLINE uint8 f32_to_e4m3(float x) {
+    x = clamped(x, 448.0f);
+    uint32 sign = float_bits(x) >> 24 & 0x80, bits = float_bits(x) & 0x7fffffff;
+    uint32 normal = ((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - ((127 - 7) << 3);
+    uint32 small = float_bits(__fadd_rn(bits_float(bits), 0x1p14f)) - 0x46800000;
+    return static_cast<uint8>((bits < 0x3c800000 ? small : normal) | sign);
+}
+
 // --- quantized activations ------------------------------------------------------------------------
 
 // A row of k elements: codes, scales, scale*sum(codes), sums of 16 codes.
@@ -201,6 +216,28 @@ template <bool SUMS> INLINE void store_a8(void *base, int64 row, int64 column, i
     }
 }
 
+// Of e4m3: a row is k codes, then k/32 scales, padded to a multiple of 16 bytes.
+constexpr int64 a8_e4m3_row_bytes(int64 k) {
+    return k + (k / 8 + 15) / 16 * 16;
+}
+
+INLINE float load_a8_e4m3(const void *base, int64 row, int64 column, int64 k) {
+    const uint8 *codes = static_cast<const uint8 *>(base) + row * a8_e4m3_row_bytes(k);
+    const float *scales = reinterpret_cast<const float *>(codes + k);
+    uint2 code = e4m3_to_f16(codes[column]); // times 2^-8
+    return __fmul_rn(__fmul_rn(scales[column >> 5], 256), f16_to_f32(static_cast<uint16>(code.x)));
+}
+
+// As store_a8.
+INLINE void store_a8_e4m3(void *base, int64 row, int64 column, int64 k, float x) {
+    float most = bits_float(__reduce_max_sync(ALL_LANES, float_bits(x) & 0x7fffffffu));
+    float inverse = most < 0x1p-100f ? 0.0f : __fdiv_rn(448.0f, most);
+    uint8 *codes = static_cast<uint8 *>(base) + row * a8_e4m3_row_bytes(k);
+    codes[column + lane_id()] = f32_to_e4m3(__fmul_rn(x, inverse));
+    if (lane_id() == 0)
+        reinterpret_cast<float *>(codes + k)[column / 32] = __fdiv_rn(most, 448.0f);
+}
+
 // --- KV pages -------------------------------------------------------------------------------------
 
 // Codes of quantized pages, of columns divided by their scale (ir/ir.h).
@@ -211,22 +248,12 @@ struct fp8_code { // e4m3
     uint8 bits;
 };
 
-INLINE float clamped(float x, float most) { // a NaN: -most
-    x = x > -most ? x : -most;
-    return x < most ? x : most;
-}
-
 INLINE void store(int8_code *p, float x) {
     p->bits = static_cast<int8>(__float2int_rz(clamped(rintf(x), 127.0f)));
 }
 
-// Of normal numbers the upper bits; below 2^-6 the steps are 2^-9, which are those of f32 at 2^14.
 INLINE void store(fp8_code *p, float x) {
-    x = clamped(x, 448.0f);
-    uint32 sign = float_bits(x) >> 24 & 0x80, bits = float_bits(x) & 0x7fffffff;
-    uint32 normal = ((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - ((127 - 7) << 3);
-    uint32 small = float_bits(__fadd_rn(bits_float(bits), 0x1p14f)) - 0x46800000;
-    p->bits = static_cast<uint8>((bits < 0x3c800000 ? small : normal) | sign);
+    p->bits = f32_to_e4m3(x);
 }
 
 // The slot of a row's position in the pages of one layer; page is nullptr where the step has none.

@@ -10,7 +10,8 @@
 //   };
 //
 // FP8_WEIGHTS is defined where codes are e4m3 and scales f32: they have one level and groups of 32.
-// HALF_X is defined where these are multiplied by activations of 16 bits, the type x_element.
+// These are multiplied by activations in a8_e4m3, or, where HALF_X is defined, of 16 bits, the type
+// x_element.
 //
 // Weights that are not quantized have n, k, parts and their `element` (float, f16, bf16) only, and
 // PLAIN_WEIGHTS is defined: tiles are [k][16 rows].
@@ -86,6 +87,38 @@ INLINE float dot_to_float(float dot) {
     return dot;
 }
 
+#elif defined(FP8_WEIGHTS)
+
+// Four codes of a row, as operands have them. A group's dot product begins at 0: one mma from sm_89
+// on; where processors have none of e4m3, two of f16 times 2^-8, in ascending k. (Processors since
+// sm_89 may add with fewer bits than f32 has: see error_bound.c.)
+using w_word = uint32;
+using x_word = uint32;
+using dot_number = float;
+using dot_numbers = float4;
+
+INLINE void unpack_codes(const code_words &w, int, w_word &low, w_word &high) {
+    low = w.line;
+    high = w.line2;
+}
+
+INLINE void dot_block(float (&d)[GROUPS][4], const w_word (&a)[4], x_word b0, x_word b1) {
+    for (int i = 0; i < 4; i++)
+        d[0][i] = 0;
+#if __CUDA_ARCH__ >= 890
+    mma_e4m3(d[0], a, b0, b1);
+#else
+    for (int i = 0; i < 4; i += 2) {
+        uint2 low = e4m3_to_f16(a[i]), high = e4m3_to_f16(a[i + 1]), b = e4m3_to_f16(i ? b1 : b0);
+        mma_f16(d[0], {low.x, high.x, low.y, high.y}, b.x, b.y);
+    }
+#endif
+}
+
+INLINE float dot_to_float(float dot) {
+    return dot;
+}
+
 #else
 
 using w_word = uint32;
@@ -144,12 +177,18 @@ INLINE void dot_block(int32 (&d)[GROUPS][4], const uint32 (&a)[4], uint32 b0, ui
 
 // --- scales ---------------------------------------------------------------------------------------
 
+// What e4m3_to_f16 leaves out of codes is in their scale.
+#if defined(HALF_X) || __CUDA_ARCH__ < 890
+constexpr float E4M3_UNIT = 256;
+#else
+constexpr float E4M3_UNIT = 1;
+#endif
+
 #ifdef FP8_WEIGHTS
 constexpr int SCALE_BYTES = 4;
 
-// What e4m3_to_f16 leaves out of codes is in the scale.
 INLINE float fp8_scale(uint32 bits) {
-    return __fmul_rn(bits_float(bits), 256);
+    return __fmul_rn(bits_float(bits), E4M3_UNIT);
 }
 #else
 constexpr int SCALE_BYTES = 2;
@@ -176,6 +215,12 @@ constexpr int X_BLOCK = 64; // bytes of a row that are 32 k
 constexpr int64 X_ROW_BYTES = weight::k * 2;
 constexpr bool X_SCALES = false;
 constexpr int64 A8_SCALES = 0, A8_SCALED_SUMS = 0;
+#elif defined(FP8_WEIGHTS)
+// a8_e4m3: a row is k codes | k/32 scales, padded.
+constexpr int X_BLOCK = 32;
+constexpr int64 X_ROW_BYTES = weight::k + (weight::k / 8 + 15) / 16 * 16;
+constexpr bool X_SCALES = true;
+constexpr int64 A8_SCALES = weight::k, A8_SCALED_SUMS = 0;
 #else
 // a8: a row is k codes | k/32 scales | k/32 scales times sums of codes | … (ir_encoding_row_bytes).
 constexpr int X_BLOCK = 32;
@@ -183,5 +228,14 @@ constexpr int64 X_ROW_BYTES = weight::k + weight::k / 2;
 constexpr bool X_SCALES = true;
 constexpr int64 A8_SCALES = weight::k, A8_SCALED_SUMS = weight::k + weight::k / 8;
 #endif
+
+// A scale of x, for what dot_block gives.
+INLINE float x_scale_of(float scale) {
+#ifdef FP8_WEIGHTS
+    return __fmul_rn(scale, E4M3_UNIT);
+#else
+    return scale;
+#endif
+}
 
 #endif
