@@ -40,7 +40,7 @@ static bool check(cg_cuda_emitter *em) {
             a->heads, kv->heads, kv->head_dim);
     if (kernel->rows.c || kernel->rows.t != 1 || kernel->rows.s || kernel->rows.r)
         return cg_cuda_unsupported(em, "attention of other rows than the step's tokens");
-    if (a->window < 0 || a->window > INT32_MAX)
+    if (a->window < 0 || a->window > INT32_MAX / 2) /* a position less a window is an int */
         return cg_cuda_unsupported(em, "an attention window of %" PRId64, a->window);
     if (a->q.arg < 0 || a->q.arg >= kernel->n_args || kernel->args[a->q.arg].type.dtype != IR_F32 ||
         kernel->args[a->q.arg].type.encoding || a->q.row_map != CG_ROW_SELF ||

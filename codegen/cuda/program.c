@@ -354,9 +354,10 @@ static void write_group(writer *w) {
                 "#pragma unroll 4\n"
                 "        for (int i = 0; i < %" PRId64 "; i += 32 * WARPS) {\n"
                 "            const int col = i + group_lane<WARPS>();\n"
-                "            if (i + 32 * WARPS > %" PRId64 " && col >= %" PRId64 ")\n"
+                "            if (%" PRId64 " %% (32 * WARPS) != 0 && i + 32 * WARPS > %" PRId64
+                " && col >= %" PRId64 ")\n"
                 "                break;\n",
-                whole, whole, whole);
+                whole, whole, whole, whole);
         if (width % 32)
             fprintf(f,
                     "            const bool valid = i + 32 * WARPS <= %" PRId64 " || col < %" PRId64

@@ -86,11 +86,13 @@ typedef struct mutant_step {
     bool loud; /* numbers so large that functions saturate */
     int spare; /* the grid is that of so many more tokens and rows, as a captured graph's may be */
     int pages; /* of a sequence's table; 0: GRAPH_PAGES. Some are used twice where there are less */
-    bool spread; /* positions leap about in 256 behind the start, each at the begin of a page; of
-                    a sequence of two tokens they are 5 and the start */
-    bool spiky;  /* one column in 32 is far larger than the others; half of the rows next to
-                    nothing */
-    bool logits; /* rows as sampling may find them: see mutant_logit */
+    bool spread;  /* positions leap about in 256 behind the start, each at the begin of a page, but
+                     for some just before it or in the first page; of a sequence of two tokens they
+                     are 5 and the start */
+    bool lacking; /* the third sequence has no page 514 */
+    bool spiky;   /* one column in 32 is far larger than the others; half of the rows next to
+                     nothing */
+    bool logits;  /* rows as sampling may find them: see mutant_logit */
     bool maskless;
 } mutant_step;
 
@@ -164,11 +166,11 @@ static inline void mutant_fill_rows(const ir_type *type, int64_t rows, const mut
     }
     for (int64_t r = 0; r < rows; r++, at += bytes) {
         for (int64_t c = 0; c < k; c++) {
-            row[c] = s->logits ? mutant_logit(r, c) : mutant_float(r, s->odd, s->loud ? 60 : 1);
+            row[c] = s->logits ? mutant_logit(r, c) : mutant_float(r, s->odd, s->loud ? 100 : 1);
             if (s->odd && r % 4 == 3 && c == 0) /* behind the last column of the row before */
                 row[c] = INFINITY;
             if (s->spiky)
-                row[c] *= r % 2 ? 0x1p-115f : (c + 5 * r + r / 8) % 32 == 0 ? 4000 : 1;
+                row[c] *= r % 2 ? 0x1p-114f : (c + 5 * r + r / 8) % 32 == 0 ? 4000 : 1;
             if (type->encoding && !isfinite(row[c]))
                 row[c] = 3;
             float f = row[c];
@@ -242,7 +244,8 @@ static inline void mutant_fill_pool(const ir_kv_group *kv, int group, graph_bloc
 }
 
 /* Tables of another shape; where that has more sequences, each is one token of the step's. */
-static inline void mutant_reshape_tables(graph_block *b, int n_seqs, int pages, int groups) {
+static inline void mutant_reshape_tables(graph_block *b, int n_seqs, int pages, int groups,
+                                         bool lacking) {
     int n = groups * n_seqs * pages;
     ck_assert_int_le(n, MUTANT_TABLES);
     for (int i = 0; i < n; i++)
@@ -257,6 +260,8 @@ static inline void mutant_reshape_tables(graph_block *b, int n_seqs, int pages, 
         if (last < pages)
             mutant_tables(b)[i * pages + last] = GRAPH_PAGES * GRAPH_MAX_SEQS - 1 - q;
     }
+    for (int g = 0; lacking && g < groups; g++)
+        mutant_tables(b)[(g * n_seqs + 2) * pages + 514] = -1;
     b->head.S = n_seqs;
     b->head.P = pages;
 }
@@ -295,6 +300,8 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
                 positions[T] = s->pages * 16 + 3;
             else if (s->spread && (T == 3 || s->seqs[q].tokens == 2))
                 positions[T] = t == 1 ? s->seqs[q].start : 5;
+            else if (s->spread && s->seqs[q].start && UINT32_C(0x88444200) >> T & 1)
+                positions[T] = s->seqs[q].start - 1;
             rows[T] = T;
             sampling[T] = kinds[(uint32_t)T % (s->logits ? sizeof kinds / sizeof *kinds : 8)];
             sampling[T].seed = UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(T + 1);
@@ -317,7 +324,7 @@ static inline void mutant_fill_block(const mutant_step *s, int groups, int64_t w
     for (int q = 0; s->spread && !many && q < s->n_seqs; q++)
         b->arrays[4][q] = s->seqs[q].start + (s->seqs[q].tokens == 2 ? 1 : 256);
     if (s->pages)
-        mutant_reshape_tables(b, s->n_seqs, s->pages, groups);
+        mutant_reshape_tables(b, s->n_seqs, s->pages, groups, s->lacking);
     for (int i = 0; window && i < groups * s->n_seqs * b->head.P; i++) {
         int q = i / b->head.P % s->n_seqs, p = i % b->head.P;
         int32_t first = INT32_MAX;
@@ -372,7 +379,7 @@ static inline void mutant_arg(const mutant_graph *g, const cg_launch *l, int a,
                               append, append);
         if (!append)
             mutant_fill_pool(kv, arg->kv_group, block, s->loud, b->device);
-        if (!append && s->odd) /* read in place of pages that the step does not have */
+        if (!append && (s->odd || s->lacking)) /* read in place of pages that there are not */
             emu_memory_mark(b->device, b->device->base, (uint64_t)ir_kv_page_bytes(kv));
     } else if (arg->kind == CG_ARG_WEIGHT) {
         const cg_weight *w = &g->program->weights[entry->index];

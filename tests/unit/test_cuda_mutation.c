@@ -38,8 +38,8 @@ enum {
  */
 
 /* A line of survivors.txt: KERNEL | KIND | FILE | SOURCE LINE | REASON; KERNEL is a pattern of the
- * shell's kind, SOURCE LINE a part of the line that the mutated instruction comes from, or nothing
- * where the compiler names no line. */
+ * shell's kind, KIND may have a way behind it ("clamp 0"), SOURCE LINE is a part of the line that
+ * the mutated instruction comes from, or nothing where the compiler names no line. */
 typedef struct reason {
     char *kernel, *kind, *file, *source;
     bool used;
@@ -83,9 +83,12 @@ static void read_reasons(void) {
 static bool has_reason(const char *kernel, const mutation *m, const char *file,
                        const char *source) {
     bool found = false;
+    char way[32];
+    snprintf(way, sizeof way, "%s %d", mutation_kind_names[m->kind], m->way);
     for (int i = 0; i < n_reasons; i++)
         if (fnmatch(reasons[i].kernel, kernel, 0) == 0 &&
-            strcmp(reasons[i].kind, mutation_kind_names[m->kind]) == 0 &&
+            (strcmp(reasons[i].kind, mutation_kind_names[m->kind]) == 0 ||
+             strcmp(reasons[i].kind, way) == 0) &&
             strcmp(reasons[i].file, file) == 0 &&
             (*reasons[i].source ? strstr(source, reasons[i].source) != NULL : !*source))
             found = reasons[i].used = true;
@@ -156,29 +159,60 @@ static bool needs_luck(mutation_kind kind) {
            kind == MUTATE_FENCE;
 }
 
+/* Inputs in the order in which they are tried: those first that have noticed most mutants for what
+ * a run of them costs. */
+typedef struct input_order {
+    mutant_input *inputs[MOST_STEPS];
+    double noticed[MOST_STEPS]; /* mutants, and one, for each instruction */
+    int n;
+} input_order;
+
+static void input_noticed(input_order *order, int i) {
+    double noticed =
+        order->noticed[i] + 1 / (double)(order->inputs[i]->counters.warp_instructions + 1);
+    mutant_input *in = order->inputs[i];
+    for (; i > 0 && order->noticed[i - 1] < noticed; i--) {
+        order->inputs[i] = order->inputs[i - 1];
+        order->noticed[i] = order->noticed[i - 1];
+    }
+    order->inputs[i] = in;
+    order->noticed[i] = noticed;
+}
+
+static void input_order_begin(input_order *order, mutant_input *const *inputs, int n) {
+    order->n = n;
+    for (int i = 0; i < n; i++) {
+        order->inputs[i] = inputs[i];
+        order->noticed[i] = 0;
+        input_noticed(order, i);
+    }
+}
+
 static outcome judge(const cg_cuda_function *f, const char *ptx, mutation_kind kind,
-                     mutant_graph *g, mutant_input *const *inputs, int n_inputs, uint64_t seed,
-                     char *error, size_t capacity) {
+                     mutant_graph *g, input_order *order, uint64_t seed, char *error,
+                     size_t capacity) {
     ptx_module *module = ptx_module_create(ptx, strlen(ptx), error, capacity);
     if (!module)
         return BY_CHECKER;
     outcome o = SURVIVES;
     ck_assert(ptx_module_load(module, g->memory, error, capacity));
-    bool traffic = false, work = false;
     for (int k = 0; k < (needs_luck(kind) ? SCHEDULES : 1) && o == SURVIVES; k++)
-        for (int i = 0; i < n_inputs && o == SURVIVES; i++) {
+        for (int i = 0; i < order->n && o == SURVIVES; i++) {
+            const mutant_input *in = order->inputs[i];
             uint64_t schedule = k ? seed * 977 + (uint64_t)(k * MOST_STEPS + i) : 0;
             emu_counters counters = {0};
-            if (!mutant_run(f, module, inputs[i], inputs[i]->limit, schedule, k ? NULL : &counters,
+            if (!mutant_run(f, module, order->inputs[i], in->limit, schedule, k ? NULL : &counters,
                             error, capacity))
                 o = strstr(error, "an endless loop?") ? BY_LIMIT : BY_CHECKER;
-            else if (!mutant_same_result(inputs[i]))
+            else if (!mutant_same_result(in))
                 o = BY_RESULT;
-            traffic |= !k && mutant_more_traffic(inputs[i], &counters);
-            work |= !k && mutant_more_work(inputs[i], &counters);
+            else if (!k && mutant_more_traffic(in, &counters))
+                o = BY_TRAFFIC;
+            else if (!k && mutant_more_work(in, &counters))
+                o = BY_WORK;
+            if (o != SURVIVES)
+                input_noticed(order, i);
         }
-    if (o == SURVIVES)
-        o = traffic ? BY_TRAFFIC : work ? BY_WORK : SURVIVES;
     ptx_module_destroy(module);
     return o;
 }
@@ -193,10 +227,10 @@ static void report_survivor(const cg_cuda_function *f, const char *target, const
     s->survivors++;
     s->unexplained += !known && (wanted->all_kinds || needs_luck(m->kind));
     if (!known || getenv("MCC_MUTATION_SHOW"))
-        printf("%s survivor: %s | %s | %s | %s | %s way %d, line %d: %.*s => %s\n",
-               known ? "explained" : "unexplained", f->name, mutation_kind_names[m->kind], file,
-               line, target, m->way, m->ptx_line, (int)(m->end - m->begin), ptx + m->begin,
-               m->text);
+        printf("%s survivor: %s | %s %d | %s | %s | %s, line %d: %.*s => %s\n",
+               known ? "explained" : "unexplained", f->name, mutation_kind_names[m->kind], m->way,
+               file, line, target, m->ptx_line, (int)(m->end - m->begin), ptx + m->begin, m->text);
+    fflush(stdout);
 }
 
 /* No false alarm, and the same results, however warps and blocks take turns. */
@@ -260,13 +294,15 @@ static void mutate_function(mutant_graph *g, const cg_cuda_function *f, const ch
     ck_assert_int_gt(all.n, 0);
     const char *line = getenv("MCC_MUTATION_LINE");
     int sample = sample_size();
+    input_order order;
+    input_order_begin(&order, inputs, n_inputs);
     for (int i = 0; i < all.n; i++) {
         if (line ? all.items[i].ptx_line != atoi(line)
                  : (int)(cpu_random() % (unsigned)all.n) >= sample)
             continue;
         char *text = mutation_apply(image.ptx, &all.items[i]);
-        outcome o = judge(f, text, all.items[i].kind, g, inputs, n_inputs,
-                          graph_seed() + (uint64_t)i, error, sizeof error);
+        outcome o = judge(f, text, all.items[i].kind, g, &order, graph_seed() + (uint64_t)i, error,
+                          sizeof error);
         if (getenv("MCC_MUTATION_SHOW") && o == BY_CHECKER)
             printf("%s: %s\n", mutation_kind_names[all.items[i].kind], error);
         s.mutants++;
@@ -359,7 +395,7 @@ static void mutate_graph(const text *t, const pass_options *options, const ir_ta
  * predicates that save work or whose inputs are rare, unrolled many times: not all survivors are
  * explained, and the percentages are what is reached. */
 static const demand full_demand = {95, true}, f32_demand = {93, false},
-                    prologue_demand = {93, false}, half_demand = {90, false},
+                    prologue_demand = {93, false}, half_demand = {95, false},
                     attention_demand = {80, false}, sample_demand = {93, false},
                     codes_demand = {80, false};
 
@@ -421,8 +457,8 @@ static void mutate_matmul(const char *type, around kind, activations x, const ch
     /* The prologue's sum lies where copies of weights go. */
     if (kind == PROLOGUE && f32 && e && e->super_group)
         k = 768;
-    if (x == HALF && !e) /* one range of k, or two, both with a ragged last stage */
-        k = kind == RESIDUAL ? 1016 : 184;
+    if (x == HALF && !e) /* one range of k, or two unequal ones, with a ragged last stage */
+        k = kind == RESIDUAL ? 952 : 184;
     text t;
     write_matmul(&t, type, kind, n, k);
     pass_options options = {.fusion = kind == PROLOGUE ? "prologues" : "full",
@@ -509,14 +545,21 @@ static const mutant_step attention_steps[] = {
     {2, {{292, 6}, {552, 6}}, .spare = 0},
     {1, {{0, 32}}, .spiky = true, .spread = true},
     {1, {{256, 32}}, .spread = true},
-    {2, {{315, 1}, {55, 1}}, .spare = 0},
+    {3, {{315, 1}, {55, 1}, {40, 1}}, .spare = 0},
     {4, {{257, 2}, {288, 2}, {320, 2}, {352, 2}}, .spread = true},
     {4, {{384, 2}, {416, 2}, {448, 2}, {480, 2}}, .spread = true},
     {MUTANT_MAX_SEQS, {{0, 0}}, .spare = 4, .pages = 17, .spread = true},
     {4, {{0, 25}, {27, 25}, {52, 25}, {98, 36}}, .spare = 0},
     {4, {{141, 5}, {160, 5}, {205, 5}, {236, 5}}, .spare = 0},
-    {16, {{8448, 0}}, .pages = 560, .spread = true},
-    {1, {{8448, 16}}, .pages = 560, .spread = true},
+    {32, {{0, 0}}, .spare = 1, .pages = 2},
+    /* more ranges than splits; the last one's bounds, with windows too; a table without room */
+    {4,
+     {{8450, 2}, {8500, 2}, {8518, 2}, {8560, 2}},
+     .pages = 536,
+     .spread = true,
+     .lacking = true},
+    {4, {{8593, 2}, {8611, 2}, {8661, 2}, {8672, 2}}, .pages = 543, .spread = true},
+    {4, {{8474, 2}, {8492, 2}, {8575, 2}, {8523, 2}}, .pages = 535, .spread = true},
 };
 enum { ATTENTION_STEPS = sizeof attention_steps / sizeof *attention_steps };
 

@@ -31,8 +31,8 @@ INLINE float negative_infinity() {
 
 struct attention_tile {
     int first, tokens, seq;       // tokens first … first + tokens - 1
-    int low, high;                // positions that any of them sees: [low, high)
-    int all_low, all_high;        // positions that each of them sees: of find_tile<true>
+    int low, high;                // positions that any of them sees: [low, high); low may be below 0
+    int all_low, all_high;        // that each of them sees: of find_tile<true>
     int first_range, ranges;      // absolute ranges that hold them
     int kv_head, split, splits;   // of `splits` blocks that work on the tile and the head; 0: none
     const int32 *pages;           // the sequence's row of the page table
@@ -43,8 +43,9 @@ INLINE bool is_split(const attention_tile &t) {
     return SPLITS > 1 && t.splits > 1;
 }
 
+// The first position that a token sees; below 0 where its window reaches so far.
 INLINE int window_start(int position) {
-    return WINDOW > 0 && position >= WINDOW ? position - WINDOW + 1 : 0;
+    return WINDOW > 0 ? position - WINDOW + 1 : 0;
 }
 
 // The tile of this block: blockIdx.y counts the tiles of sequence after sequence, from the last one
@@ -105,7 +106,7 @@ template <bool ALL> INLINE attention_tile find_tile(const mcc_step *step) {
     t.high = high;
     t.all_low = all_low;
     t.all_high = all_high;
-    t.first_range = low / RANGE;
+    t.first_range = max(low, 0) / RANGE;
     t.ranges = (high + RANGE - 1) / RANGE - t.first_range;
     t.splits = SPLITS == 1 ? 1 : min(t.ranges, SPLITS);
     t.pages = step_array(step, step->page_tables) +

@@ -142,11 +142,7 @@ INLINE void load_queries(const args &a, const attention_tile &t) {
 
 // --- slices ---------------------------------------------------------------------------------------
 
-// The block's slices in order; `loaded` of them have been asked for. A turn is a range.
-struct attention_slices {
-    int loaded, total;
-};
-
+// A turn is one of the block's ranges.
 INLINE int first_position(const attention_tile &t, int turn) {
     return (t.first_range + t.split + turn * SPLITS) * RANGE;
 }
@@ -231,9 +227,11 @@ INLINE void load_odd_values(const attention_tile &t, const kv *const *pages, int
     }
 }
 
+// Slice `slice` of a range; KEYS, VALUES: it may be one of these.
+template <bool KEYS, bool VALUES>
 INLINE void load_slice(const attention_tile &t, const kv *const *pages, int start, int slice,
                        uint32 to) {
-    if (slice < K_SLICES)
+    if (!VALUES || (KEYS && slice < K_SLICES))
         load_keys(t, pages, start, slice, to);
     else if constexpr (THREADS % CHUNKS == 0)
         load_values(t, pages, start, slice - K_SLICES, to);
@@ -242,36 +240,41 @@ INLINE void load_slice(const attention_tile &t, const kv *const *pages, int star
 }
 
 // Asks for the first slices, a group of copies each.
-INLINE void load_first_slices(const attention_tile &t, attention_slices &slices) {
+INLINE void load_first_slices(const attention_tile &t) {
     static_assert(STAGES - 1 <= SLICES, "they are in the first range");
     const attention_f16_shared &s = attention_shared();
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
-        load_slice(t, s.pages[0], first_position(t, 0), i, shared_address(s.stages[i]));
+        load_slice<true, true>(t, s.pages[0], first_position(t, 0), i, shared_address(s.stages[i]));
         copy_commit();
     }
-    slices.loaded = STAGES - 1;
 }
 
-// Asks for the next slice, if there is one; in any case a group of copies.
-INLINE void load_next_slice(const attention_tile &t, attention_slices &slices) {
+// Whether of n slices from `first` on, counted on into the next range, some hold keys, or values.
+constexpr bool some_hold(bool keys, int first, int n) {
+    for (int i = first; i < first + n; i++)
+        if ((i % SLICES < K_SLICES) == keys)
+            return true;
+    return false;
+}
+
+// A turn's slice `slice` of keys or of values has come, in all threads: its address. The one before
+// it may be overwritten: asks for the slice STAGES - 1 further on, of the next turn if there is one
+// (more); in any case a group of copies. taken: slices of all turns so far.
+template <bool KEYS>
+INLINE uint32 next_slice(const attention_tile &t, int turn, bool more, int slice, int &taken) {
+    constexpr int FIRST = (KEYS ? 0 : K_SLICES) + STAGES - 1, N = KEYS ? K_SLICES : V_SLICES;
     const attention_f16_shared &s = attention_shared();
-    if (slices.loaded < slices.total) {
-        int turn = slices.loaded / SLICES;
-        load_slice(t, s.pages[turn & 1], first_position(t, turn), slices.loaded % SLICES,
-                   shared_address(s.stages[slices.loaded % STAGES]));
-    }
-    slices.loaded++;
-    copy_commit();
-}
-
-// The oldest slice has come, in all threads; its address. The one before it may be overwritten.
-INLINE uint32 next_slice(const attention_tile &t, attention_slices &slices) {
     copy_wait<STAGES - 2>();
     __syncthreads();
-    uint32 at = shared_address(attention_shared().stages[(slices.loaded - STAGES + 1) % STAGES]);
-    load_next_slice(t, slices);
-    return at;
+    bool next_turn = FIRST >= SLICES || (FIRST + N > SLICES && FIRST + slice >= SLICES);
+    if (!next_turn || more)
+        load_slice<some_hold(true, FIRST, N), some_hold(false, FIRST, N)>(
+            t, s.pages[(turn + next_turn) & 1], first_position(t, turn + next_turn),
+            FIRST + slice - (next_turn ? SLICES : 0),
+            shared_address(s.stages[(taken + STAGES - 1) % STAGES]));
+    copy_commit();
+    return shared_address(s.stages[taken++ % STAGES]);
 }
 
 // --- where a lane's matrix rows lie ---------------------------------------------------------------
@@ -537,7 +540,8 @@ INLINE void merge_range(int start, const attention_columns &o, attention_state &
             int row = m * 16 + h * 8 + lane_id() / 4;
             if (!row_sees(row, start))
                 continue;
-            attention_weights w = merge_sums(state.sums[m][h], range_max(row, row_unit(row)), range_sum(row));
+            attention_weights w =
+                merge_sums(state.sums[m][h], range_max(row, row_unit(row)), range_sum(row));
 #pragma unroll
             for (int n = 0; n < WARP_TILES; n++)
 #pragma unroll
@@ -600,18 +604,20 @@ INLINE void merge_partials(const args &a, const attention_tile &t, attention_sta
     while (++range < t.ranges);
 }
 
-INLINE void attention_ranges(const args &a, const attention_tile &t, attention_slices &slices,
-                             attention_state &state) {
+INLINE void attention_ranges(const args &a, const attention_tile &t, attention_state &state) {
     const attention_lane l = find_lane();
-    int range = t.split, turn = 0;
+    int range = t.split, turn = 0, taken = 0;
+    bool more;
     do {
+        more = range + SPLITS < t.ranges;
         int start = (t.first_range + range) * RANGE;
         uint32 seen = pages_seen(t, start), seen_here = seen >> (warp_id() * WARP_PAGES);
         attention_scores scores = {};
-        find_pages(a, t, turn + 1); // for slices that are loaded from the next barrier on
+        if (more)
+            find_pages(a, t, turn + 1); // for slices that are loaded from the next barrier on
 #pragma unroll 1
         for (int slice = 0; slice < K_SLICES; slice++) {
-            uint32 keys = next_slice(t, slices);
+            uint32 keys = next_slice<true>(t, turn, more, slice, taken);
             if ((seen_here & WARP_MASK) == WARP_MASK)
                 add_scores<true>(l, seen_here, slice, keys, scores);
             else
@@ -625,7 +631,8 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_s
         attention_columns o = {};
 #pragma unroll 1
         for (int slice = 0; slice < V_SLICES; slice++) {
-            uint32 values = next_slice(t, slices), seen_now = seen >> slice * SLICE_PAGES;
+            uint32 values = next_slice<false>(t, turn, more, slice, taken);
+            uint32 seen_now = seen >> slice * SLICE_PAGES;
             if ((seen_now & SLICE_MASK) == SLICE_MASK)
                 add_values<true>(l, seen_now, slice, values, o);
             else
@@ -637,7 +644,7 @@ INLINE void attention_ranges(const args &a, const attention_tile &t, attention_s
             merge_range(start, o, state);
         range += SPLITS;
         turn++;
-    } while (range < t.ranges);
+    } while (more);
 }
 
 INLINE void attention_finish(const args &a, const attention_tile &t,
@@ -646,7 +653,7 @@ INLINE void attention_finish(const args &a, const attention_tile &t,
     float *results = reinterpret_cast<float *>(s.stages);
     int lane = lane_id();
     // Results lie where slices did: the last one too, where the tile is not split, which has a barrier
-    // behind its slices. Slices that are still asked for are empty.
+    // behind its slices. None is still asked for.
     if (SPLITS == 1 || (SLICES - 1) % STAGES * STAGE_BYTES < TILE * GROUP * RESULT_STRIDE * 4)
         __syncthreads();
 #pragma unroll
@@ -677,10 +684,9 @@ INLINE void attention_f16(const args &a) {
     attention_tile t = find_tile<!NEVER_ALL>(a.step);
     if (t.split >= t.splits)
         return;
-    attention_slices slices = {0, (t.ranges - t.split + SPLITS - 1) / SPLITS * SLICES};
     find_pages(a, t, 0);
     __syncthreads();
-    load_first_slices(t, slices);
+    load_first_slices(t);
     const int32 *positions = step_array(a.step, a.step->positions) + t.first;
     static_assert(ROWS <= THREADS, "a row a thread");
     if (int row = threadIdx.x; row < ROWS) {
@@ -693,7 +699,7 @@ INLINE void attention_f16(const args &a) {
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
         state.sums[m][0].max = state.sums[m][1].max = negative_infinity();
-    attention_ranges(a, t, slices, state);
+    attention_ranges(a, t, state);
     if (is_split(t)) {
         if (!last_to_arrive(a, t))
             return;

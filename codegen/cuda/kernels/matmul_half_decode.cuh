@@ -29,6 +29,12 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
 
     static_assert((SPLITS - 1) * RANGE < K, "no range is empty");
 
+    // Stages of a range: the last one may have fewer.
+    static __device__ __forceinline__ int stages_of(int split) {
+        constexpr int ALL = (K + STAGE_K - 1) / STAGE_K;
+        return ALL == SPLITS * N_STAGES ? N_STAGES : min(N_STAGES, ALL - split * N_STAGES);
+    }
+
     // This lane's pairs of the stage at k, which begins below K; zeros from K on.
     static __device__ __forceinline__ void load_pairs(uint32 (&pairs)[STAGE_K / 8], const uint8 *x,
                                                       int k) {
@@ -58,30 +64,32 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
         // this lane's part of the operand of x: k 2t, 2t + 1 and 8 more of token g
         const uint8 *row = x + (first + (g < count ? g : count - 1)) * X_ROW_BYTES + 4 * t;
         uint32 shared = shared_address(shared_memory) + warp_id() * STAGES * STAGE_BYTES;
+        int n_stages = stages_of(split);
         float sums[PAIRS][2][4] = {};
         uint32 codes[STAGE_K / 8], next[STAGE_K / 8];
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
             bool all = (SPLITS - 1) * RANGE + s * STAGE_K < K; // ranges have this stage
-            if (s < N_STAGES && (all || begin + s * STAGE_K < K))
+            if (s < N_STAGES && (all || s < n_stages))
                 copy_stage(shared + s * STAGE_BYTES, tiles, begin + s * STAGE_K,
                            (SPLITS - 1) * RANGE + (s + 1) * STAGE_K <= K);
             copy_commit();
         }
         load_pairs(next, row, begin);
+        int s = 0;
 #pragma unroll 1
-        for (int s = 0; s < N_STAGES && begin + s * STAGE_K < K; s++) {
+        do {
             int ahead = s + STAGES - 1, k = begin + s * STAGE_K;
             copy_wait<STAGES - 2>();
             __syncwarp(); // copies of all lanes are there, and all have left the next one's place
-            if (ahead < N_STAGES && begin + ahead * STAGE_K < K)
+            if (ahead < n_stages)
                 copy_stage(shared + ahead % STAGES * STAGE_BYTES, tiles, begin + ahead * STAGE_K,
                            false);
             copy_commit();
 #pragma unroll
             for (int i = 0; i < STAGE_K / 8; i++)
                 codes[i] = next[i];
-            if (k + STAGE_K < K)
+            if (s + 1 < n_stages)
                 load_pairs(next, row, k + STAGE_K);
 #pragma unroll
             for (int i = 0; i < STAGE_K / 16; i++)
@@ -97,7 +105,7 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                         half_mma<weight::element>::run(sums[p][b], operand, codes[2 * i],
                                                        codes[2 * i + 1]);
                     }
-        }
+        } while (++s < n_stages);
         __syncthreads(); // sums lie where stages did
         auto out = reinterpret_cast<float(*)[PAIRS][TOKENS][OUT_ROW]>(shared_memory);
         for (int p = 0; p < PAIRS; p++)
@@ -105,6 +113,7 @@ template <int UNITS, int SPLITS, int RANGE, int STAGES> struct half_decode {
                 for (int c = 0; c < 4; c++)
                     out[warp_id()][p][2 * t + c % 2][16 * b + 8 * (c / 2) + g] = sums[p][b][c];
         __syncthreads();
+#pragma unroll 1
         for (int i = warp_id(); i < UNITS * count; i += WARPS) {
             int u = i / count, token = i % count;
             int column = (static_cast<int>(blockIdx.y) * UNITS + u) * 32;
