@@ -247,8 +247,10 @@ static float f16_at(const uint8_t *p) {
 /* A one-level scale. */
 static float scale_at(const uint8_t *p, int bytes) {
     float f;
+    if (bytes == 2)
+        return f16_at(p);
     memcpy(&f, p, sizeof f);
-    return bytes == 2 ? f16_at(p) : f;
+    return f;
 }
 
 static float code_value(const ir_encoding *e, int code) {
