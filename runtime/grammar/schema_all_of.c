@@ -426,7 +426,7 @@ static uint32_t values(rt_schema *s, const parts *all, const cJSON *merged, cons
         if (in_all && !rt_schema_is_excluded(&excluded, v))
             put(s, list, NULL, cJSON_Duplicate(v, true));
     }
-    if (list->child && (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE | RT_ABOUT_NOT)))
+    if (list && list->child && (about & ~(RT_ABOUT_ALL | RT_ABOUT_WHOLE | RT_ABOUT_NOT)))
         rt_schema_problem(s, place, NULL, false,
                           "beside enum and const only type is supported, and others of them");
     if (!s->rules->failed)

@@ -125,7 +125,7 @@ static uint32_t more_members(rt_schema *s, const object *o, uint32_t value) {
         if (rt_json_is_plain(o->properties[i].name))
             names[n++] = o->properties[i].name;
     qsort(names, n, sizeof *names, by_name);
-    uint32_t key = rt_json_other_string(&s->json, names, n);
+    uint32_t key = o->n > 0 ? rt_json_other_string(&s->json, names, n) : rt_json_string(&s->json);
     free(names);
     uint32_t one = seq(s, (uint32_t[]){key, text(s, ":"), s->json.space, value}, 4);
     uint32_t next = seq(s, (uint32_t[]){separator(s), one}, 2);

@@ -100,7 +100,7 @@ bool rt_schema_is_excluded(const rt_excluded *x, const cJSON *value) {
 uint32_t rt_schema_other_numbers(rt_schema *s, const rt_place *place, rt_json_numbers n,
                                  const rt_excluded *x) {
     rt_expr_stack parts = {0};
-    for (double last = -INFINITY, next; last < INFINITY; last = next) {
+    for (double last = -INFINITY, next; last < INFINITY && !s->rules->failed; last = next) {
         rt_json_numbers between = n; /* the last excluded one and the next */
         next = INFINITY;
         for (int i = 0; i < x->n; i++) {

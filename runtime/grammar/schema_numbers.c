@@ -134,13 +134,11 @@ static uint32_t make_state(numbers *n, const uint32_t state[NUMBERS]) {
         hash ^= hash >> 15;
         dead = dead && (i == MAY_END || state[i] == RT_EXPR_NONE);
     }
-    if (dead || r->failed)
-        return RT_EXPR_NONE;
-    if (++n->json->work > MAX_WORK) {
+    if (!r->failed && ++n->json->work > MAX_WORK)
         rt_rules_fail(r, MCC_CAPACITY,
                       "the grammar is too large: the bounds and multiples of its numbers");
+    if (dead || r->failed)
         return RT_EXPR_NONE;
-    }
     uint32_t at = hash % n->table_size;
     for (; n->table[at]; at = (at + 1) % n->table_size)
         if (memcmp(n->states.at + (size_t)NUMBERS * (n->table[at] - 1), state,
@@ -230,6 +228,8 @@ static uint32_t first_state(numbers *n) {
 /* Numbers without a sign from low to high; RT_EXPR_NONE: there are none. */
 static uint32_t magnitudes(rt_json *j, const rt_json_numbers *x, limit low, limit high) {
     rt_rules *r = j->rules;
+    if (r->failed)
+        return 0;
     numbers n = {.json = j, .low = low, .high = high, .multiple = x->multiple};
     n.places = x->exponent < 0 ? -x->exponent : 0;
     size_t size = (size_t)(WHOLE * 9 + 4 * (n.places + 1)) * n.multiple;
@@ -240,7 +240,7 @@ static uint32_t magnitudes(rt_json *j, const rt_json_numbers *x, limit low, limi
         return 0;
     }
     n.table = n.known + size;
-    j->work += (uint32_t)size / 32;
+    j->work += (uint32_t)size / 8;
     uint32_t first = first_state(&n), expr = RT_EXPR_NONE;
     if (first != RT_EXPR_NONE || r->failed)
         expr = rt_expr_list(r, RT_EXPR_DIGITS, n.states.at, n.states.n);

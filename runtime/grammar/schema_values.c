@@ -201,7 +201,7 @@ bool rt_json_is_plain(const char *text) {
 }
 
 uint32_t rt_json_other_string(rt_json *j, const char *const *strings, size_t n) {
-    return n == 0 ? rt_json_string(j) : quoted(j, other_rest(j, strings, n, 0, 0));
+    return quoted(j, other_rest(j, strings, n, 0, 0));
 }
 
 /* --- numbers -------------------------------------------------------------------------------------

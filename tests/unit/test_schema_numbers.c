@@ -322,6 +322,10 @@ START_TEST(hostile_numbers) {
         {"{\"type\": \"number\", \"minimum\": %d.00000001, \"multipleOf\": 1e-14}", 10000, false},
         {"{\"type\": \"number\", \"minimum\": -%d, \"maximum\": 1234567.891}", 10000, false},
         {"{\"type\": \"number\", \"minimum\": -%d.5, \"maximum\": 100}", 300, true},
+        /* There is none: 461 and 462 modulo 1021. */
+        {"{\"type\": \"integer\", \"multipleOf\": 1021, \"minimum\": 500000000000001, "
+         "\"maximum\": 500000000000002, \"title\": \"%d\"}",
+         8000, false},
     };
     rt_error error = {0};
     rt_automaton automaton = {0};
@@ -346,7 +350,7 @@ static Suite *suite(void) {
     tcase_add_loop_test(t, numbers_that_match, 0, sizeof cases / sizeof *cases);
     tcase_add_test(t, refusals);
     tcase_add_test(t, automata_are_small);
-    tcase_add_loop_test(t, hostile_numbers, 0, 5);
+    tcase_add_loop_test(t, hostile_numbers, 0, 6);
     suite_add_tcase(s, t);
     return s;
 }
