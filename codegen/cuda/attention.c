@@ -40,7 +40,7 @@ static bool check(cg_cuda_emitter *em) {
             a->heads, kv->heads, kv->head_dim);
     if (kernel->rows.c || kernel->rows.t != 1 || kernel->rows.s || kernel->rows.r)
         return cg_cuda_unsupported(em, "attention of other rows than the step's tokens");
-    if (a->window < 0 || a->window > INT32_MAX / 2) /* a position less a window is an int */
+    if (a->window < 0)
         return cg_cuda_unsupported(em, "an attention window of %" PRId64, a->window);
     if (a->q.arg < 0 || a->q.arg >= kernel->n_args || kernel->args[a->q.arg].type.dtype != IR_F32 ||
         kernel->args[a->q.arg].type.encoding || a->q.row_map != CG_ROW_SELF ||
@@ -58,6 +58,8 @@ static bool check(cg_cuda_emitter *em) {
 static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_t tile,
                              int64_t splits) {
     const cg_attention *a = s->a;
+    /* A position less a window is an int; one that no context fills is none. */
+    int64_t window = a->window > INT32_MAX / 2 ? 0 : a->window;
     return ir_arena_printf(
         s->em->arena,
         "constexpr int KV_HEADS = %" PRId64 ", GROUP = %" PRId64 ", HEAD_DIM = %" PRId64 ";\n"
@@ -74,7 +76,7 @@ static const char *constants(const schedule *s, const cg_cuda_variant *v, int64_
         "    return static_cast<const float *>(a.a%d) + Q_OFFSET;\n}\n"
         "INLINE const void *pool(const args &a) {\n    return a.a%d;\n}\n"
         "INLINE void *scratch(const args &a) {\n    return %s;\n}\n",
-        s->kv->heads, s->group, s->kv->head_dim, a->window, kv_arg(s->em->kernel)->kv_group,
+        s->kv->heads, s->group, s->kv->head_dim, window, kv_arg(s->em->kernel)->kv_group,
         (double)(float)a->scale, (double)(float)a->softcap, a->q.row_stride, a->q.head_stride,
         a->q.offset, tile, splits, v->threads, v->shared_bytes,
         s->kv->dtype == IR_F32   ? "float"

@@ -77,3 +77,11 @@ PY
 else
     echo "skipped in part: GPU code cannot be built here: $(head -1 err)"
 fi
+# A window that no context fills is none.
+cp -r "$golden/tiny-mistral" wide
+sed 's/"sliding_window": 8/"sliding_window": 2147483647/' "$golden/tiny-mistral/config.json" >wide/config.json
+if "$modelcc" build wide --target cuda:sm_80 -q -o wide.so 2>err; then
+    expect 0 verify wide.so
+elif ! grep -q NVRTC err; then
+    fail "a wide window: $(cat err)"
+fi

@@ -5,10 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A schema; texts that match it, and texts that do not, each list up to NULL. */
-static const struct {
-    const char *schema, *right[8], *wrong[8];
-} cases[] = {
+static const schema_case cases[] = {
     /* Bounds, lengths and types. */
     {"{\"allOf\": [{\"type\": [\"integer\", \"null\"], \"minimum\": 3}, {\"type\": \"number\", "
      "\"maximum\": 12}, {\"exclusiveMinimum\": 4}]}",
@@ -201,17 +198,7 @@ static const struct {
 };
 
 START_TEST(texts_that_match) {
-    rt_error error = {0};
-    rt_automaton automaton;
-    bool ok = read_schema(cases[_i].schema, &automaton, &error);
-    ck_assert_msg(ok, "%s: %s", cases[_i].schema, error.text);
-    for (int i = 0; cases[_i].right[i]; i++)
-        ck_assert_msg(accepts(&automaton, cases[_i].right[i]), "%s: %s", cases[_i].schema,
-                      cases[_i].right[i]);
-    for (int i = 0; cases[_i].wrong[i]; i++)
-        ck_assert_msg(!accepts(&automaton, cases[_i].wrong[i]), "%s: not %s", cases[_i].schema,
-                      cases[_i].wrong[i]);
-    rt_automaton_destroy(&automaton);
+    check_schema(&cases[_i]);
 }
 END_TEST
 
@@ -294,14 +281,8 @@ START_TEST(refusals) {
          "/oneOf/1: it may match"},
         {"{\"type\": \"object\", \"anyOf\": 3}", "/anyOf: expected a list"},
     };
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        rt_error error = {0};
-        rt_automaton automaton = {0};
-        ck_assert_msg(!read_schema(refused[i][0], &automaton, &error), "%s", refused[i][0]);
-        ck_assert_msg(strstr(error.text, refused[i][1]) != NULL, "%s: %s", refused[i][0],
-                      error.text);
-        rt_automaton_destroy(&automaton);
-    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        check_refusal(refused[i][0], refused[i][1]);
 }
 END_TEST
 

@@ -194,9 +194,7 @@ END_TEST
 /* --- single ones ---------------------------------------------------------------------------------
  */
 
-static const struct {
-    const char *schema, *right[8], *wrong[8];
-} cases[] = {
+static const schema_case cases[] = {
     {"{\"multipleOf\": 0.01, \"minimum\": 0.05, \"maximum\": 19.99}",
      {"0.05", "0.1", "0.10", "1", "19.99", "2.5"},
      {"0.04", "20", "1.005", "0", "-1", "1e1", "01"}},
@@ -235,17 +233,7 @@ static const struct {
 };
 
 START_TEST(numbers_that_match) {
-    rt_error error = {0};
-    rt_automaton automaton;
-    bool ok = read_schema(cases[_i].schema, &automaton, &error);
-    ck_assert_msg(ok, "%s: %s", cases[_i].schema, error.text);
-    for (int i = 0; cases[_i].right[i]; i++)
-        ck_assert_msg(accepts(&automaton, cases[_i].right[i]), "%s: %s", cases[_i].schema,
-                      cases[_i].right[i]);
-    for (int i = 0; cases[_i].wrong[i]; i++)
-        ck_assert_msg(!accepts(&automaton, cases[_i].wrong[i]), "%s: not %s", cases[_i].schema,
-                      cases[_i].wrong[i]);
-    rt_automaton_destroy(&automaton);
+    check_schema(&cases[_i]);
 }
 END_TEST
 
@@ -273,14 +261,8 @@ START_TEST(refusals) {
         {"{\"type\": \"integer\", \"exclusiveMinimum\": 3, \"exclusiveMaximum\": 4}",
          "no text can ever match: /minimum: no number is within the bounds"},
     };
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        rt_error error = {0};
-        rt_automaton automaton = {0};
-        ck_assert_msg(!read_schema(refused[i][0], &automaton, &error), "%s", refused[i][0]);
-        ck_assert_msg(strstr(error.text, refused[i][1]) != NULL, "%s: %s", refused[i][0],
-                      error.text);
-        rt_automaton_destroy(&automaton);
-    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        check_refusal(refused[i][0], refused[i][1]);
 }
 END_TEST
 
