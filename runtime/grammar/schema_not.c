@@ -30,6 +30,10 @@ static void add_values(rt_schema *s, const cJSON *first, bool alone, const rt_pl
 static void exclude(rt_schema *s, const cJSON *schema, const rt_place *place, rt_excluded *x) {
     if (cJSON_IsFalse(schema))
         return;
+    if (place->depth > RT_GRAMMAR_MAX_NESTING) {
+        rt_schema_problem(s, place, NULL, false, "nested too deeply");
+        return;
+    }
     if (!cJSON_IsObject(schema) && !cJSON_IsTrue(schema)) {
         rt_schema_problem(s, place, NULL, true, "expected a schema: an object, true or false");
         return;
@@ -52,7 +56,7 @@ static void exclude(rt_schema *s, const cJSON *schema, const rt_place *place, rt
     if (any_of) {
         const rt_place list = {place, "anyOf", 0, place->depth + 1};
         int i = 0;
-        if (!cJSON_IsArray(any_of) || place->depth > RT_GRAMMAR_MAX_NESTING)
+        if (!cJSON_IsArray(any_of))
             rt_schema_problem(s, place, "anyOf", true, "expected a list of schemas");
         else
             for (const cJSON *b = any_of->child; b && !s->rules->failed; b = b->next, i++) {
@@ -73,12 +77,12 @@ static void exclude(rt_schema *s, const cJSON *schema, const rt_place *place, rt
 
 int rt_schema_exclude(rt_schema *s, const cJSON *schema, const rt_place *place, int types,
                       rt_excluded *x) {
-    const cJSON *not = get(schema, "not");
+    const cJSON *negated = get(schema, "not");
     const rt_place at = {place, "not", 0, place->depth + 1};
     *x = (rt_excluded){0};
-    if (!not )
+    if (!negated)
         return types;
-    exclude(s, not, &at, x);
+    exclude(s, negated, &at, x);
     if (x->types & RT_TYPE_NUMBER)
         x->types |= RT_TYPE_INTEGER;
     else if ((x->types & RT_TYPE_INTEGER) && (types & RT_TYPE_NUMBER))
