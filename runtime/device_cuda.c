@@ -666,10 +666,11 @@ static bool fill(device_cuda *d, const rt_device_options *o, rt_error *error) {
                           error);
 }
 
-/* With the context current. Errors have been reported, or come too late to matter. */
-static void empty(device_cuda *d) {
+/* Errors have been reported, or come too late to matter. A context that could not be made current,
+ * after a failure, has nothing left to wait for; what is not freed goes with it. */
+static void empty(device_cuda *d, bool current) {
     rt_cuda_driver *driver = &d->driver;
-    if (d->stream)
+    if (d->stream && current)
         RT_CUDA(driver, cuStreamSynchronize, d->stream);
     for (int i = 0; i < 2 * MAX_BUCKETS; i++)
         if (d->graphs[i / MAX_BUCKETS][i % MAX_BUCKETS])
@@ -699,7 +700,7 @@ static void detach(device_cuda *d) {
     if (d->context) {
         CUcontext ours;
         bool current = RT_CUDA(&d->driver, cuCtxPushCurrent_v2, d->context) == CUDA_SUCCESS;
-        empty(d);
+        empty(d, current);
         if (current)
             RT_CUDA(&d->driver, cuCtxPopCurrent_v2, &ours);
         RT_CUDA(&d->driver, cuDevicePrimaryCtxRelease_v2, d->gpu);

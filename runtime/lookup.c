@@ -2,7 +2,10 @@
 
 #include <stdlib.h>
 
-enum { MAX_PLACES = 32 /* that one look-up visits */ };
+enum {
+    MAX_PLACES = 32, /* that one look-up visits */
+    MAX_GAP = 16     /* tokens of a change, after which a draft's source is still followed */
+};
 
 /* Places are indices behind an n-gram; 0: none. */
 struct rt_lookup {
@@ -11,6 +14,9 @@ struct rt_lookup {
     int64_t indexed;  /* n-grams that end here or before are in the index */
     int32_t *last;    /* [mask + 1] the last place of an n-gram with this hash … */
     int32_t *earlier; /* [max_ids + 1] … and the one before a place */
+    /* The last draft: ids[source …] for ids[text …], moved on as far as both are the same. 0: none
+     */
+    int64_t source, text;
 };
 
 rt_lookup *rt_lookup_open(int32_t min, int64_t max_ids) {
@@ -71,12 +77,34 @@ static int64_t find(const rt_lookup *l, const int32_t *ids, int64_t n, int32_t m
     return best;
 }
 
+/* Where a changed copy goes on: at the last token, near the place in the source where the text left
+ * it. 0: nowhere. A single token says little elsewhere, but much there: code with a name changed is
+ * a copy again behind the name. */
+static int64_t resume(rt_lookup *l, const int32_t *ids, int64_t n) {
+    while (l->source > 0 && l->text < n && ids[l->source] == ids[l->text]) {
+        l->source++;
+        l->text++;
+    }
+    if (l->source == 0 || n - l->text > MAX_GAP)
+        return 0;
+    for (int64_t at = l->source; at < l->source + MAX_GAP && at < l->text; at++)
+        if (ids[at] == ids[n - 1])
+            return at + 1;
+    return 0;
+}
+
 int32_t rt_lookup_draft(rt_lookup *l, const int32_t *ids, int64_t n, int32_t max, int32_t most,
                         int32_t *draft, int32_t *match) {
     int32_t count = 0;
     while (l->indexed + 1 < n)
         add(l, ids, ++l->indexed);
     int64_t at = n >= l->min && most > 0 ? find(l, ids, n, max, match) : 0;
+    if (at == 0 && most > 0 && (at = resume(l, ids, n)) > 0)
+        *match = 1;
+    if (at > 0) {
+        l->source = at;
+        l->text = n;
+    }
     /* A draft that reaches the end goes on with itself: a loop repeats. */
     for (; at > 0 && count < most; at++, count++)
         draft[count] = at < n ? ids[at] : draft[at - n];

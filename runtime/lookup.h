@@ -4,8 +4,10 @@
  *
  * Each request has an index of its tokens: a hash table of the n-grams of `min` tokens, each with
  * a chain of the places where it was, the last first (as in LZ77 compressors). It grows with the
- * tokens, and its memory is allocated with the request. A look-up visits a limited number of
- * places, so its time does not depend on the length of the text. */
+ * tokens, and its memory is allocated with the request. Where no n-gram is found, and the text has
+ * just left the source of a draft, one token that comes next in the source will do: a copy with a
+ * few tokens changed goes on there. A look-up visits a limited number of places, so its time does
+ * not depend on the length of the text. */
 #ifndef MCC_RUNTIME_LOOKUP_H
 #define MCC_RUNTIME_LOOKUP_H
 
